@@ -1,0 +1,43 @@
+# The same few commands for people and for CI. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORK ?= demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-fast bench serve embedded-model
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.stamp ## create .venv with everything pinned
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## rerank real text offline, then serve it and ask it over HTTP
+	$(BIN)/python -m tools.demo --work-dir $(WORK)
+
+check: setup ## lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## check, then every test that this machine can run
+	$(BIN)/python -m pytest
+
+test-fast: setup ## only the tests without Ray, in seconds
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not browser and not chaos'
+
+bench: setup ## our scorer against its peers, on this machine
+	$(BIN)/python benchmarks/bench_scorer.py
+
+serve: setup ## serve the embedded model on http://127.0.0.1:8000
+	$(BIN)/serve run serve_app:app
+
+embedded-model: setup ## make the embedded model again (hours on a CPU; see tools/embedded_model)
+	$(BIN)/python -m tools.embedded_model

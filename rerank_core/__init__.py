@@ -1,0 +1,50 @@
+"""Scores pairs and ranks candidates. Knows nothing of Ray, HTTP or Parquet."""
+
+from rerank_core.batching import plan_batches
+from rerank_core.config import ScorerConfig
+from rerank_core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+    RerankError,
+    ScoringFailed,
+)
+from rerank_core.ranking import activate, rank_scores
+from rerank_core.reranker import Reranker
+from rerank_core.scorers import load_scorer
+from rerank_core.types import (
+    Candidate,
+    FailedCandidate,
+    PairScores,
+    QueryDocumentPair,
+    RankedCandidate,
+    RerankRequest,
+    RerankResult,
+    Scorer,
+    ScorerInfo,
+)
+
+__all__ = [
+    "Candidate",
+    "DeadlineExceeded",
+    "FailedCandidate",
+    "InvalidRequest",
+    "ModelUnavailable",
+    "Overloaded",
+    "PairScores",
+    "QueryDocumentPair",
+    "RankedCandidate",
+    "RerankError",
+    "RerankRequest",
+    "RerankResult",
+    "Reranker",
+    "Scorer",
+    "ScorerConfig",
+    "ScorerInfo",
+    "ScoringFailed",
+    "activate",
+    "load_scorer",
+    "plan_batches",
+    "rank_scores",
+]

@@ -1,0 +1,38 @@
+"""Which pairs share one forward pass: decided by tokens, never by counts. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def plan_batches(
+    lengths: Sequence[int], max_batch_tokens: int, *, padded: bool = True
+) -> list[list[int]]:
+    """Cut pairs into batches whose cost stays within `max_batch_tokens`.
+
+    Takes one token count per pair; returns lists of input indices, every index exactly once,
+    longest pairs first (so that running out of memory shows at once, not at the end). The cost of
+    a batch is what the scorer pays: longest length times count when `padded`, the sum of the
+    lengths when packed. A pair longer than the budget gets a batch of its own.
+
+    Raises ValueError for a budget below 1 or a negative length.
+    """
+    if max_batch_tokens < 1:
+        raise ValueError(f"max_batch_tokens must be at least 1, not {max_batch_tokens}")
+    if any(length < 0 for length in lengths):
+        raise ValueError("a length is negative; lengths are token counts")
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    longest = total = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batch:
+            longest = lengths[index]
+        cost = longest * (len(batch) + 1) if padded else total + lengths[index]
+        if batch and cost > max_batch_tokens:
+            batches.append(batch)
+            batch, longest, total = [], lengths[index], 0
+        batch.append(index)
+        total += lengths[index]
+    if batch:
+        batches.append(batch)
+    return batches

@@ -1,0 +1,111 @@
+"""ScorerConfig: everything that decides a score, in one frozen block, and its fingerprint.
+
+The same block, the same text, stands in serve.yaml and rerank_job.yaml. It does not know how a
+scorer is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded"
+
+# What goes into the fingerprint: exactly the fields that change a score.
+_SCORE_FIELDS = ("model", "revision", "dtype", "max_length", "max_query_tokens", "activation")
+
+
+class ScorerConfig(BaseModel):
+    """How pairs are scored. Frozen; unknown keys are refused, so a typo never goes unnoticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field(
+        "embedded",
+        min_length=1,
+        description="`embedded` (in the package), `lexical` (no weights, instant), a local folder,"
+        " or a Hugging Face id such as BAAI/bge-reranker-v2-m3.",
+    )
+    revision: str | None = Field(
+        None, description="Commit of a Hugging Face model; pin it in production."
+    )
+    backend: Literal["auto", "packed", "cross_encoder", "lexical"] = Field(
+        "auto", description="`auto` takes the fastest that fits the model."
+    )
+    device: str = Field(
+        "auto", description="`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Of the model's body; head and activation are always float32. bfloat16 about"
+        " doubles speed on a GPU.",
+    )
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens of a pair that the model reads; empty: the model's own limit. Lower it"
+        " for speed.",
+    )
+    max_query_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens kept of a query; empty: three quarters of max_length. Documents are cut"
+        " to what is left.",
+    )
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens in one forward pass; empty: 2048 on a CPU, 65536 on a GPU. Lower it"
+        " when memory runs out.",
+    )
+    activation: Literal["auto", "sigmoid", "identity"] = Field(
+        "auto", description="From logit to score; `auto`: what the checkpoint declares."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the checkpoint. Leave it off."
+    )
+    local_files_only: bool = Field(
+        False, description="Never ask a model hub; only folders and the local cache."
+    )
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits, equal exactly when two configs give comparable scores.
+
+        A local model counts by the content of its files, not by its path, so the same weights
+        have the same fingerprint on every machine; a hub model by its id and revision.
+        """
+        fields = {name: getattr(self, name) for name in _SCORE_FIELDS}
+        folder = self.model_dir
+        if folder is not None:
+            fields["model"] = _folder_hash(folder)
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def model_dir(self) -> Path | None:
+        """The local folder of the model, or None for a hub id or a model without weights."""
+        if self.model == "embedded":
+            return EMBEDDED_MODEL_DIR
+        path = Path(self.model).expanduser()
+        return path if path.is_dir() else None
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".txt"})
+    stamps = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    return _files_hash(str(folder), stamps)
+
+
+@lru_cache(maxsize=32)
+def _files_hash(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in stamps:
+        digest.update(str(Path(name).relative_to(folder)).encode())
+        with open(name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Requests in, ranked results out. Does not know what kind of model scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rerank_core.errors import InvalidRequest
+from rerank_core.ranking import activate, rank_scores
+from rerank_core.types import (
+    FailedCandidate,
+    Float32s,
+    PairScores,
+    QueryDocumentPair,
+    RankedCandidate,
+    RerankRequest,
+    RerankResult,
+    Scorer,
+)
+
+
+class Reranker:
+    """Ranks candidates with one scorer. Not thread-safe, as the scorer is not."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    def rerank(self, requests: Sequence[RerankRequest]) -> list[RerankResult]:
+        """Answer every request, in input order, scoring the pairs of all of them together.
+
+        A candidate that cannot be scored is listed in its result's `failed`; the others are ranked.
+        Raises InvalidRequest for a blank query or a `top_k` below 1.
+        """
+        for request in requests:
+            check_request(request)
+        scores = self.scorer.score([pair for request in requests for pair in pairs_of(request)])
+        activated = activate(scores.raw, self.scorer.info.activation)
+        results, start = [], 0
+        for request in requests:
+            stop = start + len(request.candidates)
+            results.append(
+                rank_request(request, slice_scores(scores, start, stop), activated[start:stop])
+            )
+            start = stop
+        return results
+
+
+def check_request(request: RerankRequest) -> None:
+    """Raise InvalidRequest for a blank query or a `top_k` below 1."""
+    if not request.query.strip():
+        raise InvalidRequest("query must not be blank", "query")
+    if request.top_k is not None and request.top_k < 1:
+        raise InvalidRequest("top_k must be at least 1; leave it out to keep all", "top_k")
+
+
+def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
+    """Yield one pair per candidate, in input order."""
+    return (QueryDocumentPair(request.query, candidate.text) for candidate in request.candidates)
+
+
+def slice_scores(scores: PairScores, start: int, stop: int) -> PairScores:
+    """Return the entries from `start` up to `stop`, error indices counted from `start`."""
+    errors = {i - start: reason for i, reason in scores.errors.items() if start <= i < stop}
+    return PairScores(
+        scores.raw[start:stop], scores.tokens[start:stop], scores.truncated[start:stop], errors
+    )
+
+
+def rank_request(request: RerankRequest, scores: PairScores, activated: Float32s) -> RerankResult:
+    """Rank one request's candidates from their scores (one entry per candidate, in order).
+
+    The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
+    """
+    candidates = request.candidates
+    scored = [i for i in range(len(candidates)) if i not in scores.errors]
+    order = rank_scores(scores.raw[scored], request.top_k)
+    ranked = tuple(
+        RankedCandidate(
+            index=i,
+            doc_id=candidates[i].doc_id,
+            rank=rank,
+            score=float(activated[i]),
+            raw_score=float(scores.raw[i]),
+            tokens=int(scores.tokens[i]),
+            truncated=bool(scores.truncated[i]),
+        )
+        for rank, i in enumerate((scored[place] for place in order), start=1)
+    )
+    failed = tuple(
+        FailedCandidate(i, candidates[i].doc_id, reason)
+        for i, reason in sorted(scores.errors.items())
+    )
+    return RerankResult(ranked, failed, int(scores.tokens.sum()))

@@ -1,0 +1,121 @@
+"""The values that pass between rooms. Plain and frozen; they know nothing of models or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document proposed for a query by the first stage."""
+
+    doc_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """One caller's question: a query, its candidates, and how many to keep (`None`: all)."""
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    top_k: int | None = None
+
+
+class QueryDocumentPair(NamedTuple):
+    """All that a scorer ever sees."""
+
+    query: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """One entry per pair, in input order.
+
+    `raw` holds the model's logits, float32, higher is better, NaN exactly where `errors` has the
+    pair's index. `tokens` counts what the model read, special tokens included. `truncated` says
+    that the model did not see the whole pair.
+    """
+
+    raw: Float32s
+    tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.raw) == len(self.tokens) == len(self.truncated):
+            raise ValueError("raw, tokens and truncated must have one entry per pair")
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What was loaded. `fingerprint` is equal exactly when two sets of scores are comparable."""
+
+    model: str
+    revision: str | None
+    backend: str
+    device: str
+    dtype: str
+    max_length: int
+    max_batch_tokens: int
+    activation: str
+    fingerprint: str
+
+
+class Scorer(Protocol):
+    """Scores pairs. Implementations are not thread-safe: one thread at a time."""
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What was loaded, for `/info` and manifests."""
+        ...
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Score every pair, in input order.
+
+        A pair that cannot be scored gets NaN and a reason in `errors`; the others are scored.
+        Raises ModelUnavailable when the model itself has failed and must be replaced.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankedCandidate:
+    """A scored candidate. `index` is its place in the request, `rank` starts at 1."""
+
+    index: int
+    doc_id: str
+    rank: int
+    score: float
+    raw_score: float
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCandidate:
+    """A candidate without a score, and why. The reason never holds its text."""
+
+    index: int
+    doc_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The answer to one request: best first, cut to `top_k`, and what could not be scored."""
+
+    ranked: tuple[RankedCandidate, ...]
+    failed: tuple[FailedCandidate, ...]
+    tokens: int
