@@ -1,0 +1,124 @@
+"""A checkpoint that cannot be served safely is refused, and the message says the fix."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rerank_core import ModelUnavailable, ScorerConfig, load_scorer
+
+
+def refusal(model, **options) -> str:
+    with pytest.raises(ModelUnavailable) as caught:
+        load_scorer(ScorerConfig(model=str(model), device="cpu", **options))
+    return str(caught.value)
+
+
+@pytest.fixture
+def checkpoint(tiny_models, tmp_path):
+    return shutil.copytree(tiny_models["bert"], tmp_path / "model")
+
+
+def test_a_path_without_a_folder(tmp_path):
+    assert "there is no folder" in refusal(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    assert "no config.json in its folder" in refusal(tmp_path)
+
+
+def test_pickled_weights(checkpoint):
+    weights = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(weights, checkpoint / "pytorch_model.bin")
+    assert "only pickled weights" in refusal(checkpoint)
+
+
+def test_no_weights_at_all(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    assert "fetch the complete checkpoint" in refusal(checkpoint)
+
+
+def test_damaged_weights(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "cannot be loaded" in refusal(checkpoint) or "safetensors" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cross_encoder"])
+@pytest.mark.parametrize("family", ["bert", "xlm_roberta", "deberta"])
+def test_a_head_that_is_not_in_the_file_never_serves_random_scores(
+    tiny_models, tmp_path, backend, family
+):
+    folder = shutil.copytree(tiny_models[family], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "classifier" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    message = refusal(folder, backend=backend)
+    assert "weights are missing from the checkpoint (classifier" in message
+
+
+def test_several_outputs_per_pair(tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] = weights["classifier.weight"].repeat(3, 1)
+    weights["classifier.bias"] = weights["classifier.bias"].repeat(3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(
+        folder, id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2}
+    )
+    assert "has 3 outputs per pair" in refusal(folder)
+
+
+def test_remote_code(checkpoint):
+    (checkpoint / "strange.py").write_text("raise SystemExit('ran')")
+    change_config(
+        checkpoint,
+        model_type="strange",
+        auto_map={
+            "AutoConfig": "strange.StrangeConfig",
+            "AutoModelForSequenceClassification": "strange.Strange",
+        },
+    )
+    assert "comes with its own Python code, which is refused" in refusal(checkpoint)
+
+
+def test_a_hub_model_without_network():
+    message = refusal("nobody/nothing-of-this-name", local_files_only=True)
+    assert "neither a local folder nor in the local cache" in message
+
+
+def test_a_device_that_is_not_here(checkpoint):
+    with pytest.raises(ModelUnavailable, match="'cuda:99' is not here"):
+        load_scorer(ScorerConfig(model=str(checkpoint), device="cuda:99"))
+
+
+def test_packed_asked_for_where_it_cannot_be(tiny_models):
+    message = refusal(tiny_models["deberta"], backend="packed")
+    assert "cannot be scored packed" in message
+
+
+@pytest.mark.parametrize(
+    ("declared", "asked", "expected"),
+    [
+        (None, "auto", "sigmoid"),
+        ("torch.nn.modules.linear.Identity", "auto", "identity"),
+        ("torch.nn.modules.linear.Identity", "sigmoid", "sigmoid"),
+    ],
+)
+def test_the_activation_is_what_the_checkpoint_declares(checkpoint, declared, asked, expected):
+    if declared:
+        change_config(checkpoint, sentence_transformers={"activation_fn": declared})
+    scorer = load_scorer(ScorerConfig(model=str(checkpoint), device="cpu", activation=asked))
+    assert scorer.info.activation == expected
+
+
+def test_an_unknown_activation(checkpoint):
+    change_config(checkpoint, sentence_transformers={"activation_fn": "mine.Cubed"})
+    assert "set `activation` to sigmoid or identity" in refusal(checkpoint)
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,161 @@
+"""Tiny checkpoints with random weights from a seed, complete with tokenizers, for the tests."""
+
+import re
+import string
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+TEXT = [
+    "The quick brown fox jumps over the lazy dog, and a river runs through the old town.",
+    "Beijing is the capital of China; Paris is the capital of France. 12345 67890",
+    "北京是中国的政治中心和首都。上海是中国最大的城市,经济发达。苹果是一种水果,富含维生素。",
+    "how many people live here? what is it? who wrote the book about packed attention",
+]
+_SIZE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+_WIDE = {**_SIZE, "intermediate_size": 128, "num_labels": 1, "initializer_range": 0.1}
+
+
+def bert_tokenizer(max_length: int = 128) -> PreTrainedTokenizerFast:
+    """WordPiece with [CLS] A [SEP] B [SEP] and token types 0 and 1."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_words(), *_letters()]
+    pieces += [f"##{letter}" for letter in _letters()]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def roberta_tokenizer(max_length: int = 128) -> PreTrainedTokenizerFast:
+    """Unigram with <s> A </s></s> B </s>, no token types, padding id 1: as XLM-R has it."""
+    pieces = [f"▁{word}" for word in _words()] + ["▁", *_letters()]
+    scored = [(piece, -1.0 - i / 100) for i, piece in enumerate(dict.fromkeys(pieces))]
+    special = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
+    backend = Tokenizer(models.Unigram([*special, *scored], unk_id=3))
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+
+
+def _words() -> list[str]:
+    return [word.lower() for line in TEXT for word in re.findall(r"[A-Za-z]+", line)]
+
+
+def _letters() -> list[str]:
+    return sorted({*string.printable.strip().lower(), *"".join(TEXT).lower()} - {" "})
+
+
+def modernbert_tokenizer(max_length: int = 256) -> PreTrainedTokenizerFast:
+    """As BERT's, without token types."""
+    tokenizer = bert_tokenizer(max_length)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return tokenizer
+
+
+def save_bert(folder: Path, **changes) -> Path:
+    tokenizer = bert_tokenizer()
+    config = BertConfig(
+        **_WIDE, vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=0, **changes
+    )
+    return _save(folder, BertForSequenceClassification, config, tokenizer)
+
+
+def save_roberta(folder: Path, **changes) -> Path:
+    tokenizer = roberta_tokenizer()
+    config = RobertaConfig(
+        **_WIDE, vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, **changes
+    )
+    return _save(folder, RobertaForSequenceClassification, config, tokenizer)
+
+
+def save_xlm_roberta(folder: Path, **changes) -> Path:
+    tokenizer = roberta_tokenizer()
+    config = XLMRobertaConfig(
+        **_WIDE, vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, **changes
+    )
+    return _save(folder, XLMRobertaForSequenceClassification, config, tokenizer)
+
+
+def save_modernbert(folder: Path, **changes) -> Path:
+    tokenizer = modernbert_tokenizer()
+    wanted = {
+        **_WIDE,
+        "local_attention": 16,
+        "global_attn_every_n_layers": 3,
+        "classifier_pooling": "cls",
+    } | changes
+    config = ModernBertConfig(
+        **wanted,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        pad_token_id=0,
+        cls_token_id=2,
+        sep_token_id=3,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    return _save(folder, ModernBertForSequenceClassification, config, tokenizer)
+
+
+def save_deberta(folder: Path, **changes) -> Path:
+    tokenizer = bert_tokenizer()
+    config = DebertaV2Config(
+        **_WIDE,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        pad_token_id=0,
+        **changes,
+    )
+    return _save(folder, DebertaV2ForSequenceClassification, config, tokenizer)
+
+
+def _save(folder: Path, model_class, config, tokenizer) -> Path:
+    torch.manual_seed(7)
+    model_class(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
