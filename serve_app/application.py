@@ -1,0 +1,78 @@
+"""From a ServeConfig to a Serve application: deployments and what each may use.
+
+Only this module decides placement. Postponed annotations stay off here: with them Serve could not
+see the builder's argument type and would pass a plain dict.
+"""
+
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import LoggingConfig
+
+from rerank_core import ScorerConfig
+from serve_app.config import ServeConfig
+from serve_app.ingress import GatewayDeployment
+from serve_app.replica import ScorerReplica
+
+# The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
+# than they tell.
+_LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
+
+
+def app(args: ServeConfig) -> Application:
+    """Build the application; `serve run serve_app:app model=...` and serve.yaml call this."""
+    scorers = {
+        f"model_{place}": _scorer(place, scorer, args)
+        for place, scorer in enumerate(args.served.values())
+    }
+    gateway = serve.deployment(
+        name="Gateway",
+        num_replicas=args.scaling.gateways,
+        logging_config=_LOGGING,
+        # Slow senders wait here and cost little; the work is bounded by admission.
+        max_ongoing_requests=10_000,
+        graceful_shutdown_timeout_s=args.scaling.drain_s,
+        ray_actor_options={"num_cpus": args.scaling.gateway_cpus},
+    )(GatewayDeployment)
+    return gateway.bind(args, **scorers)
+
+
+def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig) -> Application:
+    scaling = config.scaling
+    options: dict[str, Any] = {
+        "name": "Scorer" if place == 0 else f"Scorer-{place}",
+        "max_ongoing_requests": scaling.max_ongoing_units,
+        "logging_config": _LOGGING,
+        "graceful_shutdown_timeout_s": scaling.drain_s,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 10,
+        "ray_actor_options": {
+            "num_cpus": scaling.cpus_per_replica,
+            "num_gpus": _gpus(scorer, config),
+        },
+    }
+    if scaling.min_replicas == scaling.max_replicas:
+        options["num_replicas"] = scaling.min_replicas
+    else:
+        options["autoscaling_config"] = AutoscalingConfig(
+            min_replicas=scaling.min_replicas,
+            max_replicas=scaling.max_replicas,
+            target_ongoing_requests=scaling.target_units,
+            upscale_delay_s=scaling.upscale_delay_s,
+            downscale_delay_s=scaling.downscale_delay_s,
+            look_back_period_s=scaling.look_back_period_s,
+        )
+    return serve.deployment(**options)(ScorerReplica).bind(scorer, config.batching, config.warm_up)
+
+
+def _gpus(scorer: ScorerConfig, config: ServeConfig) -> float:
+    asked = config.scaling.gpus_per_replica
+    if asked != "auto":
+        return asked
+    if scorer.model == "lexical" or scorer.device == "cpu":
+        return 0
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return 1 if resources.get("GPU", 0) >= 1 else 0

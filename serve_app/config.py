@@ -1,0 +1,142 @@
+"""ServeConfig: the scorer, and what the service allows, batches and scales. Each default is here.
+
+It composes the core's ScorerConfig whole, so that the same `scorer:` block stands in serve.yaml and
+in rerank_job.yaml. It does not know how a deployment is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rerank_core import ScorerConfig
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Limits(_Settings):
+    """What one request may ask for. Changes live through the Gateway's `user_config`."""
+
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Bytes of a body; more is a 413.")
+    max_header_bytes: int = Field(16_384, ge=1024, description="Bytes of all headers; else 431.")
+    body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
+    max_documents: int = Field(1000, ge=1, description="Documents in one request.")
+    max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
+    max_document_characters: int = Field(200_000, ge=1, description="Characters of one document.")
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
+    )
+
+
+class Admission(_Settings):
+    """How much work may wait. Changes live through the Gateway's `user_config`."""
+
+    max_wait_s: float = Field(
+        1.0,
+        gt=0,
+        description="Admit work worth this many seconds of measured throughput; refuse the rest"
+        " with a 429 at once. Raise it for bursts, lower it for steadier latency.",
+    )
+    min_tokens: int = Field(
+        16_384, ge=1, description="Estimated tokens always admitted, before any measurement."
+    )
+    retry_share: float = Field(
+        0.1, ge=0, le=1, description="Retries after a lost replica, as a share of requests."
+    )
+
+
+class Batching(_Settings):
+    """How units share passes. Changes live through a scorer deployment's `user_config`."""
+
+    merge_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Estimated tokens that a replica takes from its queue at once; empty: the"
+        " scorer's max_batch_tokens.",
+    )
+    max_queued_tokens: int = Field(
+        4_194_304, ge=1, description="Estimated tokens that may wait in one replica."
+    )
+    stall_s: float = Field(
+        60.0, gt=0, description="A pass older than this makes the replica unhealthy: replaced."
+    )
+
+
+class Scaling(_Settings):
+    """Replicas and what each one gets."""
+
+    gpus_per_replica: float | Literal["auto"] = Field(
+        "auto", description="`auto`: 1 if the cluster has GPUs and the model uses them, else 0."
+    )
+    cpus_per_replica: float = Field(1.0, ge=0, description="CPUs of a scorer replica.")
+    min_replicas: int = Field(1, ge=0, description="0 lets an idle model scale to zero.")
+    max_replicas: int = Field(1, ge=1, description="More than min_replicas: autoscaling.")
+    target_units: float = Field(2.0, gt=0, description="Units in work a replica to scale for.")
+    upscale_delay_s: float = Field(5.0, ge=0)
+    downscale_delay_s: float = Field(120.0, ge=0)
+    look_back_period_s: float = Field(11.0, gt=10, description="Seconds over which load counts.")
+    max_ongoing_units: int = Field(
+        256, ge=1, description="Units that one replica holds, queued or scored."
+    )
+    gateways: int = Field(1, ge=1, description="Copies of the HTTP side.")
+    gateway_cpus: float = Field(0.0, ge=0, description="CPUs that each gateway reserves.")
+    drain_s: float = Field(35.0, ge=0, description="Time to finish work before a stop.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Scaling:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas must be at least min_replicas")
+        return self
+
+
+class ServeConfig(_Settings):
+    """Everything `serve run serve_app:app` takes. A scorer's fields may stand at the top level."""
+
+    scorer: ScorerConfig = Field(default_factory=ScorerConfig)
+    models: dict[str, ScorerConfig] = Field(
+        default_factory=dict, description="Further models, by the name that requests use."
+    )
+    model_names: tuple[str, ...] = Field(
+        (), description="More names under which the first model answers, e.g. rerank-v3.5."
+    )
+    unknown_models: Literal["refuse", "default"] = Field(
+        "refuse", description="A `model` nobody serves: a 404, or the first model answers."
+    )
+    limits: Limits = Field(default_factory=Limits)
+    admission: Admission = Field(default_factory=Admission)
+    batching: Batching = Field(default_factory=Batching)
+    scaling: Scaling = Field(default_factory=Scaling)
+    unit_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Estimated tokens of a work unit; empty: the scorer's max_batch_tokens.",
+    )
+    warm_up: bool = Field(True, description="Score the largest batch before being ready.")
+    api_keys_file: Path | None = Field(
+        None, description="Lines of `name: key`; read again when it changes. Empty: no file."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, values: Any) -> Any:
+        """Move scorer fields given at the top level (`model=...`) into `scorer`."""
+        if not isinstance(values, dict):
+            return values
+        given = {name: values[name] for name in ScorerConfig.model_fields if name in values}
+        if not given:
+            return values
+        if "scorer" in values:
+            raise ValueError(f"{', '.join(given)}: give it here or in `scorer`, not in both")
+        rest = {name: value for name, value in values.items() if name not in given}
+        return {**rest, "scorer": given}
+
+    @property
+    def served(self) -> dict[str, ScorerConfig]:
+        """Every model by its public name, the default first. A folder's path is never a name."""
+        folder = self.scorer.model != "embedded" and self.scorer.model_dir
+        name = folder.resolve().name if folder else self.scorer.model
+        return {name: self.scorer, **self.models}

@@ -1,0 +1,28 @@
+"""One small module for each API. This table says which of them answers on which path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, common_error
+from serve_app.dialects.cohere import COHERE_V2
+from serve_app.dialects.jina import JINA
+from serve_app.dialects.tei import TEI
+from serve_app.dialects.vllm import VLLM_RERANK
+
+__all__ = ["ROUTES", "Answer", "Ask", "Body", "Dialect", "choose", "common_error"]
+
+# The first dialect of a path also writes the errors for bodies that cannot be told apart.
+ROUTES: dict[str, tuple[Dialect, ...]] = {
+    "/v2/rerank": (COHERE_V2,),
+    "/v1/rerank": (JINA,),
+    "/rerank": (VLLM_RERANK, TEI),
+}
+
+
+def choose(path: str, body: dict[str, Any]) -> Dialect:
+    """Return the dialect of a body. `texts` is TEI's."""
+    dialects = ROUTES[path]
+    if TEI in dialects and "texts" in body and "documents" not in body:
+        return TEI
+    return dialects[0]

@@ -1,0 +1,186 @@
+"""What every dialect shares: Ask and Answer, and the field types of request bodies.
+
+Nulls mean "not given" and unknown fields are let pass, because real clients send both. It does not
+know any one API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from rerank_core import (
+    Candidate,
+    InvalidRequest,
+    QueryDocumentPair,
+    RankedCandidate,
+    RerankRequest,
+    RerankResult,
+)
+from serve_app.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request in our own words.
+
+    `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
+    when asked for: the text, with the fields of an object around it.
+    """
+
+    request: RerankRequest
+    pairs: tuple[QueryDocumentPair, ...]
+    documents: tuple[Mapping[str, Any], ...] = ()
+    model: str | None = None
+    raw_scores: bool = False
+    return_documents: bool = False
+    score_threshold: float | None = None
+    refuse_truncation: bool = False
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a dialect writes from: the ranking, best first, and who answered."""
+
+    id: str
+    model: str
+    created: int
+    result: RerankResult
+    truncated: tuple[int, ...]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Real tokens, as every API with a usage object has them."""
+        return {"prompt_tokens": self.result.tokens, "total_tokens": self.result.tokens}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API: its body, and the way in and out."""
+
+    name: str
+    body: type[BaseModel]
+    read: Callable[[Any], Ask]
+    write: Callable[[Ask, Answer], Any]
+    error: Callable[[Problem, str], Any]
+
+
+class Body(BaseModel):
+    """A request body. Unknown fields are ignored: every real client sends some."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), populate_by_name=True)
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _document(value: Any) -> Any:
+    if isinstance(value, dict):
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("a number in it is not finite") from None
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a string or an object with a text")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=-1)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Document = Annotated[str | dict[str, Any], BeforeValidator(_document)]
+
+
+def text_of(document: str | Mapping[str, Any], rank_fields: list[str] | None, param: str) -> str:
+    """Return what the model reads of a document.
+
+    A string is its own text. Of an object: the named fields, or `text`, or else every field that
+    is a string or number, as `name: value` lines.
+    """
+    if isinstance(document, str):
+        return document
+    if rank_fields:
+        missing = [name for name in rank_fields if name not in document]
+        if len(missing) == len(rank_fields):
+            raise InvalidRequest("the document has none of the rank_fields", param)
+        return "\n".join(str(document[name]) for name in rank_fields if name in document)
+    text = document.get("text")
+    if isinstance(text, str):
+        return text
+    if "text" in document:
+        raise InvalidRequest("text must be a string", f"{param}.text")
+    lines = [f"{k}: {v}" for k, v in document.items() if isinstance(v, str | int | float)]
+    if not lines:
+        raise InvalidRequest("the document has no text field; name others in rank_fields", param)
+    return "\n".join(lines)
+
+
+def ask_for(
+    query: str,
+    documents: Sequence[str | dict[str, Any]],
+    *,
+    instruction: str | None = None,
+    rank_fields: list[str] | None = None,
+    top_k: int | None = None,
+    field: str = "documents",
+    **options: Any,
+) -> Ask:
+    """Build an Ask for one query. `field` names the documents' field in error messages."""
+    if not documents:
+        raise InvalidRequest("the list of documents must not be empty", field)
+    if instruction:
+        # Classification models have no slot of their own for it; in front of the query is where
+        # instruction-tuned rerankers read it.
+        query = f"{instruction}\n{query}"
+    texts = [text_of(doc, rank_fields, f"{field}.{i}") for i, doc in enumerate(documents)]
+    candidates = tuple(
+        Candidate(str(doc["id"]) if isinstance(doc, dict) and "id" in doc else str(i), text)
+        for i, (doc, text) in enumerate(zip(documents, texts, strict=True))
+    )
+    return Ask(
+        request=RerankRequest(query, candidates, top_k),
+        pairs=tuple(QueryDocumentPair(query, text) for text in texts),
+        documents=tuple(
+            {"text": text, **(doc if isinstance(doc, dict) else {})}
+            for doc, text in zip(documents, texts, strict=True)
+        ),
+        **options,
+    )
+
+
+def shown(ask: Ask, answer: Answer) -> list[tuple[RankedCandidate, float]]:
+    """Return the ranked candidates above the threshold, each with the score that was asked for."""
+    scored = [(hit, hit.raw_score if ask.raw_scores else hit.score) for hit in answer.result.ranked]
+    if ask.score_threshold is None:
+        return scored
+    return [(hit, score) for hit, score in scored if score >= ask.score_threshold]
+
+
+def common_error(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return one error body that Cohere, Jina, OpenAI and FastAPI clients can all read."""
+    detail: Any = problem.message
+    if problem.status == 422:
+        # Clients generated from FastAPI parse the detail of a 422 as a list of objects.
+        loc = ["body", *(problem.param or "").split(".")]
+        detail = [{"loc": loc, "msg": problem.message, "type": problem.type}]
+    return {
+        "message": problem.message,
+        "detail": detail,
+        "error": {
+            "message": problem.message,
+            "type": problem.type,
+            "param": problem.param,
+            "code": problem.status,
+        },
+        "request_id": request_id,
+    }

@@ -1,0 +1,83 @@
+"""The body that Cohere, Jina, vLLM and Infinity share: a query and `documents`, cut by `top_n`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from rerank_core import InvalidRequest
+from serve_app.dialects.asking import (
+    Answer,
+    Ask,
+    Body,
+    Count,
+    Document,
+    Number,
+    Tokens,
+    ask_for,
+    shown,
+)
+
+
+class DocumentsBody(Body):
+    """A rerank request. Only `query` and `documents` are needed; null means not given."""
+
+    query: str | dict[str, Any] = Field(description="Text, or an object with a `text`.")
+    documents: list[Document] = Field(
+        description="Texts, or objects: their `text`, or the fields named in `rank_fields`."
+    )
+    model: str | None = Field(None, description="A name from /v1/models; empty: the first.")
+    top_n: Count | None = Field(None, description="How many to keep; more than there are: all.")
+    rank_fields: list[str] | None = Field(None, description="Fields of object documents to read.")
+    return_documents: bool | None = Field(None, description="Hand the documents back.")
+    raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
+    use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")
+    score_threshold: Number | None = Field(None, description="Leave out results below it.")
+    max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
+    max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
+    instruction: str | None = Field(None, description="Put in front of the query.")
+
+
+def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:
+    """Map the body to an Ask."""
+    query = body.query if isinstance(body.query, str) else query_text(body.query)
+    back = body.return_documents
+    return ask_for(
+        query,
+        body.documents,
+        instruction=body.instruction,
+        rank_fields=body.rank_fields,
+        top_k=body.top_n,
+        model=body.model,
+        raw_scores=bool(body.raw_scores) or body.use_activation is False,
+        return_documents=documents_by_default if back is None else back,
+        score_threshold=body.score_threshold,
+        max_query_tokens=_limit(body.max_tokens_per_query),
+        max_document_tokens=_limit(body.max_tokens_per_doc),
+    )
+
+
+def query_text(query: dict[str, Any]) -> str:
+    """Return the text of a query given as an object."""
+    text = query.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest("query must be a string or an object with a text", "query")
+    return text
+
+
+def results(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
+    """Return `results` as all four APIs have them; documents as objects, never as plain strings."""
+    return [
+        {
+            "index": hit.index,
+            "relevance_score": score,
+            **({"document": ask.documents[hit.index]} if ask.return_documents else {}),
+        }
+        for hit, score in shown(ask, answer)
+    ]
+
+
+def _limit(tokens: int | None) -> int | None:
+    """0 and -1 mean no limit in vLLM."""
+    return tokens if tokens is not None and tokens > 0 else None

@@ -1,0 +1,68 @@
+"""Hugging Face text-embeddings-inference: `/rerank` with `texts`, answered by a bare list."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, shown
+from serve_app.problems import Problem, refused
+
+_ERROR_TYPES = {
+    400: "Empty",
+    413: "Validation",
+    422: "Validation",
+    429: "Overloaded",
+    503: "Unhealthy",
+}
+
+
+class TeiBody(Body):
+    """TEI's request. Its `model` and `top_n` are not read: TEI has neither."""
+
+    query: str
+    texts: list[str]
+    raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
+    return_text: bool | None = Field(None, description="Hand the texts back.")
+    truncate: bool | None = Field(None, description="false: refuse pairs that are too long.")
+    truncation_direction: Literal["right", "left"] | None = None
+
+    @field_validator("truncation_direction", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+def read(body: TeiBody) -> Ask:
+    """Map the body to an Ask. An empty list is a 400 here, by TEI's own rule."""
+    if not body.texts:
+        raise refused(400, "invalid_request_error", "the list of texts must not be empty")
+    return ask_for(
+        body.query,
+        body.texts,
+        field="texts",
+        raw_scores=bool(body.raw_scores),
+        return_documents=bool(body.return_text),
+        refuse_truncation=body.truncate is False,
+    )
+
+
+def write(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
+    """Write the bare list, best first."""
+    return [
+        {
+            "index": hit.index,
+            "score": score,
+            **({"text": ask.pairs[hit.index].document} if ask.return_documents else {}),
+        }
+        for hit, score in shown(ask, answer)
+    ]
+
+
+def error(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Write TEI's error body."""
+    return {"error": problem.message, "error_type": _ERROR_TYPES.get(problem.status, "Backend")}
+
+
+TEI = Dialect("tei", TeiBody, read, write, error)

@@ -1,0 +1,183 @@
+"""Whole answers of each dialect, against a pool whose scores are known."""
+
+import math
+
+import pytest
+
+DOCS = ["-1 first", "2 second", "0 third"]
+
+
+def sigmoid(x):
+    return pytest.approx(1 / (1 + math.exp(-x)), abs=1e-6)
+
+
+def without_ids(body):
+    return {name: value for name, value in body.items() if name not in ("id", "created")}
+
+
+META = {
+    "api_version": {"version": "2", "is_experimental": False},
+    "billed_units": {"search_units": 1},
+    "tokens": {"input_tokens": 30, "output_tokens": 0},
+    "truncated": [],
+}
+USAGE = {"prompt_tokens": 30, "total_tokens": 30}
+
+
+def test_cohere_v2_sorts_and_does_not_echo_documents(fixed):
+    answer = fixed.post("/v2/rerank", {"model": "lexical", "query": "q", "documents": DOCS})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["id"].startswith("rerank-")
+    assert without_ids(answer.json()) == {
+        "model": "lexical",
+        "results": [
+            {"index": 1, "relevance_score": sigmoid(2)},
+            {"index": 2, "relevance_score": sigmoid(0)},
+            {"index": 0, "relevance_score": sigmoid(-1)},
+        ],
+        "meta": META,
+        "usage": USAGE,
+    }
+
+
+def test_v1_hands_documents_back_as_objects_with_their_own_fields(fixed):
+    documents = ["1 a", {"text": "3 b", "id": "B", "page": 4}]
+    answer = fixed.post("/v1/rerank", {"query": "q", "documents": documents, "top_n": 9})
+    assert without_ids(answer.json()) == {
+        "model": "lexical",
+        "results": [
+            {
+                "index": 1,
+                "relevance_score": sigmoid(3),
+                "document": {"text": "3 b", "id": "B", "page": 4},
+            },
+            {"index": 0, "relevance_score": sigmoid(1), "document": {"text": "1 a"}},
+        ],
+        "meta": {
+            **META,
+            "api_version": {"version": "1", "is_experimental": False},
+            "tokens": {"input_tokens": 20, "output_tokens": 0},
+        },
+        "usage": {"prompt_tokens": 20, "total_tokens": 20},
+    }
+
+
+def test_return_documents_false_wins_on_every_path(fixed):
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        body = {"query": "q", "documents": DOCS, "return_documents": False}
+        results = fixed.post(path, body).json()["results"]
+        assert all(set(result) == {"index", "relevance_score"} for result in results)
+
+
+def test_rerank_with_documents_answers_as_vllm_without_object(fixed):
+    answer = fixed.post("/rerank", {"query": "q", "documents": DOCS, "top_n": 1})
+    assert without_ids(answer.json()) == {
+        "model": "lexical",
+        "usage": USAGE,
+        "results": [
+            {"index": 1, "relevance_score": sigmoid(2), "document": {"text": "2 second"}},
+        ],
+        "meta": {"truncated": []},
+    }
+
+
+def test_rerank_with_texts_answers_as_tei_with_a_bare_list(fixed):
+    body = {"query": "q", "texts": DOCS, "raw_scores": True, "return_text": True, "top_n": 1}
+    assert fixed.post("/rerank", {**body, "truncation_direction": "Right"}).json() == [
+        {"index": 1, "score": 2.0, "text": "2 second"},
+        {"index": 2, "score": 0.0, "text": "0 third"},
+        {"index": 0, "score": -1.0, "text": "-1 first"},
+    ]
+
+
+def test_nulls_and_unknown_fields_are_taken_everywhere(fixed):
+    nothing = ("top_n", "model", "rank_fields", "return_documents", "max_tokens_per_doc")
+    extras = {**dict.fromkeys(nothing), "priority": 1, "kwargs": "{}", "relevant_spans": {}}
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        answer = fixed.post(path, {"query": "q", "documents": DOCS, **extras})
+        assert [result["index"] for result in answer.json()["results"]] == [1, 2, 0]
+    body = {"query": "q", "texts": DOCS, "truncate": None, "return_text": None, "model": "x"}
+    assert [hit["index"] for hit in fixed.post("/rerank", body).json()] == [1, 2, 0]
+
+
+def test_strings_for_booleans_and_numbers_are_taken_as_real_clients_send_them(fixed):
+    body = {"query": "q", "documents": DOCS, "return_documents": "true", "top_n": "2"}
+    answer = fixed.post("/v2/rerank", body)
+    assert [hit["document"]["text"] for hit in answer.json()["results"]] == [DOCS[1], DOCS[2]]
+
+
+def test_ties_keep_the_input_order(fixed):
+    answer = fixed.post("/v2/rerank", {"query": "q", "documents": ["1 a", "1 b", "1 c"]})
+    assert [result["index"] for result in answer.json()["results"]] == [0, 1, 2]
+
+
+def test_rank_fields_choose_what_is_read(fixed):
+    documents = [{"a": "1 x", "b": "9"}, {"a": "2 y"}]
+    body = {"query": "q", "documents": documents, "rank_fields": ["a"], "raw_scores": True}
+    answer = fixed.post("/v1/rerank", body)
+    assert answer.json()["results"] == [
+        {"index": 1, "relevance_score": 2.0, "document": {"text": "2 y", "a": "2 y"}},
+        {"index": 0, "relevance_score": 1.0, "document": {"text": "1 x", "a": "1 x", "b": "9"}},
+    ]
+
+
+def test_threshold_applies_to_the_scores_that_are_shown(fixed):
+    body = {"query": "q", "documents": DOCS, "score_threshold": 0.5}
+    assert [r["index"] for r in fixed.post("/v2/rerank", body).json()["results"]] == [1, 2]
+    body = {**body, "use_activation": False}
+    assert [r["index"] for r in fixed.post("/v2/rerank", body).json()["results"]] == [1]
+
+
+def test_truncated_documents_are_named_in_meta(fixed):
+    body = {"query": "q", "documents": ["1", "2 long", "3 long"]}
+    assert fixed.post("/v2/rerank", body).json()["meta"]["truncated"] == [1, 2]
+
+
+def test_tei_refuses_truncation_when_told_to(fixed):
+    answer = fixed.post("/rerank", {"query": "q", "texts": ["1", "2 long"], "truncate": False})
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {
+            "error": "document 1 is longer than the model reads; shorten it or allow truncation",
+            "error_type": "Validation",
+        },
+    )
+
+
+def test_an_empty_list_is_refused_in_each_dialects_own_way(fixed):
+    message = "the list of documents must not be empty"
+    answer = fixed.post(
+        "/v1/rerank", {"query": "q", "documents": []}, headers={"x-request-id": "r1"}
+    )
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {
+            "message": message,
+            "detail": [
+                {"loc": ["body", "documents"], "msg": message, "type": "invalid_request_error"}
+            ],
+            "error": {
+                "message": message,
+                "type": "invalid_request_error",
+                "param": "documents",
+                "code": 422,
+            },
+            "request_id": "r1",
+        },
+    )
+    answer = fixed.post("/rerank", {"query": "q", "texts": []})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "the list of texts must not be empty", "error_type": "Empty"},
+    )
+
+
+def test_info_has_what_tei_clients_insist_on_and_the_fingerprint(fixed):
+    body = fixed.send("GET", "/info").json()
+    assert set(body) >= {
+        *("version", "sha", "docker_label", "model_id", "model_dtype", "max_concurrent_requests"),
+        *("max_input_length", "max_batch_tokens", "max_batch_requests", "max_client_batch_size"),
+        *("tokenization_workers", "fingerprint"),
+    }
+    assert set(body["model_type"]["reranker"]) == {"id2label", "label2id"}
