@@ -1,0 +1,107 @@
+"""deploy/serve.yaml and serve-container.yaml: no key is lost, and the cluster can run them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+with warnings.catch_warnings():
+    # Ray's own use of pydantic warns on import.
+    warnings.simplefilter("ignore")
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve_app.application import app
+    from serve_app.config import ServeConfig
+
+ROOT = Path(__file__).parents[2]
+FILES = ["serve.yaml", "serve-container.yaml"]
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "deploy" / name).read_text(encoding="utf-8"))
+
+
+def application(name: str) -> dict[str, Any]:
+    (found,) = load(name)["applications"]
+    return found
+
+
+def lost_keys(given: Any, kept: Any, where: str = "") -> list[str]:
+    """Name the keys of `given` that `kept` lacks, at any depth."""
+    if isinstance(given, dict):
+        lost = [f"{where}.{key}" for key in given if key not in kept]
+        for key in given.keys() & kept.keys():
+            lost += lost_keys(given[key], kept[key], f"{where}.{key}")
+        return lost
+    if isinstance(given, list):
+        return [x for g, k in zip(given, kept, strict=True) for x in lost_keys(g, k, where)]
+    return []
+
+
+def lost_by_serve(config: dict[str, Any]) -> list[str]:
+    """Serve ignores what it does not know, so what goes in must come out again."""
+    understood = ServeDeploySchema.model_validate(config).model_dump(exclude_unset=True)
+    return lost_keys(config, understood)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_serve_understands_every_key(name: str) -> None:
+    assert lost_by_serve(load(name)) == []
+
+
+def test_a_mistyped_serve_key_would_be_found() -> None:
+    config = load("serve.yaml")
+    config["htp_options"] = {}
+    config["applications"][0]["deployments"][0]["max_surge"] = 50
+    assert lost_by_serve(config) == [".htp_options", ".applications.deployments.max_surge"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_our_own_arguments_are_valid(name: str) -> None:
+    assert application(name)["import_path"] == "serve_app:app"
+    ServeConfig.model_validate(application(name)["args"])
+
+
+def test_every_deployment_that_is_tuned_exists() -> None:
+    built = app(ServeConfig.model_validate(application("serve.yaml")["args"]))
+    scorers = built._bound_deployment.init_kwargs.values()
+    names = {built._bound_deployment.name, *(s._bound_deployment.name for s in scorers)}
+    assert {d["name"] for d in application("serve.yaml")["deployments"]} == names
+
+
+def test_the_cluster_has_a_machine_for_every_replica_and_none_is_the_head() -> None:
+    config = application("serve.yaml")
+    (scorer,) = [d for d in config["deployments"] if d["name"] == "Scorer"]
+    asked = scorer["ray_actor_options"]
+    demand = {"CPU": asked["num_cpus"], "GPU": asked["num_gpus"], **asked["resources"]}
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    offered = cluster["available_node_types"]["gpu_serving"]
+    assert all(offered["resources"][name] >= amount for name, amount in demand.items())
+    scaling = config["args"]["scaling"]
+    assert scaling["max_replicas"] <= offered["max_workers"]
+    assert scaling["gateway_cpus"] > 0
+    assert scaling["gpus_per_replica"] == asked["num_gpus"]
+    assert scaling["cpus_per_replica"] == asked["num_cpus"]
+
+
+def test_an_update_keeps_old_replicas_until_new_ones_answer() -> None:
+    config = application("serve.yaml")
+    assert config["args"]["scaling"]["min_replicas"] >= 2
+    assert all(d["max_surge_percent"] > 0 for d in config["deployments"])
+
+
+def test_what_is_reachable_from_outside_asks_for_keys() -> None:
+    assert load("serve.yaml")["http_options"]["host"] == "0.0.0.0"
+    keys = application("serve.yaml")["args"]["api_keys_file"]
+    for path in (ROOT / "cluster.yaml", ROOT / "deploy" / "cluster-local.yaml"):
+        mounts = yaml.safe_load(path.read_text(encoding="utf-8"))["file_mounts"]
+        assert str(Path(keys).parent).replace("/home/ray", "~") in mounts
+
+
+def test_weights_are_named_as_they_are_staged() -> None:
+    model = application("serve.yaml")["args"]["scorer"]["model"]
+    assert model in (ROOT / "cluster.yaml").read_text(encoding="utf-8")
