@@ -1,0 +1,98 @@
+"""One owner at a time for an output folder: a heartbeat, and a higher epoch for each new owner.
+
+The epoch fences: workers of an older one cannot publish. It does not know what the job does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipelines import storage
+from pipelines.commits import Fenced, JobFolder, OutputRefused, newest_epoch
+
+HEARTBEAT_S = 5.0
+STALE_S = 60.0
+
+
+class Lease:
+    """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
+        self.lost = threading.Event()
+        self.folder = JobFolder(root, 0)
+
+    def __enter__(self) -> JobFolder:
+        newest = newest_epoch(self._root)
+        _refuse_if_alive(self._root, newest)
+        epoch = newest + 1
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        if not storage.create_json(self._root / "_job" / "epochs" / f"{epoch}.json", mine):
+            raise OutputRefused(f"another job has just started on {self._root}")
+        self.folder = JobFolder(self._root, epoch)
+        self._touch()
+        self._thread.start()
+        return self.folder
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._path().unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise Fenced when another job has taken over."""
+        if self.lost.is_set():
+            raise Fenced(f"another job has taken over {self._root}")
+
+    def _path(self) -> Path:
+        return self._root / "_job" / "heartbeats" / str(self.folder.epoch)
+
+    def _touch(self) -> None:
+        self._path().parent.mkdir(parents=True, exist_ok=True)
+        self._path().touch()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            if newest_epoch(self._root) != self.folder.epoch:
+                self.lost.set()
+                return
+            self._touch()
+
+
+def _refuse_if_alive(root: Path, epoch: int) -> None:
+    beat = root / "_job" / "heartbeats" / str(epoch)
+    try:
+        age = time.time() - beat.stat().st_mtime
+    except FileNotFoundError:
+        return  # let go, or never held
+    owner: dict[str, Any] = storage.read_json(root / "_job" / "epochs" / f"{epoch}.json") or {}
+    here = owner.get("host") == socket.gethostname()
+    if here and _started(int(owner["pid"])) != owner["started"]:
+        return  # its process is gone
+    if age < STALE_S:
+        raise OutputRefused(
+            f"{root} is held by another job (process {owner.get('pid')} on {owner.get('host')},"
+            f" alive {age:.0f} s ago). If it is dead, try again in {STALE_S - age:.0f} s"
+        )
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process of this host started, as the kernel tells it; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]

@@ -1,0 +1,63 @@
+"""The second committed stage: queries whose candidates lie in several units are ranked as one.
+
+Bucket by bucket over scores alone, then the touched units are written again with their final ranks.
+It does not know Ray; each function is one task, and may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.commits import JobFolder
+from pipelines.rank_stage import apply_ranks, merge_bucket, read_ranks
+
+
+def merge_one(
+    row: dict[str, Any], folder: JobFolder, units: list[str], sidecars: list[str], top_k: int | None
+) -> dict[str, str]:
+    """Rank one bucket over all units and publish its record; return a line for the stream.
+
+    `units` and `sidecars` (their files) are in plan order.
+    """
+    bucket = int(row["bucket"])
+    name = f"{bucket:06d}"
+    paths = [folder.job / "sidecars" / file for file in sidecars]
+    body, touched = merge_bucket(paths, bucket, top_k)
+    file = folder.write_bytes("merged", name, ".arrow", body) if body else None
+    record = {"file": file, "touched": [units[i] for i in touched], "places": touched}
+    if not folder.publish("ranks", name, record):
+        folder.drop("merged", file)
+    return {"line": json.dumps({"bucket": name})}
+
+
+def touched_units(folder: JobFolder) -> dict[str, list[list[Any]]]:
+    """Map each unit with a shared query to the (ranks file, its number there) it needs."""
+    touched: dict[str, list[list[Any]]] = {}
+    for record in folder.records("ranks").values():
+        for name, place in zip(record["touched"], record["places"], strict=True):
+            touched.setdefault(name, []).append([record["file"]["file"], place])
+    return touched
+
+
+def rewrite_one(row: dict[str, Any], folder: JobFolder, column: str) -> dict[str, str]:
+    """Write a unit again with its merged ranks and publish its final record; return a line."""
+    name = str(row["unit"])
+    record = folder.records_one("units", name)
+    updates = [
+        read_ranks(folder.job / "merged" / file, place)
+        for file, place in json.loads(row["updates"])
+    ]
+    table = pq.read_table(folder.job / "data" / record["data"]["file"])
+    ranked = apply_ranks(table, column, updates)
+    cut = table.num_rows - ranked.num_rows
+    counts = dict(record["counts"])
+    for kind in ("rows", "pairs"):
+        counts[f"{kind}_out"] -= cut
+        counts[f"{kind}_cut"] += cut
+    data = folder.write_parquet("data", name, ranked) if ranked.num_rows else None
+    if not folder.publish("final", name, {**record, "counts": counts, "data": data}):
+        folder.drop("data", data)
+    return {"line": json.dumps({"unit": name})}

@@ -1,0 +1,151 @@
+"""Ranks per query: inside one unit, and for queries whose candidates lie in several.
+
+The second is a merge over scores alone. A scored unit leaves a sidecar of (query hash, raw score,
+place), cut into buckets by hash; a bucket of all units is ranked in one task, so no task ever holds
+a query's texts, and a query with millions of candidates costs 28 bytes for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rerank_core.types import Float32s
+
+Ints = npt.NDArray[np.int64]
+# Sidecar rows that one merge task sorts: about 200 MB at its peak.
+BUCKET_ROWS = 2_000_000
+_SIDECAR_TYPES: dict[str, pa.DataType] = {
+    "high": pa.uint64(),
+    "low": pa.uint64(),
+    "raw": pa.float32(),
+    "place": pa.int32(),
+}
+_SIDECAR = pa.schema(_SIDECAR_TYPES)
+_RANKS = pa.schema({"place": pa.int32(), "rank": pa.int32()})
+
+
+def ranks_within(groups: Ints, raw: Float32s) -> npt.NDArray[np.int32]:
+    """Return each entry's rank within its group, from 1: higher raw first, ties by position."""
+    order = np.lexsort((-raw, groups))
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    counts = np.diff(np.r_[starts, len(groups)])
+    ranks = np.empty(len(groups), dtype=np.int32)
+    ranks[order] = np.arange(len(groups)) - np.repeat(starts, counts) + 1
+    return ranks
+
+
+def bucket_count(pairs: int) -> int:
+    """Return into how many buckets the job's pairs are cut."""
+    return max(1, -(-pairs // BUCKET_ROWS))
+
+
+def sidecar(query: Ints, queries: Sequence[Any], raw: Float32s, buckets: int) -> bytes:
+    """Return the sidecar of one unit: one record batch per bucket, in order."""
+    hashes = np.array([_hash(value) for value in queries], dtype=np.uint64).reshape(-1, 2)
+    high, low = hashes[query, 0], hashes[query, 1]
+    bucket = high % np.uint64(buckets)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, _SIDECAR) as writer:
+        for number in range(buckets):
+            place = np.flatnonzero(bucket == number)
+            columns = [high[place], low[place], raw[place], place.astype(np.int32)]
+            writer.write_batch(pa.record_batch([pa.array(c) for c in columns], schema=_SIDECAR))
+    return bytes(sink.getvalue())
+
+
+def _hash(value: Any) -> tuple[int, int]:
+    digest = hashlib.blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def merge_bucket(
+    files: Sequence[Path], bucket: int, top_k: int | None
+) -> tuple[bytes | None, list[int]]:
+    """Rank the queries of one bucket that occur in several files.
+
+    Takes the sidecars in plan order. Returns the new ranks (one record batch of place and rank per
+    touched file; rank 0 means beyond `top_k`) and the indices of those files; None for none.
+    """
+    parts = [_read_batch(path, bucket) for path in files]
+    sizes = np.array([len(part) for part in parts])
+    if not sizes.sum():
+        return None, []
+    table = pa.Table.from_batches(parts)
+    high, low = table["high"].to_numpy(), table["low"].to_numpy()
+    raw, place = table["raw"].to_numpy(), table["place"].to_numpy()
+    unit = np.repeat(np.arange(len(files)), sizes)
+    groups = _groups(high, low)
+    shared = _in_several(groups, unit)[groups]
+    if not shared.any():
+        return None, []
+    ranks = ranks_within(groups[shared], raw[shared])
+    if top_k:
+        ranks[ranks > top_k] = 0
+    unit, place = unit[shared], place[shared]
+    touched = np.unique(unit)
+    edges = [*np.searchsorted(unit, touched).tolist(), len(unit)]
+    schema = _RANKS.with_metadata({"touched": json.dumps(touched.tolist())})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        for low_edge, high_edge in pairwise(edges):
+            cut = slice(low_edge, high_edge)
+            columns = [pa.array(place[cut]), pa.array(ranks[cut])]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+    return bytes(sink.getvalue()), [int(number) for number in touched]
+
+
+def _read_batch(path: Path, number: int) -> pa.RecordBatch:
+    # Read, not mapped: a mapped file would be held open once per unit.
+    with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+        return reader.get_batch(number)
+
+
+def _groups(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:
+    """Number the distinct (high, low) keys."""
+    order = np.lexsort((low, high))
+    new = np.r_[False, (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])]
+    groups = np.empty(len(high), dtype=np.int64)
+    groups[order] = np.cumsum(new)
+    return groups
+
+
+def _in_several(groups: Ints, unit: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each group whether its entries come from more than one unit."""
+    count = int(groups.max()) + 1
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.full(count, -1)
+    np.minimum.at(first, groups, unit)
+    np.maximum.at(last, groups, unit)
+    return np.asarray(first != last)
+
+
+def read_ranks(path: Path, unit: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return (places, ranks) of one unit from a bucket's ranks; both empty if it has none."""
+    with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+        touched = json.loads(reader.schema.metadata[b"touched"])
+        if unit not in touched:
+            return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32)
+        batch = reader.get_batch(touched.index(unit))
+        return batch["place"].to_numpy().copy(), batch["rank"].to_numpy().copy()
+
+
+def apply_ranks(
+    table: pa.Table, column: str, updates: Sequence[tuple[Ints | Any, Any]]
+) -> pa.Table:
+    """Return the unit's rows with the merged ranks; rows of rank 0 are dropped."""
+    ranks = table[column].to_numpy().copy()
+    for places, values in updates:
+        ranks[places] = values
+    index = table.schema.get_field_index(column)
+    out = table.set_column(index, table.schema.field(index), pa.array(ranks, pa.int32()))
+    return out.filter(pa.array(ranks > 0))

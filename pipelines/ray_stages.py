@@ -1,0 +1,144 @@
+"""The Ray Data graphs: read and score units, then merge queries that lie in several units.
+
+Ray Data schedules, streams, retries and bounds memory. It carries units in and lines of counts out;
+results go to files from the workers. Nothing here knows how a pair is scored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs import InputFile
+from pipelines.merge_stage import merge_one, rewrite_one, touched_units
+from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
+from pipelines.units import Slice
+from rerank_core import InvalidRequest
+
+
+def connect() -> bool:
+    """Join the cluster of RAY_ADDRESS, else start one on this machine; say if it was started."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if ray.is_initialized():
+        return False
+    # A bare init would join any cluster that happens to run on this machine.
+    address = os.environ.get("RAY_ADDRESS", "local")
+    ray.init(
+        address=address, include_dashboard=None, logging_level=logging.ERROR, log_to_driver=False
+    )
+    return True
+
+
+def score_units(
+    context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+) -> Iterator[dict[str, Any]]:
+    """Score the units of the slices; yield a line for each as it is done, in any order."""
+    _quiet(DataContext.get_current())
+    gpus, cpus = _replica_needs(context.config)
+    items = [slice_row(piece, files[piece.file]) for piece in slices]
+    readers = max(1, int(_resources().get("CPU", 1)) // 2)
+    stream = (
+        ray.data.from_items(items, override_num_blocks=len(items))
+        # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
+        .map_batches(
+            read_slice,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=1 if gpus else 0,
+            compute=TaskPoolStrategy(size=readers),
+        )
+        .map_batches(
+            ScoreUnits,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            compute=_pool(context.config, gpus, cpus),
+            fn_constructor_args=(context, load),
+        )
+    )
+    yield from _lines(stream)
+
+
+def merge_queries(context: JobContext, units: list[str]) -> Iterator[dict[str, Any]]:
+    """Rank the queries that lie in several units and rewrite those units' rows.
+
+    Takes all unit names in plan order; yields a line per finished step.
+    """
+    folder, top_k = context.folder, context.config.top_k
+    done = folder.done("ranks")
+    buckets = [{"bucket": b} for b in range(context.buckets) if f"{b:06d}" not in done]
+    records = folder.records("units")
+    merging = [name for name in units if records[name].get("sidecar")]
+    sidecars = [records[name]["sidecar"]["file"] for name in merging]
+    yield from _tasks(
+        buckets, partial(merge_one, folder=folder, units=merging, sidecars=sidecars, top_k=top_k)
+    )
+    touched = touched_units(folder)
+    done = folder.done("final")
+    rewrites = [
+        {"unit": name, "updates": json.dumps(updates)}
+        for name, updates in touched.items()
+        if name not in done
+    ]
+    column = context.config.names.rank
+    yield from _tasks(rewrites, partial(rewrite_one, folder=folder, column=column))
+
+
+def _tasks(items: list[dict[str, Any]], task: Any) -> Iterator[dict[str, Any]]:
+    if items:
+        _quiet(DataContext.get_current())
+        blocks = min(len(items), 1000)
+        yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
+
+
+def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    batches: Iterator[Any] = iter(
+        stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    )
+    for batch in batches:
+        # A block without rows has no columns.
+        texts = batch["line"].to_pylist() if "line" in batch.column_names else []
+        yield from map(json.loads, texts)
+
+
+def _quiet(context: DataContext) -> None:
+    """Our progress line takes the place of Ray's bars; units are never joined into one block."""
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    context.target_max_block_size = 1
+
+
+def _replica_needs(config: RerankJobConfig) -> tuple[float, float]:
+    gpus = config.gpus_per_replica
+    if gpus is None:
+        gpus = 1.0 if _resources().get("GPU", 0) else 0.0
+    return gpus, float(config.cpus_per_replica)
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def _pool(config: RerankJobConfig, gpus: float, cpus: float) -> ActorPoolStrategy:
+    resources = _resources()
+    room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / cpus
+    if config.replicas == "auto":
+        return ActorPoolStrategy(size=max(1, int(room)))
+    low, _, high = config.replicas.partition(":")
+    if not high:
+        return ActorPoolStrategy(size=int(low))
+    if int(high) < int(low):
+        raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
+    start = min(int(high), max(int(low), int(room)))
+    return ActorPoolStrategy(min_size=int(low), max_size=int(high), initial_size=start)

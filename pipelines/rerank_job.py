@@ -1,0 +1,224 @@
+"""Rerank Parquet files on Ray: every row scored exactly once, or set aside with a reason.
+
+python -m pipelines.rerank_job --input IN --output OUT [--top-k K] [--model M] [--config FILE]
+python -m pipelines.rerank_job verify OUT
+
+The same command resumes a stopped job. Exit codes: 0 the result is complete; 1 an error;
+2 bad options, input or model; 3 files unreadable or changed, or not the job that the folder holds;
+4 the output folder is not free; 5 the disk is full; 6 too many rows kill their process;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from pipelines import storage
+from pipelines.commits import (
+    MANIFEST,
+    JobFolder,
+    OutputRefused,
+    commit,
+    is_complete,
+    is_job_folder,
+)
+from pipelines.config import RerankJobConfig, load_config
+from pipelines.inputs import FileChanged
+from pipelines.isolation import TooManyKilled
+from pipelines.lease import Lease
+from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of, refuse_change
+from pipelines.progress import Progress
+from pipelines.score_stage import JobContext, LoadScorer
+from pipelines.storage import StorageFull
+from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer
+
+
+class TooManyBadFiles(RerankError):
+    """More input files cannot be read than `max_bad_files` allows."""
+
+
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (FileChanged, 3),
+    (InvalidRequest, 2),
+    (ModelUnavailable, 2),
+    (JobChanged, 3),
+    (TooManyBadFiles, 3),
+    (OutputRefused, 4),
+    (StorageFull, 5),
+    (TooManyKilled, 6),
+    (KeyboardInterrupt, 130),
+)
+
+
+def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer) -> int:
+    """Run the command line; returns the exit code. `load` builds the scorer on each actor."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments and arguments[0] == "verify":
+            from pipelines.verify import verify_command
+
+            return verify_command(arguments[1:], sys.stderr)
+        config = load_config(arguments)
+        run_job(config, load, sys.stderr)
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(error, sys.stderr)
+
+
+def _report(error: BaseException, out: TextIO) -> int:
+    """Say what went wrong in one line, and return the exit code for it."""
+    for cause in _chain(error):
+        for kind, code in _EXIT_CODES:
+            if isinstance(cause, kind):
+                text = "interrupted" if code == 130 else str(cause)
+                out.write(f"\nerror: {text}\n")
+                if code in (5, 130):
+                    out.write("run the same command again to go on where it stopped\n")
+                return code
+    if isinstance(error, RerankError):
+        out.write(f"\nerror: {error}\n")
+        return 1
+    raise error
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """Return the error and what lies behind it; Ray wraps what its workers raise."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return found[::-1]
+
+
+def run_job(
+    config: RerankJobConfig, load: LoadScorer = load_scorer, out: TextIO = sys.stderr
+) -> dict[str, Any]:
+    """Run or resume a job and return its manifest. Raises RerankError; see the module's codes."""
+    root = Path(config.output).absolute()
+    identity = identity_of(config)
+    if is_complete(root):
+        finished = storage.read_json(root / "_job" / "plan.json")
+        refuse_change(finished["identity"], identity)
+        out.write(f"already complete: {root}; nothing to do\n")
+        return dict(storage.read_json(root / MANIFEST))
+    _refuse_foreign(root)
+    with Lease(root) as folder:
+        plan = fixed_plan(folder, config, identity)
+        _score(folder, plan, config, load, out)
+        _settle_bad_files(folder, plan, config)
+        manifest = commit(folder, plan.rows, _header(plan, config))
+    _say_end(root, manifest, plan, out)
+    return manifest
+
+
+def _refuse_foreign(root: Path) -> None:
+    if root.exists() and not root.is_dir():
+        raise OutputRefused(f"{root} is a file; the output is a folder")
+    if root.is_dir() and any(root.iterdir()) and not is_job_folder(root):
+        raise OutputRefused(f"{root} is not empty and not a job of ours; nothing was touched")
+
+
+def _score(
+    folder: JobFolder, plan: Plan, config: RerankJobConfig, load: LoadScorer, out: TextIO
+) -> None:
+    """Do the units that have no record, then the merge of queries over units."""
+    done = folder.done("units")
+    left = [piece for whole in plan.slices if (piece := whole.pending(done))]
+    rows = plan.rows
+    done_rows = sum(rows[name] for name in done)
+    if done:
+        out.write(f"resuming: {len(done):,} of {len(rows):,} units are done\n")
+    if not left and not plan.buckets:
+        return
+    # Only here, so that a finished job answers without Ray.
+    import ray
+
+    from pipelines.ray_stages import connect, merge_queries, score_units
+
+    started = connect()
+    _interrupt_on_sigterm()
+    context = JobContext(folder, config, plan.shape, plan.buckets)
+    progress = Progress(sum(rows.values()), done_rows, out, config.progress_s)
+    try:
+        if left:
+            for line in score_units(context, left, plan.files, load):
+                if "bad" in line:
+                    storage.replace(folder.record("bad", line["unit"]), storage.json_bytes(line))
+                else:
+                    progress.add(line)
+            progress.show(end=True)
+        if plan.buckets and len(folder.done("units")) == len(rows):
+            for _ in merge_queries(context, list(rows)):
+                pass
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _interrupt_on_sigterm() -> None:
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _settle_bad_files(folder: JobFolder, plan: Plan, config: RerankJobConfig) -> None:
+    """Set aside the rows of unreadable files, or raise TooManyBadFiles beyond the limit.
+
+    A later run tries them again as long as they are not settled.
+    """
+    done = folder.done("units")
+    bad = {n: line for n, line in folder.records("bad").items() if n not in done}
+    reasons = dict(plan.bad_files) | {line["file"]: line["bad"] for line in bad.values()}
+    if len(reasons) > config.max_bad_files:
+        listed = "; ".join(f"{path}: {reason}" for path, reason in sorted(reasons.items())[:10])
+        raise TooManyBadFiles(
+            f"{len(reasons)} input files cannot be read, --max-bad-files is {config.max_bad_files}."
+            f" All others are done and kept. {listed}"
+        )
+    rows = plan.rows
+    for name, line in bad.items():
+        count = rows[name]
+        counts = {f"{kind}_{end}": 0 for kind in ("rows", "pairs") for end in ("out", "cut")}
+        counts |= {f"{kind}_{end}": count for kind in ("rows", "pairs") for end in _ASIDE}
+        folder.publish(
+            "units", name, {"counts": counts, "reasons": {line["bad"]: count}, "data": None}
+        )
+
+
+_ASIDE = ("in", "quarantined")
+
+
+def _header(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
+    packages = ("ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
+    return {
+        "identity": plan.identity,
+        "shape": plan.shape,
+        "config": config.model_dump(mode="json"),
+        "inputs": [{"path": f.path, "bytes": f.size, "bad": f.bad} for f in plan.files],
+        "versions": {name: version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "host": {"name": platform.node(), "cpus": os.cpu_count()},
+    }
+
+
+def _say_end(root: Path, manifest: dict[str, Any], plan: Plan, out: TextIO) -> None:
+    counts = manifest["counts"]
+    out.write(
+        f"done: {counts.get('rows_in', 0):,} rows in, {counts.get('rows_out', 0):,} out,"
+        f" {counts.get('rows_cut', 0):,} cut by top_k,"
+        f" {counts.get('rows_quarantined', 0):,} set aside; {root}\n"
+    )
+    for path, reason in plan.bad_files.items():
+        out.write(f"not read: {path}: {reason}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

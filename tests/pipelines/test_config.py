@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import load_config
+from rerank_core import InvalidRequest
+
+EXAMPLE = Path(__file__).parents[2] / "pipelines" / "rerank_job.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("RERANK_JOB_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_yaml(monkeypatch, tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "input: a\noutput: b\ntop_k: 1\nunit_pairs: 1\nscorer: {model: one, dtype: float16}"
+    )
+    monkeypatch.setenv("RERANK_JOB_TOP_K", "2")
+    monkeypatch.setenv("RERANK_JOB_UNIT_PAIRS", "2")
+    monkeypatch.setenv("RERANK_JOB_SCORER__MODEL", "two")
+    config = load_config(["--config", str(file), "--top-k", "3", "--model", "three"])
+    scorer = config.scorer
+    assert (config.top_k, config.unit_pairs, scorer.model, scorer.dtype) == (
+        3,
+        2,
+        "three",
+        "float16",
+    )
+
+
+def test_the_example_names_the_pinned_production_model():
+    config = load_config(["--config", str(EXAMPLE)])
+    assert config.scorer.model == "BAAI/bge-reranker-v2-m3"
+    assert config.scorer.revision == "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"
+    assert config.input == ("candidates/",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_n": 3}, "top_n: Extra inputs are not permitted"),
+        ({"scorer": {"modle": "x"}}, "scorer.modle: Extra inputs are not permitted"),
+        ({"names": {"docid": "x"}}, "names.docid: Extra inputs are not permitted"),
+        ({"top_k": 0}, "top_k: Input should be greater than or equal to 1"),
+        ({"replicas": "many"}, "replicas: String should match pattern"),
+        ({"input": ""}, "input: Tuple should have at least 1 item"),
+    ],
+)
+def test_a_wrong_key_is_refused_with_its_path(tmp_path, changes, message):
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"input": "a", "output": "b"} | changes))
+    with pytest.raises(InvalidRequest, match=message):
+        load_config(["--config", str(file)])
+
+
+def test_a_mistyped_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("RERANK_JOB_TOPK", "2")
+    with pytest.raises(InvalidRequest, match="RERANK_JOB_TOPK"):
+        load_config(["--input", "a", "--output", "b"])
+
+
+def test_a_missing_config_file_is_said():
+    with pytest.raises(InvalidRequest, match="no config file at nowhere"):
+        load_config(["--config=nowhere"])
+
+
+def test_several_inputs_are_separated_by_commas():
+    config = load_config(
+        ["--input", "a,b/*.parquet", "--output", "c", "--columns", "query_id,doc_id"]
+    )
+    assert config.input == ("a", "b/*.parquet")
+    assert config.columns == ("query_id", "doc_id")

@@ -1,0 +1,39 @@
+import os
+import threading
+
+import pytest
+
+from pipelines import storage
+
+
+def test_exactly_one_of_many_creators_wins(tmp_path):
+    path = tmp_path / "folder" / "record.json"
+    won = []
+    threads = [
+        threading.Thread(target=lambda n=n: won.append(n) if storage.create_json(path, n) else None)
+        for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [storage.read_json(path)] == won
+    assert os.listdir(path.parent) == ["record.json"]
+
+
+def test_unfinished_writes_are_not_listed(tmp_path):
+    (tmp_path / ".a.json.1234").write_bytes(b"half")
+    storage.create_json(tmp_path / "b.json", 1)
+    assert storage.names(tmp_path, ".json") == ["b"]
+    assert storage.names(tmp_path / "absent") == []
+    assert storage.read_json(tmp_path / "absent") is None
+
+
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(storage.StorageFull, match="free some space"):
+        storage.create(tmp_path / "x", b"1")
+    assert os.listdir(tmp_path) == []
