@@ -1,0 +1,1 @@
+"""The demo: rerank Python's own documentation offline, then online, and compare. Not shipped."""
