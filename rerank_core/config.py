@@ -63,6 +63,12 @@ class ScorerConfig(BaseModel):
         description="Tokens in one forward pass; empty: 2048 on a CPU, 65536 on a GPU. Lower it"
         " when memory runs out.",
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads for the model; empty: torch decides. Set it to the CPUs that Ray"
+        " granted, or several actors on one machine fight for the same cores.",
+    )
     activation: Literal["auto", "sigmoid", "identity"] = Field(
         "auto", description="From logit to score; `auto`: what the checkpoint declares."
     )

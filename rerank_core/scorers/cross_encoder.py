@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
-from rerank_core.batching import plan_batches
 from rerank_core.errors import ModelUnavailable
+from rerank_core.scorers.batch_runner import BatchRunner
 from rerank_core.scorers.checkpoints import (
     DTYPES,
     Source,
@@ -24,8 +23,9 @@ from rerank_core.scorers.checkpoints import (
     usable_length,
     without_progress_bars,
 )
-from rerank_core.scorers.pair_texts import PairCutter
-from rerank_core.types import Float32s, PairScores, QueryDocumentPair, ScorerInfo
+from rerank_core.scorers.pair_texts import CutPair, PairCutter
+from rerank_core.scorers.pool import score_pool
+from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 
 # Padded batches hold the attention of whole rectangles, so they stay smaller than packed ones.
 DEFAULT_BUDGETS = {"cpu": 2048, "cuda": 32768}
@@ -68,6 +68,9 @@ class CrossEncoderScorer:
             fingerprint=config.fingerprint(),
         )
 
+        budget = self._info.max_batch_tokens
+        self._runner = BatchRunner(self._forward, self._score_in_float32, budget, padded=True)
+
     @property
     def info(self) -> ScorerInfo:
         """What was loaded."""
@@ -75,25 +78,30 @@ class CrossEncoderScorer:
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        cut, errors = self._cutter.cut(pairs)
-        raw = np.full(len(pairs), np.nan, dtype=np.float32)
-        ready = [i for i in range(len(pairs)) if i not in errors]
-        lengths = [cut[i].tokens for i in ready]
-        for batch in plan_batches(lengths, self._info.max_batch_tokens):
-            places = [ready[i] for i in batch]
-            raw[places] = self._forward([(cut[i].query, cut[i].document) for i in places])
-        tokens = np.array([pair.tokens for pair in cut], dtype=np.int32)
-        truncated = np.array([pair.truncated for pair in cut], dtype=np.bool_)
-        return PairScores(raw, tokens, truncated, errors)
+        return score_pool(pairs, self._cutter.cut, self._runner)
 
-    def _forward(self, texts: list[tuple[str, str]]) -> Float32s:
-        scores: Float32s = self._model.predict(
+    def warm_up(self) -> None:
+        """Score one batch of the largest size, so that the first caller meets a warm device."""
+        pair = CutPair("warm up", "word " * self._info.max_length, self._info.max_length, True)
+        self._runner.run([pair] * max(1, self._info.max_batch_tokens // self._info.max_length))
+
+    def _forward(self, pairs: Sequence[CutPair]) -> Tensor:
+        texts = [(pair.query, pair.document) for pair in pairs]
+        scores: Tensor = self._model.predict(
             texts,
             batch_size=len(texts),
             activation_fn=nn.Identity(),
             show_progress_bar=False,
+            convert_to_tensor=True,
         )
         return scores
+
+    def _score_in_float32(self, pair: CutPair) -> float:
+        self._model.float()
+        try:
+            return float(self._forward([pair])[0])
+        finally:
+            self._model.to(DTYPES[self._info.dtype])
 
 
 def _head_linears(encoder: CrossEncoder, model: nn.Module) -> list[str]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from rerank_core.batching import plan_batches
 from rerank_core.scorers.attention import ATTENTION_NAME, Segments, register_attention
+from rerank_core.scorers.batch_runner import BatchRunner
 from rerank_core.scorers.checkpoints import (
     DTYPES,
     Source,
@@ -31,10 +31,13 @@ from rerank_core.scorers.pair_tokens import (
     TemplateUnknown,
     TokenizedPair,
 )
+from rerank_core.scorers.pool import score_pool
 from rerank_core.types import Float32s, PairScores, QueryDocumentPair, ScorerInfo
 
 # Measured: on CPUs larger batches fall out of the cache; GPUs want to be full.
 DEFAULT_BUDGETS = {"cpu": 2048, "cuda": 65536}
+# Characters tokenised ahead, per token of budget: several batches' worth.
+_CHUNK_CHARACTERS = 16
 _AGREEMENT = 1e-4
 _PROBE_PAIRS = (
     QueryDocumentPair("how many people live in the town", "About three million live there."),
@@ -52,7 +55,7 @@ class PackedScorer:
 
     def __init__(self, source: Source, model: PreTrainedModel, tokenizer: Any) -> None:
         config, model_config = source.config, model.config
-        self._device = resolve_device(config)
+        self._device = torch.device("cpu")
         body, offset = _body_of(model), _position_offset(model)
         try:
             self._tokens = PairTokenizer(
@@ -68,6 +71,7 @@ class PackedScorer:
         self._head = _detach_head(model, body)
         self._body = body
         self._check_agreement(probes, expected)
+        self._device = resolve_device(config)
         self._body.to(self._device, DTYPES[config.dtype])
         self._head.to(self._device)
         self._info = ScorerInfo(
@@ -82,6 +86,12 @@ class PackedScorer:
             fingerprint=config.fingerprint(),
         )
 
+        budget = self._info.max_batch_tokens
+        self._runner = BatchRunner(self._forward, self._score_in_float32, budget, padded=False)
+        # On a CPU a tokenising thread would only take cores from the model.
+        on_gpu = self._device.type == "cuda"
+        self._chunk_characters = budget * _CHUNK_CHARACTERS if on_gpu else None
+
     @property
     def info(self) -> ScorerInfo:
         """What was loaded."""
@@ -89,31 +99,33 @@ class PackedScorer:
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        tokenized, errors = self._tokens.encode(pairs)
-        raw = np.full(len(pairs), np.nan, dtype=np.float32)
-        places = [i for i, pair in enumerate(tokenized) if pair is not None]
-        ready = [pair for pair in tokenized if pair is not None]
-        lengths = [len(pair) for pair in ready]
-        for batch in plan_batches(lengths, self._info.max_batch_tokens, padded=False):
-            logits = self._forward([ready[i] for i in batch], self._device)
-            raw[[places[i] for i in batch]] = logits
-        tokens = np.array([0 if pair is None else len(pair) for pair in tokenized], dtype=np.int32)
-        cut = np.array([pair is not None and pair.truncated for pair in tokenized], dtype=np.bool_)
-        return PairScores(raw, tokens, cut, errors)
+        return score_pool(pairs, self._tokens.encode, self._runner, self._chunk_characters)
+
+    def warm_up(self) -> None:
+        """Score one batch of the largest size, so that the first caller meets a warm device."""
+        longest = self._tokens.longest_pair()
+        count = max(1, self._info.max_batch_tokens // len(longest))
+        self._runner.run([longest] * count)
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[TokenizedPair], device: torch.device) -> Float32s:
-        inputs, starts = self._rows.pack(batch, device)
+    def _forward(self, batch: Sequence[TokenizedPair]) -> Tensor:
+        inputs, starts = self._rows.pack(batch, self._device)
         hidden = self._body(**inputs).last_hidden_state
         # (pairs, 1, size): to the head every pair looks like a text of one token.
         first = hidden[0].index_select(0, starts).unsqueeze(1).float()
         logits: Tensor = self._head(inputs_embeds=first).logits
-        scores: Float32s = logits.squeeze(-1).float().cpu().numpy()
-        return scores
+        return logits.squeeze(-1)
+
+    def _score_in_float32(self, pair: TokenizedPair) -> float:
+        self._body.float()
+        try:
+            return float(self._forward([pair])[0])
+        finally:
+            self._body.to(DTYPES[self._info.dtype])
 
     def _check_agreement(self, probes: Sequence[TokenizedPair], expected: Float32s) -> None:
         try:
-            packed = self._forward(probes, torch.device("cpu"))
+            packed = self._forward(probes).numpy()
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise NotPackable(f"its attention does not take packed rows ({error})") from error
         difference = float(np.abs(packed - expected).max())

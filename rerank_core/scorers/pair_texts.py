@@ -24,6 +24,9 @@ class CutPair:
     tokens: int
     truncated: bool
 
+    def __len__(self) -> int:
+        return self.tokens
+
 
 @dataclass(frozen=True, slots=True)
 class _CutText:
@@ -51,10 +54,12 @@ class PairCutter:
         wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
         self._max_query_tokens = max(1, min(wanted, room - 1))
 
-    def cut(self, pairs: Sequence[QueryDocumentPair]) -> tuple[list[CutPair], dict[int, str]]:
-        """Cut pairs in input order; a pair that the tokenizer fails on gets a reason."""
+    def cut(
+        self, pairs: Sequence[QueryDocumentPair]
+    ) -> tuple[list[CutPair | None], dict[int, str]]:
+        """Cut pairs in input order; None and a reason for a pair the tokenizer fails on."""
         queries: dict[str, _CutText | None] = {}
-        out: list[CutPair] = []
+        out: list[CutPair | None] = []
         errors: dict[int, str] = {}
         for index, (query, document) in enumerate(pairs):
             if query not in queries:
@@ -65,7 +70,7 @@ class PairCutter:
             if first is None or second is None:
                 part = "query" if first is None else "document"
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
-                out.append(CutPair("", "", 0, False))
+                out.append(None)
                 continue
             tokens = self._overhead + first.tokens + second.tokens
             out.append(CutPair(first.text, second.text, tokens, first.cut or second.cut))

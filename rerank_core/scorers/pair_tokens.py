@@ -62,16 +62,20 @@ class TokenizedPair:
 class PairTokenizer:
     """Tokenises pairs for one model.
 
-    `max_length` counts a whole pair, special tokens included. A query keeps `max_query_tokens`,
-    the document what is left.
+    `max_length` counts a whole pair, special tokens included. A query keeps `max_query_tokens`, the
+    document what is left. `backend` is the tokenizer's Rust half, its own unless given.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, max_query_tokens: int | None) -> None:
-        # A copy, because truncation and padding that a checkpoint saved must not touch ours.
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.template = read_template(tokenizer, self._backend)
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        max_query_tokens: int | None,
+        backend: Any = None,
+    ) -> None:
+        plain = bare_backend(tokenizer)
+        self.backend = backend or plain
+        self.template = read_template(tokenizer, plain)
         self.max_length = max_length
         room = max_length - self.template.special_tokens
         wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
@@ -106,6 +110,13 @@ class PairTokenizer:
             out.append(TokenizedPair(joined[query], kept, cut))
         return out, errors
 
+    def longest_pair(self) -> TokenizedPair:
+        """Return a pair of `max_length` tokens that mean nothing."""
+        template = self.template
+        head = np.array((*template.prefix, *template.middle), dtype=np.int64)
+        filler = np.resize(head, self.max_length - len(head) - len(template.suffix))
+        return TokenizedPair(head, np.append(filler, template.suffix).astype(np.int64), False)
+
     def _texts_to_ids(self, texts: Sequence[str], max_tokens: int) -> dict[str, _TextIds | None]:
         distinct = list(dict.fromkeys(texts))
         limit = max_tokens * _CHARACTERS_PER_TOKEN
@@ -117,7 +128,7 @@ class PairTokenizer:
 
     def _batch_ids(self, texts: list[str]) -> list[Ids | None]:
         try:
-            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except BaseException as error:
             # The tokenizer's Rust panics derive from BaseException; anything else is not ours.
             if not _is_tokenizer_failure(error):
@@ -129,7 +140,7 @@ class PairTokenizer:
         # Half a surrogate pair is no character; the tokenizer refuses the whole batch for one.
         clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         try:
-            encoding = self._backend.encode_batch_fast([clean], add_special_tokens=False)[0]
+            encoding = self.backend.encode_batch_fast([clean], add_special_tokens=False)[0]
         except BaseException as error:
             if not _is_tokenizer_failure(error):
                 raise
@@ -145,6 +156,14 @@ class _TextIds:
 
 def _is_tokenizer_failure(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def bare_backend(tokenizer: Any) -> Tokenizer:
+    """Copy a fast tokenizer's Rust half, without the truncation and padding it saved."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def read_template(tokenizer: Any, backend: Tokenizer) -> PairTemplate:

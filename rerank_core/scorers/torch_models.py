@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import torch
+
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.checkpoints import Source, find_source, load_classifier, load_config
@@ -18,6 +20,8 @@ def load_torch_scorer(config: ScorerConfig) -> Scorer:
 
     Raises ModelUnavailable, with the fix, when it cannot be loaded or `backend` does not fit it.
     """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     source = find_source(config)
     if config.backend != "cross_encoder":
         try:

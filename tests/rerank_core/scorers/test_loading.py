@@ -3,11 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rerank_core import ModelUnavailable, ScorerConfig, load_scorer
+from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 
 
 def refusal(model, **options) -> str:
@@ -122,3 +123,43 @@ def test_an_unknown_activation(checkpoint):
 def change_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_threads_are_what_the_caller_grants(checkpoint):
+    before = torch.get_num_threads()
+    try:
+        load_scorer(ScorerConfig(model=str(checkpoint), device="cpu", threads=1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta"])
+def test_warming_up_runs_the_largest_budget(tiny_models, family):
+    scorer = load_scorer(
+        ScorerConfig(model=str(tiny_models[family]), device="cpu", max_batch_tokens=300)
+    )
+    scorer.warm_up()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_near_float32(tiny_models, family, dtype):
+    pairs = [QueryDocumentPair("who lives here", "the old town " * n) for n in range(1, 12)]
+    folder = str(tiny_models[family])
+    full, half = (
+        load_scorer(ScorerConfig(model=folder, device="cpu", dtype=kind)).score(pairs)
+        for kind in ("float32", dtype)
+    )
+    np.testing.assert_allclose(half.raw, full.raw, rtol=0, atol=0.03)
+
+
+def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
+    folder = str(tiny_models["bert"])
+    exact = load_scorer(ScorerConfig(model=folder, device="cpu"))
+    half = load_scorer(ScorerConfig(model=folder, device="cpu", dtype="bfloat16"))
+    pair = QueryDocumentPair("who lives here", "the old town")
+    before = half.score([pair]).raw[0]
+    (tokens,), _ = half._tokens.encode([pair])
+    assert half._score_in_float32(tokens) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
+    assert half.score([pair]).raw[0] == before

@@ -1,0 +1,203 @@
+"""Runs batches through a model and keeps one bad pair from costing any other its score.
+
+Out of memory halves the token budget, which is remembered and grows back slowly; scores that are
+not finite are computed again, alone and in float32; a batch that crashes is halved until the pair
+that crashes it stands alone. It does not know models, only how to call one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence, Sized
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rerank_core.batching import plan_batches
+from rerank_core.errors import ModelUnavailable
+from rerank_core.types import Float32s
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=Sized)
+
+# Batches in a row that must fit before a shrunken budget grows by a quarter.
+_CALM_BATCHES = 50
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_FATAL_SIGNS = ("CUDA error", "device-side assert", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+
+
+class TokenBudget:
+    """How many tokens fit one forward pass; learned downwards fast and upwards slowly."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.tokens = limit
+        self._calm = 0
+
+    def shrink(self, failed_tokens: int) -> None:
+        """Halve what did not fit."""
+        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
+        self._calm = 0
+        logger.warning("out of memory at %d tokens; the budget is now %d of %d",
+                       failed_tokens, self.tokens, self.limit)  # fmt: skip
+
+    def worked(self) -> None:
+        """Count a batch that fitted."""
+        if self.tokens == self.limit:
+            return
+        self._calm += 1
+        if self._calm >= _CALM_BATCHES:
+            self.tokens = min(self.limit, self.tokens + max(1, self.tokens // 4))
+            self._calm = 0
+
+
+class BatchRunner(Generic[Item]):
+    """Scores items whose `len` is their token count.
+
+    `launch` takes a batch and returns its logits on the device, not waited for. `rescue` takes one
+    item and returns its logit computed in float32.
+    """
+
+    def __init__(
+        self,
+        launch: Callable[[Sequence[Item]], Tensor],
+        rescue: Callable[[Item], float],
+        max_batch_tokens: int,
+        *,
+        padded: bool,
+    ) -> None:
+        self._launch = launch
+        self._rescue = rescue
+        self._padded = padded
+        self.budget = TokenBudget(max_batch_tokens)
+
+    def run(self, items: Sequence[Item]) -> tuple[Float32s, dict[int, str]]:
+        """Return one logit per item, in input order, and for those without one the reason.
+
+        Raises ModelUnavailable when the device itself has failed.
+        """
+        raw = np.full(len(items), np.nan, dtype=np.float32)
+        errors: dict[int, str] = {}
+        queue = self._plan(items, range(len(items)))
+        running: tuple[list[int], Tensor] | None = None
+        while queue or running:
+            launched = None
+            if queue:
+                batch = queue.pop(0)
+                logits, queue = self._try(items, batch, queue, errors)
+                launched = None if logits is None else (batch, logits)
+            # Collected one batch late, so that the device has work while this one is packed.
+            if running:
+                raw[running[0]] = _fetch(running[1])
+            running = launched
+        self._rescue_the_infinite(items, raw, errors)
+        return raw, errors
+
+    def _plan(self, items: Sequence[Item], places: Sequence[int]) -> list[list[int]]:
+        lengths = [len(items[i]) for i in places]
+        batches = plan_batches(lengths, self.budget.tokens, padded=self._padded)
+        return [[places[i] for i in batch] for batch in batches]
+
+    def _try(
+        self,
+        items: Sequence[Item],
+        batch: list[int],
+        queue: list[list[int]],
+        errors: dict[int, str],
+    ) -> tuple[Tensor | None, list[list[int]]]:
+        """Launch one batch; on failure return None and the queue with its pairs planned anew."""
+        try:
+            logits = self._launch([items[i] for i in batch])
+        except Exception as error:
+            return None, self._after_failure(error, items, batch, queue, errors)
+        self.budget.worked()
+        return logits, queue
+
+    def _after_failure(
+        self,
+        error: Exception,
+        items: Sequence[Item],
+        batch: list[int],
+        queue: list[list[int]],
+        errors: dict[int, str],
+    ) -> list[list[int]]:
+        raise_if_fatal(error)
+        if len(batch) == 1:
+            errors[batch[0]] = _reason(error, len(items[batch[0]]))
+            _release_memory(error)
+            return queue
+        if not _is_out_of_memory(error):
+            logger.warning("a batch of %d pairs failed (%s); looking for the pair",
+                           len(batch), type(error).__name__)  # fmt: skip
+            half = len(batch) // 2
+            return [batch[:half], batch[half:], *queue]
+        _release_memory(error)
+        lengths = [len(items[i]) for i in batch]
+        self.budget.shrink(max(lengths) * len(lengths) if self._padded else sum(lengths))
+        return self._plan(items, [i for waiting in (batch, *queue) for i in waiting])
+
+    def _rescue_the_infinite(
+        self, items: Sequence[Item], raw: Float32s, errors: dict[int, str]
+    ) -> None:
+        for place in np.flatnonzero(~np.isfinite(raw)):
+            index = int(place)
+            raw[index] = np.nan
+            if index in errors:
+                continue
+            try:
+                logit = self._rescue(items[index])
+            except Exception as error:
+                raise_if_fatal(error)
+                errors[index] = _reason(error, len(items[index]))
+                continue
+            if np.isfinite(logit):
+                raw[index] = logit
+            else:
+                errors[index] = "the model's score is not a finite number, also alone in float32"
+
+
+def raise_if_fatal(error: Exception) -> None:
+    """Raise ModelUnavailable for an error after which the device gives only errors."""
+    if isinstance(error, ModelUnavailable):
+        raise error
+    if _is_out_of_memory(error):
+        return
+    accelerator_error = getattr(torch, "AcceleratorError", None)
+    if (accelerator_error is not None and isinstance(error, accelerator_error)) or any(
+        sign in str(error) for sign in _FATAL_SIGNS
+    ):
+        raise ModelUnavailable(
+            f"the GPU failed for good ({type(error).__name__}); this process must be restarted"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+    )
+
+
+def _release_memory(error: Exception) -> None:
+    # The traceback holds the failed pass's tensors; without this the retry would not have room.
+    error.__traceback__ = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _reason(error: Exception, tokens: int) -> str:
+    if _is_out_of_memory(error):
+        return f"a pair of {tokens} tokens does not fit the device's memory; lower max_length"
+    return f"the model failed on this pair ({type(error).__name__})"
+
+
+def _fetch(logits: Tensor) -> Float32s:
+    try:
+        scores: Float32s = logits.float().cpu().numpy()
+    except RuntimeError as error:
+        # Work that was launched without complaint and fails only now has no other explanation.
+        raise_if_fatal(error)
+        raise
+    return scores

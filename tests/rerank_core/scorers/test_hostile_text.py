@@ -1,0 +1,64 @@
+"""Texts that break tokenizers or cost them minutes: they fail or are cut alone, in bounded time."""
+
+import time
+
+import numpy as np
+import pytest
+
+from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.scorers.pair_tokens import PairTokenizer
+from tests.rerank_core.scorers.tiny_checkpoints import bert_tokenizer
+
+PLAIN = QueryDocumentPair("who", "a river")
+
+
+@pytest.fixture(scope="module", params=["bert", "xlm_roberta", "deberta"])
+def scorer(request, tiny_models):
+    return load_scorer(ScorerConfig(model=str(tiny_models[request.param]), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 1_000_000, "中" * 1_000_000, " " * 1_000_000, "\u0301" * 9**6]
+)
+def test_a_million_letters_without_a_space_cost_bounded_time(scorer, text):
+    alone = scorer.score([PLAIN]).raw[0]
+    started = time.perf_counter()
+    scores = scorer.score([PLAIN, QueryDocumentPair("who", text), QueryDocumentPair(text, "a")])
+    assert time.perf_counter() - started < 5
+    assert scores.errors == {}
+    assert scores.truncated.tolist() == [False, True, True]
+    assert scores.raw[0] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["half \ud83d a pair", "\udc00", "nul \x00 inside", "\ufeff", ""])
+def test_broken_text_is_scored_and_harms_nobody(scorer, text):
+    alone = scorer.score([PLAIN]).raw[0]
+    scores = scorer.score([PLAIN, QueryDocumentPair("who", text), QueryDocumentPair(text, "a")])
+    assert scores.errors == {}
+    assert np.isfinite(scores.raw).all()
+    assert scores.raw[0] == pytest.approx(alone, abs=1e-5)
+
+
+class Fragile:
+    """A tokenizer backend that crashes on one text."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def encode_batch_fast(self, texts, **options):
+        if "crash" in texts:
+            raise ValueError("boom")
+        return self._backend.encode_batch_fast(texts, **options)
+
+
+def test_a_text_that_crashes_the_tokenizer_fails_alone():
+    tokens = PairTokenizer(bert_tokenizer(), 64, None)
+    tokens = PairTokenizer(bert_tokenizer(), 64, None, backend=Fragile(tokens.backend))
+    items, errors = tokens.encode(
+        [PLAIN, QueryDocumentPair("who", "crash"), QueryDocumentPair("crash", "a")]
+    )
+    assert [item is None for item in items] == [False, True, True]
+    assert errors == {
+        1: "the tokenizer failed on the document; send other text",
+        2: "the tokenizer failed on the query; send other text",
+    }
