@@ -43,7 +43,9 @@ class Incomplete(RerankError):
 
 def is_job_folder(root: Path) -> bool:
     """Say whether this tool made the folder."""
-    return (root / "_job" / "epochs").is_dir()
+    job = root / "_job"
+    # A job may be killed between its first two folders.
+    return (job / "epochs").is_dir() or (list(root.iterdir()) == [job] and not any(job.iterdir()))
 
 
 def is_complete(root: Path) -> bool:
@@ -142,15 +144,11 @@ def commit(folder: JobFolder, planned: dict[str, int], header: dict[str, Any]) -
     if manifest is None:
         manifest = _build_manifest(folder, planned, header)
         _sweep(folder, manifest)
-        fail_point("before-manifest")
         storage.replace(folder.root / MANIFEST, storage.json_bytes(manifest))
-    fail_point("before-data")
     for work, place in (("data", DATA), ("quarantine", QUARANTINE)):
         if (folder.job / work).is_dir() and not (folder.root / place).exists():
             os.rename(folder.job / work, folder.root / place)
-        fail_point(f"after-{work}")
     (folder.root / DATA).mkdir(exist_ok=True)
-    fail_point("before-success")
     storage.replace(folder.root / SUCCESS, b"")
     for scratch in ("attempts", "sidecars", "merged"):
         shutil.rmtree(folder.job / scratch, ignore_errors=True)
@@ -193,9 +191,3 @@ def _sweep(folder: JobFolder, manifest: dict[str, Any]) -> None:
         absent = [name for name in named if not (place / name).is_file()]
         if absent:
             raise Incomplete(f"{len(absent)} {work} files are missing, the first is {absent[0]}")
-
-
-def fail_point(name: str) -> None:
-    """End the process here if a test asks for it by RERANK_FAIL_POINT; else do nothing."""
-    if os.environ.get("RERANK_FAIL_POINT") == name:
-        os._exit(86)

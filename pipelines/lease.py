@@ -31,9 +31,7 @@ class Lease:
         self.folder = JobFolder(root, 0)
 
     def __enter__(self) -> JobFolder:
-        newest = newest_epoch(self._root)
-        _refuse_if_alive(self._root, newest)
-        epoch = newest + 1
+        epoch = refuse_if_alive(self._root) + 1
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
         if not storage.create_json(self._root / "_job" / "epochs" / f"{epoch}.json", mine):
             raise OutputRefused(f"another job has just started on {self._root}")
@@ -72,21 +70,24 @@ class Lease:
             self._touch()
 
 
-def _refuse_if_alive(root: Path, epoch: int) -> None:
+def refuse_if_alive(root: Path) -> int:
+    """Return the newest epoch of the folder; OutputRefused while its owner lives."""
+    epoch = newest_epoch(root)
     beat = root / "_job" / "heartbeats" / str(epoch)
     try:
         age = time.time() - beat.stat().st_mtime
     except FileNotFoundError:
-        return  # let go, or never held
+        return epoch  # let go, or never held
     owner: dict[str, Any] = storage.read_json(root / "_job" / "epochs" / f"{epoch}.json") or {}
     here = owner.get("host") == socket.gethostname()
     if here and _started(int(owner["pid"])) != owner["started"]:
-        return  # its process is gone
+        return epoch  # its process is gone
     if age < STALE_S:
         raise OutputRefused(
             f"{root} is held by another job (process {owner.get('pid')} on {owner.get('host')},"
             f" alive {age:.0f} s ago). If it is dead, try again in {STALE_S - age:.0f} s"
         )
+    return epoch
 
 
 def _started(pid: int) -> str | None:

@@ -1,18 +1,48 @@
 """The second committed stage: queries whose candidates lie in several units are ranked as one.
 
 Bucket by bucket over scores alone, then the touched units are written again with their final ranks.
-It does not know Ray; each function is one task, and may be repeated.
+It does not know Ray; `merge_one` and `rewrite_one` are tasks, and may be repeated.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipelines.commits import JobFolder
 from pipelines.rank_stage import apply_ranks, merge_bucket, read_ranks
+from pipelines.score_stage import Engine, JobContext
+
+
+def merge_queries(
+    engine: Engine, context: JobContext, units: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Rank the queries that lie in several units and rewrite those units' rows.
+
+    Takes all unit names in plan order; yields a line per finished step.
+    """
+    folder, top_k = context.folder, context.config.top_k
+    done = folder.done("ranks")
+    buckets = [{"bucket": b} for b in range(context.buckets) if f"{b:06d}" not in done]
+    records = folder.records("units")
+    merging = [name for name in units if records[name].get("sidecar")]
+    sidecars = [records[name]["sidecar"]["file"] for name in merging]
+    yield from engine.run_tasks(
+        buckets, partial(merge_one, folder=folder, units=merging, sidecars=sidecars, top_k=top_k)
+    )
+    touched = touched_units(folder)
+    done = folder.done("final")
+    rewrites = [
+        {"unit": name, "updates": json.dumps(updates)}
+        for name, updates in touched.items()
+        if name not in done
+    ]
+    column = context.config.names.rank
+    yield from engine.run_tasks(rewrites, partial(rewrite_one, folder=folder, column=column))
 
 
 def merge_one(

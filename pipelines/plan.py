@@ -57,13 +57,18 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
+def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return the names of what differs between two jobs."""
+    return [name for name in new if old.get(name) != new[name]]
+
+
 def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:
     """Raise JobChanged that names what differs."""
-    changed = [name for name in new if old.get(name) != new[name]]
+    changed = identities_differ(old, new)
     if changed:
         raise JobChanged(
             f"this output belongs to another job: {', '.join(changed)} changed since it was"
-            " planned. Take a new --output, or --overwrite to replace a finished one"
+            " planned. Take a new --output, or --overwrite to replace it at the end"
         )
 
 

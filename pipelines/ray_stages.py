@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -19,86 +18,70 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipelines.config import RerankJobConfig
 from pipelines.inputs import InputFile
-from pipelines.merge_stage import merge_one, rewrite_one, touched_units
 from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
 from pipelines.units import Slice
 from rerank_core import InvalidRequest
 
-
-def connect() -> bool:
-    """Join the cluster of RAY_ADDRESS, else start one on this machine; say if it was started."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if ray.is_initialized():
-        return False
-    # A bare init would join any cluster that happens to run on this machine.
-    address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(
-        address=address, include_dashboard=None, logging_level=logging.ERROR, log_to_driver=False
-    )
-    return True
+_MOST_TASKS = 1000
 
 
-def score_units(
-    context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
-) -> Iterator[dict[str, Any]]:
-    """Score the units of the slices; yield a line for each as it is done, in any order."""
-    _quiet(DataContext.get_current())
-    gpus, cpus = _replica_needs(context.config)
-    items = [slice_row(piece, files[piece.file]) for piece in slices]
-    readers = max(1, int(_resources().get("CPU", 1)) // 2)
-    stream = (
-        ray.data.from_items(items, override_num_blocks=len(items))
-        # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
-        .map_batches(
-            read_slice,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1 if gpus else 0,
-            compute=TaskPoolStrategy(size=readers),
-        )
-        .map_batches(
-            ScoreUnits,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            compute=_pool(context.config, gpus, cpus),
-            fn_constructor_args=(context, load),
-        )
-    )
-    yield from _lines(stream)
+class RayEngine:
+    """Runs the stages on Ray, inside a `with` block."""
 
+    def __init__(self) -> None:
+        self._started = False
 
-def merge_queries(context: JobContext, units: list[str]) -> Iterator[dict[str, Any]]:
-    """Rank the queries that lie in several units and rewrite those units' rows.
+    def __enter__(self) -> RayEngine:
+        """Join the running Ray or the cluster of RAY_ADDRESS, else start one on this machine."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._started = not ray.is_initialized()
+        if self._started:
+            # A bare init would join any cluster that happens to run on this machine.
+            address = os.environ.get("RAY_ADDRESS", "local")
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        return self
 
-    Takes all unit names in plan order; yields a line per finished step.
-    """
-    folder, top_k = context.folder, context.config.top_k
-    done = folder.done("ranks")
-    buckets = [{"bucket": b} for b in range(context.buckets) if f"{b:06d}" not in done]
-    records = folder.records("units")
-    merging = [name for name in units if records[name].get("sidecar")]
-    sidecars = [records[name]["sidecar"]["file"] for name in merging]
-    yield from _tasks(
-        buckets, partial(merge_one, folder=folder, units=merging, sidecars=sidecars, top_k=top_k)
-    )
-    touched = touched_units(folder)
-    done = folder.done("final")
-    rewrites = [
-        {"unit": name, "updates": json.dumps(updates)}
-        for name, updates in touched.items()
-        if name not in done
-    ]
-    column = context.config.names.rank
-    yield from _tasks(rewrites, partial(rewrite_one, folder=folder, column=column))
+    def __exit__(self, *error: object) -> None:
+        if self._started:
+            ray.shutdown()
 
-
-def _tasks(items: list[dict[str, Any]], task: Any) -> Iterator[dict[str, Any]]:
-    if items:
+    def score_units(
+        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+    ) -> Iterator[dict[str, Any]]:
+        """Score the units of the slices; yield a line for each as it is done, in any order."""
         _quiet(DataContext.get_current())
-        blocks = min(len(items), 1000)
-        yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
+        gpus, cpus = _replica_needs(context.config)
+        items = [slice_row(piece, files[piece.file]) for piece in slices]
+        stream = (
+            ray.data.from_items(items, override_num_blocks=len(items))
+            # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
+            .map_batches(
+                read_slice,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1 if gpus else 0,
+                compute=TaskPoolStrategy(size=max(1, int(_resources().get("CPU", 1)) // 2)),
+            )
+            .map_batches(
+                ScoreUnits,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                compute=_pool(context.config, gpus, cpus),
+                fn_constructor_args=(context, load),
+            )
+        )
+        yield from _lines(stream)
+
+    def run_tasks(
+        self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Run the task on each item; yield a line for each as it is done."""
+        if items:
+            _quiet(DataContext.get_current())
+            blocks = min(len(items), _MOST_TASKS)
+            yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
 
 
 def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:

@@ -16,26 +16,22 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from pipelines import storage
-from pipelines.commits import (
-    MANIFEST,
-    JobFolder,
-    OutputRefused,
-    commit,
-    is_complete,
-    is_job_folder,
-)
+from pipelines.commits import MANIFEST, JobFolder, OutputRefused, commit
 from pipelines.config import RerankJobConfig, load_config
 from pipelines.inputs import FileChanged
 from pipelines.isolation import TooManyKilled
 from pipelines.lease import Lease
-from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of, refuse_change
+from pipelines.merge_stage import merge_queries
+from pipelines.output_folder import choose_folder, replace_result
+from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of
 from pipelines.progress import Progress
-from pipelines.score_stage import JobContext, LoadScorer
+from pipelines.score_stage import Engine, JobContext, LoadScorer
 from pipelines.storage import StorageFull
 from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer
 
@@ -98,68 +94,68 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def run_job(
-    config: RerankJobConfig, load: LoadScorer = load_scorer, out: TextIO = sys.stderr
+    config: RerankJobConfig,
+    load: LoadScorer = load_scorer,
+    out: TextIO = sys.stderr,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Run or resume a job and return its manifest. Raises RerankError; see the module's codes."""
+    """Run or resume a job and return its manifest. Raises RerankError; see the module's codes.
+
+    Works on Ray unless another engine is given.
+    """
     root = Path(config.output).absolute()
     identity = identity_of(config)
-    if is_complete(root):
-        finished = storage.read_json(root / "_job" / "plan.json")
-        refuse_change(finished["identity"], identity)
+    work = choose_folder(root, identity, config.overwrite)
+    if work is None:
         out.write(f"already complete: {root}; nothing to do\n")
         return dict(storage.read_json(root / MANIFEST))
-    _refuse_foreign(root)
-    with Lease(root) as folder:
+    with Lease(work) as folder:
         plan = fixed_plan(folder, config, identity)
-        _score(folder, plan, config, load, out)
+        _score(folder, plan, config, load, out, engine)
         _settle_bad_files(folder, plan, config)
         manifest = commit(folder, plan.rows, _header(plan, config))
+    if work != root:
+        replace_result(root, work)
     _say_end(root, manifest, plan, out)
     return manifest
 
 
-def _refuse_foreign(root: Path) -> None:
-    if root.exists() and not root.is_dir():
-        raise OutputRefused(f"{root} is a file; the output is a folder")
-    if root.is_dir() and any(root.iterdir()) and not is_job_folder(root):
-        raise OutputRefused(f"{root} is not empty and not a job of ours; nothing was touched")
-
-
 def _score(
-    folder: JobFolder, plan: Plan, config: RerankJobConfig, load: LoadScorer, out: TextIO
+    folder: JobFolder,
+    plan: Plan,
+    config: RerankJobConfig,
+    load: LoadScorer,
+    out: TextIO,
+    engine: Engine | None,
 ) -> None:
     """Do the units that have no record, then the merge of queries over units."""
     done = folder.done("units")
     left = [piece for whole in plan.slices if (piece := whole.pending(done))]
-    rows = plan.rows
-    done_rows = sum(rows[name] for name in done)
     if done:
-        out.write(f"resuming: {len(done):,} of {len(rows):,} units are done\n")
+        out.write(f"resuming: {len(done):,} of {len(plan.rows):,} units are done\n")
     if not left and not plan.buckets:
         return
-    # Only here, so that a finished job answers without Ray.
-    import ray
+    with ExitStack() as stack:
+        if engine is None:
+            # Only here, so that a finished job answers without Ray.
+            from pipelines.ray_stages import RayEngine
 
-    from pipelines.ray_stages import connect, merge_queries, score_units
-
-    started = connect()
-    _interrupt_on_sigterm()
-    context = JobContext(folder, config, plan.shape, plan.buckets)
-    progress = Progress(sum(rows.values()), done_rows, out, config.progress_s)
-    try:
+            engine = stack.enter_context(RayEngine())
+            _interrupt_on_sigterm()
+        context = JobContext(folder, config, plan.shape, plan.buckets)
+        rows = plan.rows
+        done_rows = sum(rows[name] for name in done)
+        progress = Progress(sum(rows.values()), done_rows, out, config.progress_s)
         if left:
-            for line in score_units(context, left, plan.files, load):
-                if "bad" in line:
-                    storage.replace(folder.record("bad", line["unit"]), storage.json_bytes(line))
-                else:
-                    progress.add(line)
-            progress.show(end=True)
+            stack.enter_context(progress)
+        for line in engine.score_units(context, left, plan.files, load) if left else ():
+            if "bad" in line:
+                storage.replace(folder.record("bad", line["unit"]), storage.json_bytes(line))
+            else:
+                progress.add(line)
         if plan.buckets and len(folder.done("units")) == len(rows):
-            for _ in merge_queries(context, list(rows)):
+            for _ in merge_queries(engine, context, list(rows)):
                 pass
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _interrupt_on_sigterm() -> None:

@@ -11,12 +11,12 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.commits import JobFolder, check_conservation, fail_point
+from pipelines.commits import JobFolder, check_conservation
 from pipelines.config import RerankJobConfig, Shape
 from pipelines.inputs import InputFile, is_outage, read_units, reason_of
 from pipelines.isolation import Isolation
@@ -45,6 +45,22 @@ class JobContext:
     config: RerankJobConfig
     shape: Shape
     buckets: int  # 0: no merge of queries over units follows
+
+
+class Engine(Protocol):
+    """Runs the stages somewhere: Ray Data in production, one process in the protocol's tests."""
+
+    def score_units(
+        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+    ) -> Iterator[dict[str, Any]]:
+        """Read and score the slices' units; yield a line for each when it is done."""
+        ...
+
+    def run_tasks(
+        self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Run the task on each item; yield its line when it is done."""
+        ...
 
 
 def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
@@ -151,10 +167,8 @@ class ScoreUnits:
             "seconds": 0.0,
         }
         record |= self._write(unit, path, rows, ranked, aside)
-        fail_point("after-data")
         record["seconds"] = round(time.monotonic() - started_s, 3)
         published = folder.publish("units", unit.name, record)
-        fail_point("after-publish")
         if not published:
             for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
                 folder.drop(place, record[key])

@@ -28,13 +28,19 @@ from rerank_core import InvalidRequest
 def open_result(path: str | PathLike[str]) -> pads.Dataset:
     """Return the files that the manifest names, in input order."""
     root = Path(path)
-    manifest = storage.read_json(root / MANIFEST)
-    if manifest is None or not (root / SUCCESS).is_file():
-        raise InvalidRequest(f"{root} holds no finished job")
+    manifest = finished_manifest(root)
     files = [str(root / DATA / file["file"]) for file in manifest["files"]]
     if not files:
         return pads.dataset(pa.table({}))
     return pads.dataset(files, format="parquet")
+
+
+def finished_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a finished job; InvalidRequest where there is none."""
+    manifest = storage.read_json(root / MANIFEST)
+    if manifest is None or not (root / SUCCESS).is_file():
+        raise InvalidRequest(f"{root} holds no finished job")
+    return dict(manifest)
 
 
 def verify(path: str | PathLike[str]) -> dict[str, Any]:
@@ -43,8 +49,7 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
     Raises Incomplete with the first thing that is wrong.
     """
     root = Path(path)
-    open_result(root)
-    manifest = storage.read_json(root / MANIFEST)
+    manifest = finished_manifest(root)
     for folder, key in ((DATA, "files"), (QUARANTINE, "quarantine")):
         for file in manifest[key]:
             _check_file(root / folder / file["file"], file)

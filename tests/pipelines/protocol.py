@@ -1,0 +1,99 @@
+"""Runs jobs in this process, without Ray, and kills them at any file operation."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs import InputFile
+from pipelines.rerank_job import run_job
+from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
+from pipelines.units import Slice
+from rerank_core import ScorerConfig, load_scorer
+
+LEXICAL = ScorerConfig(model="lexical")
+
+
+class InProcess:
+    """The engine without Ray: one actor, one thread, units in plan order."""
+
+    def score_units(
+        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+    ) -> Iterator[dict[str, Any]]:
+        actor = ScoreUnits(context, load)
+        for piece in slices:
+            for unit in read_slice(pa.Table.from_pylist([slice_row(piece, files[piece.file])])):
+                yield json.loads(actor(unit)["line"][0].as_py())
+
+    def run_tasks(
+        self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        for item in items:
+            yield json.loads(task(item)["line"])
+
+
+def job(folder: Path, out: Path, load: LoadScorer = load_scorer, **changes: Any) -> dict[str, Any]:
+    """Run a job to its end or its death; return the manifest."""
+    options: dict[str, Any] = {"scorer": LEXICAL, "unit_pairs": 100} | changes
+    config = RerankJobConfig(input=(str(folder),), output=str(out), **options)
+    return run_job(config, load, io.StringIO(), InProcess())
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """All result rows as any reader sees them, sorted."""
+    rows = pads.dataset(out).to_table().to_pylist()
+    return sorted(rows, key=lambda row: (row["query_id"], row["doc_id"], row["rank"]))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file and its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+class Killed(BaseException):
+    """The process is dead: nothing that it tries to do to a file afterwards happens."""
+
+
+class KillSwitch:
+    """Counts changes to files under a folder, and from the n-th on lets none happen."""
+
+    def __init__(self) -> None:
+        self._folder, self._left = "", -1
+        self.count = 0
+        sys.addaudithook(self._audit)
+
+    def arm(self, folder: Path, after: int = -1) -> None:
+        self._folder, self._left, self.count = str(folder), after, 0
+
+    def disarm(self) -> None:
+        self._folder = ""
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._folder or event not in {
+            "open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"
+        }:  # fmt: skip
+            return
+        if event == "open" and not (
+            isinstance(arguments[1], str) and set(arguments[1]) & set("wxa")
+        ):
+            return
+        if not str(arguments[0]).startswith(self._folder) or "heartbeats" in str(arguments[0]):
+            return
+        self.count += 1
+        if 0 <= self._left < self.count:
+            raise Killed
+
+
+def forget_owner(out: Path) -> None:
+    """As if the process that held the folder were gone."""
+    for folder in (out, out.with_name(f".{out.name}.next")):
+        shutil.rmtree(folder / "_job" / "heartbeats", ignore_errors=True)
