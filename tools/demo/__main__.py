@@ -114,7 +114,9 @@ def _candidates(questions: Sequence[Question], path: Path) -> Pairs:
 
 
 def _rerank(source: Path, output: Path, model: str, environment: Mapping[str, str]) -> Pairs:
+    # Units small enough that every core gets some; the default suits millions of pairs.
     options = ["--input", str(source), "--output", str(output), "--model", model]
+    options += ["--unit-pairs", "256"]
     print(f"$ python -m pipelines.rerank_job {' '.join(options)}", flush=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "pipelines.rerank_job", *options]

@@ -6,6 +6,7 @@ It knows processes, ports and the wire; it does not know what is asked or what i
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,9 @@ from typing import Any
 
 import httpx
 import yaml
+
+# As a traceback ends, whatever Ray puts in front of the line.
+_ERROR = re.compile(r"((?:\w+\.)*\w+(?:Error|Exception): .+)")
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,18 +121,22 @@ def _wait_until_ready(
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise DemoFailed(f"the service stopped with code {process.returncode}:\n{_end(log)}")
+            raise DemoFailed(f"the service stopped with code {process.returncode}:\n{_causes(log)}")
         try:
             if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.5)
-    raise DemoFailed(f"the service was not ready within {limit_s:.0f} s:\n{_end(log)}")
+        time.sleep(1)
+    raise DemoFailed(f"the service was not ready within {limit_s:.0f} s:\n{_causes(log)}")
 
 
-def _end(log: Path) -> str:
-    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-30:])
+def _causes(log: Path) -> str:
+    """Return the last errors that the log names, without what stands around them."""
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    errors = [match[1] for line in lines if (match := _ERROR.search(line))]
+    last = list(dict.fromkeys(reversed(errors or lines)))[:5]
+    return "\n".join([*reversed(last), f"all of it: {log}"])
 
 
 def free_port(wanted: int) -> int:
