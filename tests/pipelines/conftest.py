@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,5 @@ def pairs_input(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_ray() -> Iterator[None]:
-    """Two logical CPUs on this machine; never joins another cluster."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+def small_ray(local_ray: None) -> None:
+    """The session's own Ray."""

@@ -96,23 +96,14 @@ def free_port():
 
 
 @pytest.fixture(scope="session")
-def serve_instance():
-    """One local Ray with Serve on a free loopback port; yields the base URL."""
-    import ray
+def serve_instance(local_ray):
+    """Serve on a free loopback port of the session's Ray; yields the base URL."""
     from ray import serve
 
     port = free_port()
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
