@@ -44,7 +44,8 @@ class _Waiting:
 class BatcherState:
     """A snapshot: work waiting, age of the running pass (0: none), and why it stopped, if it did.
 
-    `passes`, `pairs` and `merged_callers` count since the start.
+    `passes`, `pairs`, `merged_callers` and `dropped` count since the start, `failed_in_a_row` since
+    the last success.
     """
 
     queued_callers: int
@@ -56,6 +57,7 @@ class BatcherState:
     pairs: int
     merged_callers: int
     dropped: int
+    failed_in_a_row: int
 
 
 class MicroBatcher:
@@ -77,7 +79,7 @@ class MicroBatcher:
         self._broken: str | None = None
         self._running_since: float | None = None
         self._last_success: float | None = None
-        self._passes = self._pairs = self._merged = self._dropped = 0
+        self._passes = self._pairs = self._merged = self._dropped = self._failed = 0
         self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
         self._thread.start()
 
@@ -121,6 +123,7 @@ class MicroBatcher:
                 pairs=self._pairs,
                 merged_callers=self._merged,
                 dropped=self._dropped,
+                failed_in_a_row=self._failed,
             )
 
     def close(self) -> None:
@@ -184,9 +187,11 @@ class MicroBatcher:
             if len(scores) != len(pairs):
                 raise RuntimeError("the scorer answered with another number of scores than pairs")
         except ModelUnavailable as error:
+            self._failed += 1
             self._broken = str(error)
             _fail(batch, error)
         except Exception as error:
+            self._failed += 1
             if len(batch) == 1:
                 _fail(batch, error)
                 return
@@ -203,6 +208,7 @@ class MicroBatcher:
         ended = time.monotonic()
         with self._wake:
             self._last_success = ended
+            self._failed = 0
             self._passes += 1
             self._pairs += len(scores)
             self._merged += len(batch)

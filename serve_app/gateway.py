@@ -1,142 +1,157 @@
-"""The HTTP side as a plain ASGI application: door, limits, dialect, scoring, answer.
+"""The HTTP side as a plain ASGI application: door, limits, dialect, admission, scoring, answer.
 
 It knows the replicas only as ScoringPools, so all of it runs and is tested without Ray.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from rerank_core import InvalidRequest, RerankResult, ScorerInfo, ScoringFailed
 from rerank_core.ranking import activate
-from rerank_core.reranker import check_request, rank_request
+from rerank_core.reranker import rank_request
+from serve_app.admission import Admission
 from serve_app.config import ServeConfig
 from serve_app.dialects import ROUTES, Answer, Ask, Dialect, choose, common_error
-from serve_app.info import tei_info
+from serve_app.door import Door
+from serve_app.exchange import Exchange, Observe
+from serve_app.limits import check_ask, deadline_of
+from serve_app.pages import Pages
 from serve_app.problems import UnknownModel, problem_of, refused
+from serve_app.readiness import Readiness
 from serve_app.scatter import Gathered, RetryBudget, ScoringPool, score_in_units
 from serve_app.wire import (
     ClientGone,
     Receive,
+    Reply,
     Scope,
     Send,
     check_content,
+    json_reply,
     parse_object,
     read_body,
     read_headers,
     request_id,
-    send_json,
+    send_reply,
 )
 from serve_app.work_units import estimate_tokens
 
 log = logging.getLogger("ray.serve")
 
-_READY_PROBE_S = 5.0
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request and what became of it; all that logs, metrics and headers need."""
-
-    path: str
-    id: str
-    started: float = field(default_factory=time.monotonic)
-    dialect: str = ""
-    status: int = 0
-    error_type: str = ""
-    documents: int = 0
-    gathered: Gathered | None = None
-    tokens: int = 0
-
-    def headers(self) -> dict[str, str]:
-        """Return the response headers; times in milliseconds, under TEI's names."""
-        headers = {"x-request-id": self.id}
-        if self.gathered:
-            total_s = time.monotonic() - self.started
-            headers |= {
-                "x-compute-tokens": str(self.tokens),
-                "x-queue-time": f"{self.gathered.queue_s * 1000:.1f}",
-                "x-inference-time": f"{self.gathered.inference_s * 1000:.1f}",
-                "x-total-time": f"{total_s * 1000:.1f}",
-            }
-        return headers
-
 
 class Gateway:
-    """The ASGI application. `pools` holds the replicas of each model by its public name."""
+    """The ASGI application. `pools` holds the replicas of each model by its public name.
 
-    def __init__(self, config: ServeConfig, pools: Mapping[str, ScoringPool]) -> None:
-        self._config = config
-        self._limits = config.limits
+    `names_requests` is off where a proxy in front already answers with `x-request-id`.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        pools: Mapping[str, ScoringPool],
+        *,
+        door: Door | None = None,
+        observe: Observe = lambda exchange: None,
+        names_requests: bool = True,
+    ) -> None:
+        self.config = config
+        self.admission = Admission(config.admission)
         self._pools = pools
         self._default = next(iter(pools))
-        self._infos: dict[str, ScorerInfo] = {}
+        self._door = door or Door()
+        self._observe = observe
+        self._names_requests = names_requests
         self._retries = RetryBudget(config.admission.retry_share)
-        self._last_success = float("-inf")
+        self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
+        self._pages = Pages(config)
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take new `limits` and `admission`, whole or not at all. Raises ValueError if wrong."""
+        unknown = set(user_config) - {"limits", "admission"}
+        if unknown:
+            raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
+        now = self.config.model_dump()
+        changed = {name: {**now[name], **values} for name, values in user_config.items()}
+        self.config = ServeConfig.model_validate({**now, **changed})
+        self.admission.settings = self.config.admission
+        self._retries.share = self.config.admission.retry_share
+        self._pages = Pages(self.config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        exchange = Exchange(scope["path"], "")
+        exchange = Exchange(scope["path"])
         try:
-            await self._answer(scope, receive, send, exchange)
+            reply = await self._answer(scope, receive, exchange)
+            named = {"x-request-id": exchange.id} if self._names_requests else {}
+            exchange.status = reply.status
+            exchange.ended = time.monotonic()
+            await send_reply(send, reply, {**named, **exchange.headers()})
         except ClientGone:
             exchange.status = 499
+        except BaseException:
+            # Cancelled, because the client has gone: whoever is cancelled has no one to answer.
+            exchange.status = exchange.status or 499
+            raise
+        finally:
+            self._observe(exchange)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> Reply:
         dialect: Dialect | None = None
-        extra: Mapping[str, str] = {}
         try:
-            headers = read_headers(scope, self._limits)
-            exchange.id = request_id(headers)
+            headers = read_headers(scope, self.config.limits)
+            exchange.id = request_id(headers) or exchange.id
+            exchange.key = self._door.check(exchange.path, headers)
             dialects = ROUTES.get(exchange.path)
             if dialects is None:
-                value = await self._other(scope["method"], exchange.path)
-            else:
-                _check_method(scope["method"], "POST")
-                dialect = dialects[0]
-                check_content(headers, self._limits)
-                body = parse_object(await read_body(receive, self._limits))
-                dialect = choose(exchange.path, body)
-                value = await self._rerank(dialect, body, exchange)
-            exchange.status = 200
+                return await self._other(scope["method"], exchange.path)
+            _check_method(scope["method"], "POST")
+            dialect = dialects[0]
+            deadline = deadline_of(headers, exchange.started, self.config.limits)
+            check_content(headers, self.config.limits)
+            body = parse_object(await read_body(receive, self.config.limits))
+            dialect = choose(exchange.path, body)
+            exchange.dialect = dialect.name
+            return json_reply(200, await self._rerank(dialect, body, exchange, deadline))
         except ClientGone:
             raise
         except Exception as error:
             problem = problem_of(error)
             if problem.status == 500:
-                log.exception("request %s failed", exchange.id)
-            exchange.status, exchange.error_type = problem.status, problem.type
-            value = (dialect.error if dialect else common_error)(problem, exchange.id)
-            extra = problem.headers
-        await send_json(send, exchange.status, value, {**exchange.headers(), **extra})
+                # The type only: a foreign exception's message could hold a text.
+                log.error("request %s failed: %s", exchange.id, _trail(error))
+            exchange.error_type = problem.type
+            body = (dialect.error if dialect else common_error)(problem, exchange.id)
+            return json_reply(problem.status, body, problem.headers)
 
-    async def _rerank(self, dialect: Dialect, body: dict[str, Any], exchange: Exchange) -> Any:
-        exchange.dialect = dialect.name
+    async def _rerank(
+        self, dialect: Dialect, body: dict[str, Any], exchange: Exchange, deadline: float
+    ) -> Any:
         ask = _read(dialect, body)
-        self._check_limits(ask)
+        check_ask(ask, self.config.limits)
         exchange.documents = len(ask.pairs)
-        name = self._model_name(ask.model)
-        info = await self._info(name)
-        exchange.gathered = gathered = await score_in_units(
-            self._pools[name],
-            ask.pairs,
-            estimate_tokens(ask.pairs, info.max_length),
-            unit_tokens=self._config.unit_tokens or info.max_batch_tokens,
-            deadline=exchange.started + self._limits.request_timeout_s,
-            caller=exchange.id,
-            retries=self._retries,
-        )
-        self._last_success = time.monotonic()
+        exchange.model = name = self._model_name(ask.model)
+        info = await self._readiness.info(name)
+        costs = estimate_tokens(ask.pairs, info.max_length)
+        with self.admission.admit(sum(costs), exchange.key):
+            gathered = await score_in_units(
+                self._pools[name],
+                ask,
+                costs,
+                unit_tokens=self.config.unit_tokens or info.max_batch_tokens,
+                deadline=deadline,
+                caller=exchange.id,
+                retries=self._retries,
+            )
+        self._readiness.scored(name)
+        exchange.gathered = gathered
         answer = Answer(
             id=f"rerank-{exchange.id}",
             model=name,
@@ -144,65 +159,33 @@ class Gateway:
             result=_rank(ask, gathered, info),
             truncated=tuple(i for i, cut in enumerate(gathered.scores.truncated) if cut),
         )
-        exchange.tokens = answer.result.tokens
+        exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
         return dialect.write(ask, answer)
 
-    def _check_limits(self, ask: Ask) -> None:
-        limits = self._limits
-        check_request(ask.request)
-        if len(ask.pairs) > limits.max_documents:
-            raise InvalidRequest(
-                f"{len(ask.pairs)} documents; at most {limits.max_documents} in one request",
-                "documents",
-            )
-        for index, (query, document) in enumerate(ask.pairs):
-            if len(query) > limits.max_query_characters:
-                raise InvalidRequest(
-                    f"the query is longer than {limits.max_query_characters} characters", "query"
-                )
-            if len(document) > limits.max_document_characters:
-                raise InvalidRequest(
-                    f"a document is longer than {limits.max_document_characters} characters",
-                    f"documents.{index}",
-                )
-
     def _model_name(self, asked: str | None) -> str:
-        if not asked or asked in self._config.model_names:
+        if not asked or asked in self.config.model_names:
             return self._default
         if asked in self._pools:
             return asked
-        if self._config.unknown_models == "default":
+        if self.config.unknown_models == "default":
             return self._default
         raise UnknownModel("no such model here; /v1/models lists the names", "model")
 
-    async def _info(self, name: str) -> ScorerInfo:
-        if name not in self._infos:
-            self._infos[name] = await self._pools[name].info()
-        return self._infos[name]
-
-    async def _other(self, method: str, path: str) -> Any:
-        if path == "/health/live":
-            _check_method(method, "GET")
-            return {"status": "alive"}
+    async def _other(self, method: str, path: str) -> Reply:
         if path == "/health/ready":
             _check_method(method, "GET")
-            return await self._ready()
+            await self._readiness.check()
+            return json_reply(200, {"status": "ready"})
         if path == "/info":
             _check_method(method, "GET")
-            return tei_info(await self._info(self._default), self._default, self._config)
-        raise refused(404, "not_found_error", "no such path")
-
-    async def _ready(self) -> dict[str, str]:
-        """Every model answers; the default one has scored lately or does so now."""
-        try:
-            async with asyncio.timeout(_READY_PROBE_S):
-                for name in self._pools:
-                    await self._info(name)
-        except TimeoutError:
-            raise refused(
-                503, "service_unavailable_error", "the model is not ready", retry_after="1"
-            ) from None
-        return {"status": "ready"}
+            return json_reply(
+                200, self._pages.info(await self._readiness.info(self._default), self._default)
+            )
+        page = self._pages.get(path)
+        if page is None:
+            raise refused(404, "not_found_error", "no such path; /openapi.json lists them")
+        _check_method(method, "GET")
+        return page
 
 
 def _read(dialect: Dialect, body: dict[str, Any]) -> Ask:
@@ -210,8 +193,8 @@ def _read(dialect: Dialect, body: dict[str, Any]) -> Ask:
         return dialect.read(dialect.body.model_validate(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        # Only what pydantic itself says of types; a location holds names and indices, not texts.
-        param = ".".join(str(part) for part in first["loc"][:2])
+        # A location holds names and indices; only a key of an object could be the caller's text.
+        param = ".".join(str(part) for part in first["loc"][:2])[:80]
         raise InvalidRequest(f"{param}: {first['msg']}", param) from None
 
 
@@ -232,6 +215,15 @@ def _rank(ask: Ask, gathered: Gathered, info: ScorerInfo) -> RerankResult:
 def _check_method(method: str, allowed: str) -> None:
     if method != allowed:
         raise refused(405, "invalid_request_error", f"use {allowed} here", allow=allowed)
+
+
+def _trail(error: BaseException) -> str:
+    """Return where an error comes from, without its message."""
+    places, frame = [], error.__traceback__
+    while frame:
+        places.append(f"{frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}")
+        frame = frame.tb_next
+    return f"{type(error).__name__} at {' > '.join(places[-6:])}"
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,9 +1,13 @@
-"""The gateway as a Ray Serve deployment, and Serve handles as ScoringPools."""
+"""The gateway as a Ray Serve deployment, and Serve handles as ScoringPools.
+
+The only place that reads the environment: RAY_RERANK_API_KEYS.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 from ray import serve
@@ -13,7 +17,10 @@ from ray.serve.handle import DeploymentHandle
 
 from rerank_core import Overloaded, ScorerInfo
 from serve_app.config import ServeConfig
+from serve_app.door import Door
+from serve_app.exchange import Exchange
 from serve_app.gateway import Gateway
+from serve_app.metrics import RequestMeter
 from serve_app.problems import ReplicaLost
 from serve_app.wire import Receive, Scope, Send
 from serve_app.work_units import UnitScores, WorkUnit
@@ -59,7 +66,13 @@ class GatewayDeployment:
             name: RayPool(handle)
             for name, handle in zip(config.served, handles.values(), strict=True)
         }
-        self._gateway = Gateway(config, pools)
+        door = Door(config.api_keys_file, os.environ.get("RAY_RERANK_API_KEYS", ""))
+        # Serve's proxy answers with x-request-id itself.
+        self._gateway = Gateway(
+            config, pools, door=door, observe=self._observe, names_requests=False
+        )
+        self._meter = RequestMeter(self._gateway.admission)
+        self._configured = False
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the ASGI application; Serve calls this after the constructor."""
@@ -69,3 +82,20 @@ class GatewayDeployment:
             await gateway(scope, receive, send)
 
         return application
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take new limits, whole or not at all.
+
+        A wrong one stops a gateway that is starting, and leaves a running one as it was.
+        """
+        try:
+            self._gateway.reconfigure(user_config)
+        except ValueError:
+            if not self._configured:
+                raise
+            log.exception("user_config refused; the former limits stay")
+        self._configured = True
+
+    def _observe(self, exchange: Exchange) -> None:
+        self._meter(exchange)
+        log.info("request", extra=exchange.log_fields())

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from rerank_core import QueryDocumentPair, ScorerConfig, ScorerInfo, load_scorer
+from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, ScorerInfo, load_scorer
 from rerank_core.batcher import MicroBatcher
 from serve_app.config import Batching
+from serve_app.metrics import PassMeter
+from serve_app.text_cuts import TextCutter
 from serve_app.work_units import UnitScores, WorkUnit
+
+log = logging.getLogger("ray.serve")
+
+_HEALTH_PROBE_S = 8.0
 
 
 class ScorerReplica:
@@ -19,21 +27,28 @@ class ScorerReplica:
     def __init__(self, scorer: ScorerConfig, batching: Batching, warm_up: bool) -> None:
         self._scorer = load_scorer(scorer)
         self._batching = batching
+        self._configured = False
         if warm_up:
             # The largest pass first: memory that is not there shows now, not under load.
             self._scorer.score(_largest_batch(self._scorer.info))
+        self._cutter = TextCutter(self._scorer)
+        self._meter = PassMeter(self._scorer.info.model)
         self._batcher = MicroBatcher(
-            self._scorer.score,
+            self._score,
             merge_tokens=batching.merge_tokens or self._scorer.info.max_batch_tokens,
             max_queued_tokens=batching.max_queued_tokens,
         )
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score one unit; raises what MicroBatcher.submit raises."""
+        pairs, cut = await self._cutter.cut(unit)
         scored = await self._batcher.submit(
-            unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+            pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        scores = scored.scores
+        if cut is not None:
+            scores = dataclasses.replace(scores, truncated=scores.truncated | cut)
+        return UnitScores(scores, scored.queue_s, scored.inference_s)
 
     async def info(self) -> ScorerInfo:
         """Return what was loaded."""
@@ -44,27 +59,49 @@ class ScorerReplica:
         return os.getpid()
 
     async def state(self) -> dict[str, Any]:
-        """Return the batcher's counters, for tests and benchmarks."""
-        return dataclasses.asdict(self._batcher.state())
+        """Return the batcher's counters and the budgets in force, for tests and benchmarks."""
+        state = dataclasses.asdict(self._batcher.state())
+        return {**state, "merge_tokens": self._batcher.merge_tokens}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new budgets between passes. Raises, and changes nothing, if one is wrong."""
-        batching = Batching.model_validate({**self._batching.model_dump(), **user_config})
+        """Take new budgets between passes, whole or not at all.
+
+        A wrong one stops a replica that is starting, and leaves a running one as it was.
+        """
+        try:
+            batching = Batching.model_validate({**self._batching.model_dump(), **user_config})
+        except ValueError:
+            if not self._configured:
+                raise
+            log.exception("user_config refused; the former budgets stay")
+            return
+        self._configured = True
+        self._batching = batching
         self._batcher.merge_tokens = batching.merge_tokens or self._scorer.info.max_batch_tokens
         self._batcher.max_queued_tokens = batching.max_queued_tokens
-        self._batching = batching
 
     async def check_health(self) -> None:
         """Raise when scoring has stopped or failed for good, so that Ray replaces this replica."""
         state = self._batcher.state()
         if state.broken:
-            raise RuntimeError(f"the scorer failed for good: {state.broken}")
+            raise RuntimeError("the scorer failed for good")
         if state.running_s > self._batching.stall_s:
             raise RuntimeError(f"a pass has been running for {state.running_s:.0f} s")
+        if state.failed_in_a_row:
+            # The input's fault or the scorer's? A pair that always works tells.
+            probe = [QueryDocumentPair("health", "health")]
+            await self._batcher.submit(probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S)
 
     async def __del__(self) -> None:
         """Finish the running pass; Serve has waited for the callers before."""
-        await asyncio.to_thread(self._batcher.close)
+        if hasattr(self, "_batcher"):
+            await asyncio.to_thread(self._batcher.close)
+
+    def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        with self._meter.measure(self._batcher) as record:
+            scores = self._scorer.score(pairs)
+            record(scores)
+        return scores
 
 
 def _largest_batch(info: ScorerInfo) -> list[QueryDocumentPair]:

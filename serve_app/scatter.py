@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from rerank_core import DeadlineExceeded, PairScores, QueryDocumentPair, ScorerInfo
+from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, ScorerInfo
+from serve_app.dialects import Ask
 from serve_app.problems import ReplicaLost
 from serve_app.work_units import UnitScores, WorkUnit, cut_units, merge_scores
 
@@ -61,7 +62,7 @@ class Gathered:
 
 async def score_in_units(
     pool: ScoringPool,
-    pairs: Sequence[QueryDocumentPair],
+    ask: Ask,
     costs: Sequence[int],
     *,
     unit_tokens: int,
@@ -69,24 +70,33 @@ async def score_in_units(
     caller: str,
     retries: RetryBudget,
 ) -> Gathered:
-    """Score `pairs`, whose estimated tokens are `costs`, before `deadline` (time.monotonic).
+    """Score the pairs of `ask`, of `costs` estimated tokens, before `deadline` (time.monotonic).
 
     Raises DeadlineExceeded, or the first unit's error; either way nothing stays behind.
     """
     retries.earn()
     retried = 0
 
+    def unit(run: range) -> WorkUnit:
+        return WorkUnit(
+            ask.pairs[run.start : run.stop],
+            sum(costs[run.start : run.stop]),
+            caller,
+            deadline - time.monotonic(),
+            ask.max_query_tokens,
+            ask.max_document_tokens,
+        )
+
     async def send(run: range) -> UnitScores:
         nonlocal retried
-        some = tuple(pairs[run.start : run.stop])
-        cost = sum(costs[run.start : run.stop])
         try:
-            return await pool.score(WorkUnit(some, cost, caller, deadline - time.monotonic()))
-        except ReplicaLost:
+            return await pool.score(unit(run))
+        except (ReplicaLost, ModelUnavailable):
+            # Both are about the replica, not about the unit.
             if not retries.spend():
                 raise
             retried += 1
-            return await pool.score(WorkUnit(some, cost, caller, deadline - time.monotonic()))
+            return await pool.score(unit(run))
 
     tasks = [asyncio.ensure_future(send(run)) for run in cut_units(costs, unit_tokens)]
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
@@ -26,10 +26,10 @@ class ClientGone(Exception):
     """The connection closed before the body was whole. There is nobody to answer."""
 
 
-def request_id(headers: Mapping[bytes, bytes]) -> str:
-    """Return the caller's `x-request-id` if it is short and plain, else a new one."""
+def request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the caller's `x-request-id` if it is short and plain."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else None
 
 
 def read_headers(scope: Scope, limits: Limits) -> dict[bytes, bytes]:
@@ -97,20 +97,33 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-async def send_bytes(
-    send: Send, status: int, body: bytes, media: str, headers: Mapping[str, str]
-) -> None:
-    """Send one whole response."""
-    named = {"content-type": media, "content-length": str(len(body)), **headers}
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole response."""
+
+    status: int
+    body: bytes
+    media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-async def send_json(send: Send, status: int, value: Any, headers: Mapping[str, str]) -> None:
-    """Send `value` as strict JSON."""
+def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return `value` as a response of strict JSON."""
     body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    await send_bytes(send, status, body, "application/json", headers)
+    return Reply(status, body, headers=headers or {})
+
+
+async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:
+    """Send a response, with more headers."""
+    named = {
+        "content-type": reply.media,
+        "content-length": str(len(reply.body)),
+        **reply.headers,
+        **headers,
+    }
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 def _too_large(limits: Limits) -> RefusedRequest:

@@ -13,7 +13,7 @@ import numpy as np
 from rerank_core import PairScores, QueryDocumentPair
 
 # UTF-8 bytes of a token: about 4 in English; a Chinese character has 3 bytes and is 0.7 tokens.
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 _SPECIAL_TOKENS = 4
 
 
@@ -23,12 +23,15 @@ class WorkUnit:
 
     `cost` is in estimated tokens. `caller` groups the units of one request, so that a replica can
     take turns between requests. `timeout_s` is what was left of the deadline when it was sent.
+    The last two cut the texts before scoring; None leaves that to the model's own limits.
     """
 
     pairs: tuple[QueryDocumentPair, ...]
     cost: int
     caller: str
     timeout_s: float
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def estimate_tokens(pairs: Sequence[QueryDocumentPair], max_length: int) -> list
         if query not in query_bytes:
             query_bytes[query] = len(query.encode())
         size = query_bytes[query] + len(document.encode())
-        costs.append(min(size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, max_length))
+        costs.append(min(size // BYTES_PER_TOKEN + _SPECIAL_TOKENS, max_length))
     return costs
 
 

@@ -53,8 +53,8 @@ def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
         return_documents=documents_by_default if back is None else back,
         score_threshold=body.score_threshold,
-        max_query_tokens=_limit(body.max_tokens_per_query),
-        max_document_tokens=_limit(body.max_tokens_per_doc),
+        max_query_tokens=token_limit(body.max_tokens_per_query),
+        max_document_tokens=token_limit(body.max_tokens_per_doc),
     )
 
 
@@ -78,6 +78,6 @@ def results(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _limit(tokens: int | None) -> int | None:
-    """0 and -1 mean no limit in vLLM."""
+def token_limit(tokens: int | None) -> int | None:
+    """Return the limit, None for vLLM's 0 and -1, which mean no limit."""
     return tokens if tokens is not None and tokens > 0 else None

@@ -1,12 +1,15 @@
-"""vLLM and Infinity: `/rerank` with `documents`."""
+"""vLLM and Infinity on `/rerank` with `documents`; vLLM's `/score` in all its spellings."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from serve_app.dialects.asking import Answer, Ask, Dialect, common_error
-from serve_app.dialects.documents import DocumentsBody, read, results
+from pydantic import AliasChoices, Field
+
+from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, Tokens, common_error
+from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
 
 
 def write_rerank(ask: Ask, answer: Answer) -> dict[str, Any]:
@@ -20,6 +23,74 @@ def write_rerank(ask: Ask, answer: Answer) -> dict[str, Any]:
     }
 
 
+class ScoreBody(Body):
+    """A score request: one text against one or many, or two lists of one length, pair by pair."""
+
+    left: str | list[str] = Field(
+        validation_alias=AliasChoices("queries", "text_1", "data_1"),
+        description="Also spelled `text_1` or `data_1`.",
+    )
+    right: str | list[str] = Field(
+        validation_alias=AliasChoices("documents", "items", "text_2", "data_2"),
+        description="Also spelled `items`, `text_2` or `data_2`.",
+    )
+    model: str | None = Field(None, description="A name from /v1/models; empty: the first.")
+    raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
+    use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")
+    max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
+    max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
+    instruction: str | None = Field(None, description="Put in front of the queries.")
+
+
+def read_score(body: ScoreBody) -> Ask:
+    """Map the body to an Ask with a pair for each score."""
+    left = [body.left] if isinstance(body.left, str) else body.left
+    right = [body.right] if isinstance(body.right, str) else body.right
+    if not left or not right:
+        raise InvalidRequest("queries and documents must not be empty", "documents")
+    if any(not query.strip() for query in left):
+        raise InvalidRequest("query must not be blank", "queries")
+    if len(left) == 1:
+        left = left * len(right)
+    if len(left) != len(right):
+        raise InvalidRequest(
+            f"{len(left)} queries for {len(right)} documents; send one query, or one for each",
+            "queries",
+        )
+    if body.instruction:
+        left = [f"{body.instruction}\n{query}" for query in left]
+    candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
+    return Ask(
+        request=RerankRequest(left[0], candidates),
+        pairs=tuple(QueryDocumentPair(q, d) for q, d in zip(left, right, strict=True)),
+        model=body.model,
+        raw_scores=bool(body.raw_scores) or body.use_activation is False,
+        max_query_tokens=token_limit(body.max_tokens_per_query),
+        max_document_tokens=token_limit(body.max_tokens_per_doc),
+    )
+
+
+def write_score(ask: Ask, answer: Answer) -> dict[str, Any]:
+    """Write the scores in input order, as an OpenAI list."""
+    by_index = sorted(answer.result.ranked, key=lambda hit: hit.index)
+    return {
+        "id": answer.id.replace("rerank-", "score-", 1),
+        "object": "list",
+        "created": answer.created,
+        "model": answer.model,
+        "data": [
+            {
+                "index": hit.index,
+                "object": "score",
+                "score": hit.raw_score if ask.raw_scores else hit.score,
+            }
+            for hit in by_index
+        ],
+        "usage": answer.usage,
+    }
+
+
 VLLM_RERANK = Dialect(
     "vllm", DocumentsBody, partial(read, documents_by_default=True), write_rerank, common_error
 )
+VLLM_SCORE = Dialect("vllm_score", ScoreBody, read_score, write_score, common_error)

@@ -1,0 +1,49 @@
+"""NVIDIA's retrieval microservice: `/v1/ranking` with `passages`, answered by logits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, common_error, shown
+
+
+class Text(BaseModel):
+    """A text in an object of its own."""
+
+    text: str
+
+
+class NvidiaBody(Body):
+    """NVIDIA's request."""
+
+    query: Text
+    passages: list[Text]
+    model: str | None = None
+    truncate: Literal["NONE", "END"] | None = Field(
+        None, description="NONE: refuse pairs that are too long."
+    )
+
+
+def read(body: NvidiaBody) -> Ask:
+    """Map the body to an Ask; `logit` is a raw score by name."""
+    return ask_for(
+        body.query.text,
+        [passage.text for passage in body.passages],
+        field="passages",
+        model=body.model,
+        raw_scores=True,
+        refuse_truncation=body.truncate == "NONE",
+    )
+
+
+def write(ask: Ask, answer: Answer) -> dict[str, Any]:
+    """Write the rankings, best first."""
+    return {
+        "rankings": [{"index": hit.index, "logit": score} for hit, score in shown(ask, answer)],
+        "usage": answer.usage,
+    }
+
+
+NVIDIA = Dialect("nvidia", NvidiaBody, read, write, common_error)

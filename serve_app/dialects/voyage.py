@@ -1,0 +1,61 @@
+"""Voyage on `/v1/rerank`: told from Cohere and Jina by `top_k` or `truncation` in the body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from serve_app.dialects.asking import (
+    Answer,
+    Ask,
+    Body,
+    Count,
+    Dialect,
+    ask_for,
+    common_error,
+    shown,
+)
+
+
+class VoyageBody(Body):
+    """Voyage's request."""
+
+    query: str
+    documents: list[str]
+    model: str | None = None
+    top_k: Count | None = Field(None, description="How many to keep.")
+    return_documents: bool | None = Field(None, description="Hand the documents back.")
+    truncation: bool | None = Field(None, description="false: refuse pairs that are too long.")
+
+
+def read(body: VoyageBody) -> Ask:
+    """Map the body to an Ask."""
+    return ask_for(
+        body.query,
+        body.documents,
+        top_k=body.top_k,
+        model=body.model,
+        return_documents=bool(body.return_documents),
+        refuse_truncation=body.truncation is False,
+    )
+
+
+def write(ask: Ask, answer: Answer) -> dict[str, Any]:
+    """Write Voyage's list; its documents are plain strings."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "index": hit.index,
+                "relevance_score": score,
+                **({"document": ask.pairs[hit.index].document} if ask.return_documents else {}),
+            }
+            for hit, score in shown(ask, answer)
+        ],
+        "model": answer.model,
+        "usage": {"total_tokens": answer.result.tokens},
+    }
+
+
+VOYAGE = Dialect("voyage", VoyageBody, read, write, common_error)

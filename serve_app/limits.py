@@ -1,0 +1,49 @@
+"""What one request may ask for, checked before any work is sent. Messages never hold texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rerank_core import InvalidRequest
+from rerank_core.reranker import check_request
+from serve_app.config import Limits
+from serve_app.dialects import Ask
+from serve_app.problems import refused
+
+DEADLINE_HEADER = b"x-rerank-timeout-seconds"
+
+
+def check_ask(ask: Ask, limits: Limits) -> None:
+    """Raise InvalidRequest for a blank query, too many documents or too long texts."""
+    check_request(ask.request)
+    if len(ask.pairs) > limits.max_documents:
+        raise InvalidRequest(
+            f"{len(ask.pairs)} documents; at most {limits.max_documents} in one request",
+            "documents",
+        )
+    for index, (query, document) in enumerate(ask.pairs):
+        if len(query) > limits.max_query_characters:
+            raise InvalidRequest(
+                f"the query is longer than {limits.max_query_characters} characters", "query"
+            )
+        if len(document) > limits.max_document_characters:
+            raise InvalidRequest(
+                f"document {index} is longer than {limits.max_document_characters} characters",
+                f"documents.{index}",
+            )
+
+
+def deadline_of(headers: Mapping[bytes, bytes], started: float, limits: Limits) -> float:
+    """Return the request's deadline on the monotonic clock; a header can only shorten it."""
+    given = headers.get(DEADLINE_HEADER)
+    if given is None:
+        return started + limits.request_timeout_s
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not (seconds > 0 and math.isfinite(seconds)):
+        name = DEADLINE_HEADER.decode()
+        raise refused(400, "invalid_request_error", f"{name} must be a number above 0")
+    return started + min(seconds, limits.request_timeout_s)

@@ -1,0 +1,58 @@
+"""Whether requests would be answered: every model is loaded, and scoring moves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from rerank_core import QueryDocumentPair, RerankError, ScorerInfo
+from serve_app.problems import refused
+from serve_app.scatter import ScoringPool
+from serve_app.work_units import WorkUnit
+
+# A score younger than this proves that scoring moves; otherwise one is made.
+_FRESH_S = 5.0
+_PROBE_TIMEOUT_S = 4.0
+_PROBE = QueryDocumentPair("ready", "ready")
+
+
+class Readiness:
+    """Keeps when each model last scored, and asks it to when that is long ago.
+
+    `probe` is off where models may be scaled to zero: asking would start them.
+    """
+
+    def __init__(self, pools: Mapping[str, ScoringPool], *, probe: bool) -> None:
+        self._pools = pools
+        self._probe = probe
+        self._infos: dict[str, ScorerInfo] = {}
+        self._scored: dict[str, float] = {}
+
+    async def info(self, name: str) -> ScorerInfo:
+        """Return what a model's replicas have loaded; asked once."""
+        if name not in self._infos:
+            self._infos[name] = await self._pools[name].info()
+        return self._infos[name]
+
+    def scored(self, name: str) -> None:
+        """Note that a model has just scored."""
+        self._scored[name] = time.monotonic()
+
+    async def check(self) -> None:
+        """Return if every model is ready; raise a 503 that names the first that is not."""
+        if self._probe:
+            await asyncio.gather(*(self._check(name) for name in self._pools))
+
+    async def _check(self, name: str) -> None:
+        if time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S:
+            return
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await self.info(name)
+                unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
+                await self._pools[name].score(unit)
+        except (TimeoutError, RerankError):
+            message = f"model {name} does not score now"
+            raise refused(503, "service_unavailable_error", message, retry_after="2") from None
+        self.scored(name)
