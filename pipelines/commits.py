@@ -29,6 +29,12 @@ from rerank_core import RerankError
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
 
 
+# What the account of every unit holds, for rows and for pairs.
+BALANCE = {
+    f"{kind}_{end}" for kind in ("rows", "pairs") for end in ("in", "out", "cut", "quarantined")
+}
+
+
 class OutputRefused(RerankError):
     """The output folder is not ours to write to: foreign, held by another job, or of another."""
 
@@ -119,7 +125,7 @@ def newest_epoch(root: Path) -> int:
 
 def totals(records: list[dict[str, Any]]) -> dict[str, int]:
     """Add up the counts of records."""
-    keys = sorted({key for record in records for key in record["counts"]})
+    keys = sorted(BALANCE.union(*(record["counts"] for record in records)))
     return {key: sum(record["counts"].get(key, 0) for record in records) for key in keys}
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from pipelines import storage
-from pipelines.commits import MANIFEST, JobFolder, OutputRefused, commit
+from pipelines.commits import BALANCE, MANIFEST, JobFolder, OutputRefused, commit
 from pipelines.config import RerankJobConfig, load_config
 from pipelines.inputs import FileChanged
 from pipelines.isolation import TooManyKilled
@@ -112,11 +112,11 @@ def run_job(
     with Lease(work) as folder:
         plan = fixed_plan(folder, config, identity)
         _score(folder, plan, config, load, out, engine)
-        _settle_bad_files(folder, plan, config)
-        manifest = commit(folder, plan.rows, _header(plan, config))
+        bad = _settle_bad_files(folder, plan, config)
+        manifest = commit(folder, plan.rows, _header(plan, config) | {"bad_files": bad})
     if work != root:
         replace_result(root, work)
-    _say_end(root, manifest, plan, out)
+    _say_end(root, manifest, out)
     return manifest
 
 
@@ -165,7 +165,9 @@ def _interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def _settle_bad_files(folder: JobFolder, plan: Plan, config: RerankJobConfig) -> None:
+def _settle_bad_files(
+    folder: JobFolder, plan: Plan, config: RerankJobConfig
+) -> list[dict[str, str]]:
     """Set aside the rows of unreadable files, or raise TooManyBadFiles beyond the limit.
 
     A later run tries them again as long as they are not settled.
@@ -182,14 +184,12 @@ def _settle_bad_files(folder: JobFolder, plan: Plan, config: RerankJobConfig) ->
     rows = plan.rows
     for name, line in bad.items():
         count = rows[name]
-        counts = {f"{kind}_{end}": 0 for kind in ("rows", "pairs") for end in ("out", "cut")}
-        counts |= {f"{kind}_{end}": count for kind in ("rows", "pairs") for end in _ASIDE}
+        aside = ("rows_in", "pairs_in", "rows_quarantined", "pairs_quarantined")
+        counts = dict.fromkeys(BALANCE, 0) | dict.fromkeys(aside, count)
         folder.publish(
             "units", name, {"counts": counts, "reasons": {line["bad"]: count}, "data": None}
         )
-
-
-_ASIDE = ("in", "quarantined")
+    return [{"path": path, "reason": reason} for path, reason in sorted(reasons.items())]
 
 
 def _header(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
@@ -205,15 +205,14 @@ def _header(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
     }
 
 
-def _say_end(root: Path, manifest: dict[str, Any], plan: Plan, out: TextIO) -> None:
+def _say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:
     counts = manifest["counts"]
     out.write(
-        f"done: {counts.get('rows_in', 0):,} rows in, {counts.get('rows_out', 0):,} out,"
-        f" {counts.get('rows_cut', 0):,} cut by top_k,"
-        f" {counts.get('rows_quarantined', 0):,} set aside; {root}\n"
+        f"done: {counts['rows_in']:,} rows in, {counts['rows_out']:,} out,"
+        f" {counts['rows_cut']:,} cut by top_k, {counts['rows_quarantined']:,} set aside; {root}\n"
     )
-    for path, reason in plan.bad_files.items():
-        out.write(f"not read: {path}: {reason}\n")
+    for bad in manifest["bad_files"]:
+        out.write(f"not read: {bad['path']}: {bad['reason']}\n")
 
 
 if __name__ == "__main__":

@@ -200,6 +200,9 @@ class ScoreUnits:
 
 def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:
     """Score each different pair once and give its score to all its copies."""
+    if not pairs:
+        none = np.empty(0, dtype=np.float32)
+        return PairScores(none, none.astype(np.int32), none.astype(np.bool_))
     places: dict[QueryDocumentPair, int] = {}
     index = np.array([places.setdefault(pair, len(places)) for pair in pairs], dtype=np.int64)
     scores = isolation.score(list(places))

@@ -17,10 +17,11 @@ WORDS = "river stone lamp green music paper window bridge 北京 大学 公司 �
 def _make_rows(queries: int, per_query: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of the pairs shape with two columns of their own, in an order that mixes queries."""
     rng = random.Random(seed)
+    texts = [" ".join(rng.sample(WORDS, 3)) for _ in range(queries)]
     rows = [
         {
             "query_id": f"q{query}",
-            "query": " ".join(rng.sample(WORDS, 3)),
+            "query": texts[query],
             "doc_id": f"d{query}-{place}",
             "text": " ".join(rng.choices(WORDS, k=rng.randint(3, 30))),
             "first_stage": rng.random(),

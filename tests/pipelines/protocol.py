@@ -68,11 +68,13 @@ class KillSwitch:
 
     def __init__(self) -> None:
         self._folder, self._left = "", -1
+        self._error: BaseException = Killed()
         self.count = 0
         sys.addaudithook(self._audit)
 
-    def arm(self, folder: Path, after: int = -1) -> None:
+    def arm(self, folder: Path, after: int = -1, error: BaseException | None = None) -> None:
         self._folder, self._left, self.count = str(folder), after, 0
+        self._error = error or Killed()
 
     def disarm(self) -> None:
         self._folder = ""
@@ -90,7 +92,7 @@ class KillSwitch:
             return
         self.count += 1
         if 0 <= self._left < self.count:
-            raise Killed
+            raise self._error
 
 
 def forget_owner(out: Path) -> None:

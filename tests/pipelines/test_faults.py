@@ -1,0 +1,207 @@
+"""Bad rows, bad files and a full disk, without Ray: what is lost, what is said, what is kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from protocol import KillSwitch, job, rows_of
+
+from pipelines.inputs import FileChanged
+from pipelines.rerank_job import TooManyBadFiles
+from pipelines.storage import StorageFull
+from pipelines.verify import verify
+from rerank_core import load_scorer
+from rerank_core.types import PairScores
+
+CANARY = "xyzzy-private"
+
+
+def quarantine(out):
+    return pq.read_table(out / "_quarantine").to_pylist()
+
+
+def test_every_bad_row_is_set_aside_with_its_place_and_reason_and_no_text(tmp_path, make_rows):
+    rows = make_rows(4, 10)
+    (tmp_path / "in").mkdir()
+    texts = [row["text"].encode() for row in rows]
+    texts[3], texts[7], texts[39] = None, b"\xff\xfe" + CANARY.encode(), b"  "
+    rows[11]["query"] = None
+    rows[12]["query_id"] = None
+    rows[20]["query"] = ""
+    texts[25] = (CANARY * 1000).encode()
+    table = pa.Table.from_pylist(rows).drop(["text"])
+    table = table.append_column("text", pa.array(texts).view(pa.string()))
+    path = tmp_path / "in" / "a.parquet"
+    pq.write_table(table, path, row_group_size=16)
+    manifest = job(tmp_path / "in", tmp_path / "out", unit_pairs=16, max_text_chars=2000)
+    found = {(line["file"], line["row"]): line["reason"] for line in quarantine(tmp_path / "out")}
+    assert found == {
+        (str(path), 3): "null_text",
+        (str(path), 7): "text_not_utf8",
+        (str(path), 11): "null_query",
+        (str(path), 12): "null_query_id",
+        (str(path), 20): "empty_query",
+        (str(path), 39): "empty_text",
+    }
+    assert manifest["counts"]["texts_cut"] == 1
+    assert verify(tmp_path / "out")["rows_out"] == 34
+    assert pq.read_table(tmp_path / "out").num_rows == 34
+    for record in (tmp_path / "out").rglob("*.json"):
+        assert CANARY not in record.read_text()
+    assert CANARY.encode() not in next((tmp_path / "out" / "_quarantine").iterdir()).read_bytes()
+
+
+def test_a_pair_that_the_scorer_refuses_is_set_aside_alone(tmp_path, pairs_input):
+    class Picky:
+        def __init__(self, config):
+            self.inner = load_scorer(config)
+            self.info = self.inner.info
+
+        def score(self, pairs):
+            scores = self.inner.score(pairs)
+            raw, errors = scores.raw.copy(), {}
+            for place, pair in enumerate(pairs):
+                if "lamp lamp" in pair.document:
+                    raw[place], errors[place] = np.nan, "out_of_memory"
+                elif "river river" in pair.document:
+                    raw[place] = np.inf
+            return PairScores(raw, scores.tokens, scores.truncated, errors)
+
+    manifest = job(pairs_input, tmp_path / "out", load=Picky)
+    reasons = [line["reason"] for line in quarantine(tmp_path / "out")]
+    texts = pq.read_table(pairs_input)["text"].to_pylist()
+    lamps = sum("lamp lamp" in text for text in texts)
+    rivers = sum("river river" in text and "lamp lamp" not in text for text in texts)
+    assert lamps
+    assert rivers
+    assert (reasons.count("out_of_memory"), reasons.count("non_finite_score")) == (lamps, rivers)
+    assert manifest["counts"]["rows_out"] == 600 - lamps - rivers
+    ranks = [row["rank"] for row in rows_of(tmp_path / "out") if row["query_id"] == "q0"]
+    assert sorted(ranks) == list(range(1, len(ranks) + 1))
+
+
+def test_copies_of_a_pair_are_scored_once(tmp_path, make_rows, write_files):
+    rows = make_rows(2, 10)
+    for n, row in enumerate(rows):
+        row["doc_id"] = f"d{n}"
+        row["text"] = f"the same {n % 3}"
+    seen = []
+
+    class Counting:
+        def __init__(self, config):
+            self.inner = load_scorer(config)
+            self.info = self.inner.info
+
+        def score(self, pairs):
+            seen.extend(pairs)
+            return self.inner.score(pairs)
+
+    write_files(tmp_path / "in", rows, files=1, group=100)
+    job(tmp_path / "in", tmp_path / "out", load=Counting)
+    assert len(seen) == len(set(seen)) == 6
+    assert len(rows_of(tmp_path / "out")) == 20
+
+
+def cut_end(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def not_parquet(path):
+    path.write_bytes(b"hello" * 100)
+
+
+def no_bytes(path):
+    path.write_bytes(b"")
+
+
+def spoil_a_row_group(path):
+    body = bytearray(path.read_bytes())
+    start = pq.read_metadata(path).row_group(1).column(3).data_page_offset
+    body[start : start + 60] = b"\xff" * 60
+    path.write_bytes(bytes(body))
+
+
+@pytest.mark.parametrize("spoil", [cut_end, not_parquet, no_bytes, spoil_a_row_group])
+def test_a_corrupt_file_costs_only_itself(tmp_path, pairs_input, spoil):
+    spoil(pairs_input / "1.parquet")
+    with pytest.raises(TooManyBadFiles, match=r"1 input files cannot be read.*1\.parquet"):
+        job(pairs_input, tmp_path / "out", unit_pairs=50)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    # The work that could be done is kept, and the same job ends when the loss is accepted.
+    kept = len(list((tmp_path / "out" / "_job" / "units").iterdir()))
+    assert kept >= 8
+    manifest = job(pairs_input, tmp_path / "out", unit_pairs=50, max_bad_files=1)
+    counts = verify(tmp_path / "out")
+    assert counts["rows_in"] == counts["rows_out"] + counts["rows_quarantined"]
+    assert len(rows_of(tmp_path / "out")) == counts["rows_out"] >= 400
+    assert [bad["path"].rsplit("/")[-1] for bad in manifest["bad_files"]] == ["1.parquet"]
+
+
+def test_a_file_that_changes_after_the_plan_stops_the_job(tmp_path, pairs_input):
+    out = tmp_path / "out"
+    changed: list[int] = []
+
+    class Swapping:
+        def __init__(self, config):
+            self.inner = load_scorer(config)
+            self.info = self.inner.info
+
+        def score(self, pairs):
+            if not changed:
+                changed.append(1)
+                path = pairs_input / "2.parquet"
+                body = bytearray(path.read_bytes())
+                body[-30] ^= 1
+                path.write_bytes(bytes(body))
+            return self.inner.score(pairs)
+
+    with pytest.raises(FileChanged, match=r"2\.parquet has changed"):
+        job(pairs_input, out, load=Swapping)
+    assert not (out / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("step", [0, 9, 25, 60])
+def test_a_full_disk_stops_the_job_and_room_resumes_it(tmp_path, pairs_input, step):
+    switch, out = KillSwitch(), tmp_path / "out"
+    switch.arm(out / "_job", after=step, error=OSError(28, "No space left on device"))
+    with pytest.raises((StorageFull, OSError)) as raised:
+        job(pairs_input, out)
+    switch.disarm()
+    assert isinstance(raised.value, StorageFull) or raised.value.errno == 28
+    job(pairs_input, out)
+    assert verify(out)["rows_out"] == 600
+
+
+def test_empty_candidate_lists_and_their_queries_stay(tmp_path):
+    kind = pa.list_(pa.struct([("doc_id", pa.int64()), ("text", pa.string())]))
+    table = pa.table(
+        {
+            "query_id": [1, 2, 3],
+            "query": ["a", "b", "c"],
+            "candidates": pa.array([[], [{"doc_id": 1, "text": "b"}], []], kind),
+        }
+    )
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    job(tmp_path / "in", tmp_path / "out")
+    out = pq.read_table(tmp_path / "out").to_pylist()
+    assert [len(row["candidates"]) for row in out] == [0, 1, 0]
+
+
+def test_an_input_without_rows_gives_an_output_without_rows(tmp_path):
+    names = ("query_id", "query", "doc_id", "text")
+    (tmp_path / "in").mkdir()
+    pq.write_table(
+        pa.table({name: pa.array([], pa.string()) for name in names}),
+        tmp_path / "in" / "a.parquet",
+    )
+    job(tmp_path / "in", tmp_path / "out")
+    assert set(verify(tmp_path / "out").values()) == {0}
+    assert pq.read_table(tmp_path / "out").num_rows == 0
