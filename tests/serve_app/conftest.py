@@ -1,12 +1,17 @@
 """A gateway without Ray for fast tests, and one real local Ray with the service for slow ones."""
 
+import asyncio
+import contextlib
 import socket
+import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 
 with warnings.catch_warnings():
     # Ray declares its own pydantic fields in a deprecated way; ours must stay free of it.
@@ -45,6 +50,36 @@ class FixedPool(LocalPool):
         return UnitScores(PairScores(raw, np.full(n, 10, np.int32), truncated), 0.001, 0.002)
 
 
+class StuckPool(LocalPool):
+    """Never answers; counts how many units were cancelled."""
+
+    def __init__(self):
+        super().__init__()
+        self.cancelled = 0
+
+    async def score(self, unit):
+        self.units.append(unit)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+class FailingPool(LocalPool):
+    """Raises each of the given errors once, in order; then answers."""
+
+    def __init__(self, *errors):
+        super().__init__()
+        self.errors = list(errors)
+
+    async def score(self, unit):
+        if self.errors:
+            self.units.append(unit)
+            raise self.errors.pop(0)
+        return await super().score(unit)
+
+
 def client_of(gateway):
     transport = httpx.ASGITransport(app=gateway)
     return httpx.AsyncClient(transport=transport, base_url="http://rerank.test")
@@ -57,8 +92,6 @@ class Caller:
         self.gateway = gateway
 
     def send(self, method, path, **options):
-        import asyncio
-
         async def go():
             async with client_of(self.gateway) as client:
                 return await client.request(method, path, **options)
@@ -69,8 +102,37 @@ class Caller:
         return self.send("POST", path, json=body, **options)
 
 
+@contextlib.contextmanager
+def over_http(gateway):
+    """Serve a gateway on a loopback port from a thread; yields the base URL."""
+    server = uvicorn.Server(
+        uvicorn.Config(gateway, host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    )
+    sock = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        sock.close()
+
+
 def lexical(**settings):
     return ServeConfig.model_validate({"model": "lexical", **settings})
+
+
+@pytest.fixture
+def pools():
+    """The pool classes, because tests cannot import a conftest."""
+    return SimpleNamespace(local=LocalPool, fixed=FixedPool, stuck=StuckPool, failing=FailingPool)
+
+
+@pytest.fixture
+def serve_over_http():
+    """Return the context manager that serves a gateway on a loopback port."""
+    return over_http
 
 
 @pytest.fixture
@@ -80,11 +142,17 @@ def fixed():
 
 
 @pytest.fixture
+def pool():
+    """A pool in this process that keeps what it was sent."""
+    return LocalPool()
+
+
+@pytest.fixture
 def gateway_of():
     """Build a Caller from settings and a pool."""
 
-    def build(pool=None, **settings):
-        return Caller(Gateway(lexical(**settings), {"lexical": pool or LocalPool()}))
+    def build(pool=None, door=None, **settings):
+        return Caller(Gateway(lexical(**settings), {"lexical": pool or LocalPool()}, door=door))
 
     return build
 

@@ -181,3 +181,134 @@ def test_info_has_what_tei_clients_insist_on_and_the_fingerprint(fixed):
         *("tokenization_workers", "fingerprint"),
     }
     assert set(body["model_type"]["reranker"]) == {"id2label", "label2id"}
+
+
+def test_infinity_gets_usage_model_no_object_and_raw_scores_when_asked(fixed):
+    body = {"query": "q", "documents": DOCS, "return_documents": False, "raw_scores": True}
+    answer = fixed.post("/rerank", {**body, "top_n": None})
+    assert without_ids(answer.json()) == {
+        "model": "lexical",
+        "usage": USAGE,
+        "results": [
+            {"index": 1, "relevance_score": 2.0},
+            {"index": 2, "relevance_score": 0.0},
+            {"index": 0, "relevance_score": -1.0},
+        ],
+        "meta": {"truncated": []},
+    }
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("queries", "documents"),
+        ("queries", "items"),
+        ("text_1", "text_2"),
+        ("data_1", "data_2"),
+    ],
+)
+def test_scores_come_in_input_order_in_all_four_spellings(fixed, path, left, right):
+    answer = fixed.post(path, {left: "q", right: DOCS, "use_activation": False})
+    assert answer.json()["id"].startswith("score-")
+    assert without_ids(answer.json()) == {
+        "object": "list",
+        "model": "lexical",
+        "data": [
+            {"index": 0, "object": "score", "score": -1.0},
+            {"index": 1, "object": "score", "score": 2.0},
+            {"index": 2, "object": "score", "score": 0.0},
+        ],
+        "usage": USAGE,
+    }
+
+
+def test_two_lists_are_scored_pair_by_pair_and_unequal_ones_refused(gateway_of):
+    caller = gateway_of()
+    body = {"queries": ["apple", "pear"], "documents": ["apple", "apple"], "raw_scores": True}
+    first, second = (entry["score"] for entry in caller.post("/score", body).json()["data"])
+    assert first > 0 > second
+    answer = caller.post("/score", {"queries": ["a", "b"], "documents": ["a", "b", "c"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "queries")
+    assert caller.post("/score", {"text_1": "apple", "text_2": "apple"}).status_code == 200
+
+
+def test_voyage_is_told_by_its_fields_and_gets_its_own_shape(fixed):
+    body = {"query": "q", "documents": DOCS, "top_k": 2, "return_documents": True}
+    assert fixed.post("/v1/rerank", {**body, "truncation": True}).json() == {
+        "object": "list",
+        "data": [
+            {"index": 1, "relevance_score": sigmoid(2), "document": "2 second"},
+            {"index": 2, "relevance_score": sigmoid(0), "document": "0 third"},
+        ],
+        "model": "lexical",
+        "usage": {"total_tokens": 30},
+    }
+
+
+def test_nvidia_gets_rankings_of_logits(fixed):
+    body = {"query": {"text": "q"}, "passages": [{"text": text} for text in DOCS]}
+    assert fixed.post("/v1/ranking", {**body, "truncate": "END"}).json() == {
+        "rankings": [
+            {"index": 1, "logit": 2.0},
+            {"index": 2, "logit": 0.0},
+            {"index": 0, "logit": -1.0},
+        ],
+        "usage": USAGE,
+    }
+
+
+def test_a_query_may_be_an_object_and_an_instruction_goes_in_front(gateway_of, pool):
+    caller = gateway_of(pool)
+    body = {"query": {"text": "q"}, "documents": [{"text": "d"}], "instruction": "Judge."}
+    assert caller.post("/v1/rerank", body).status_code == 200
+    assert [tuple(pair) for unit in pool.units for pair in unit.pairs] == [("Judge.\nq", "d")]
+
+
+def test_a_document_without_text_is_read_field_by_field(gateway_of, pool):
+    caller = gateway_of(pool)
+    body = {"query": "q", "documents": [{"title": "T", "year": 2001, "tags": ["x"]}]}
+    assert caller.post("/v1/rerank", body).status_code == 200
+    assert pool.units[0].pairs[0].document == "title: T\nyear: 2001"
+
+
+def test_token_limits_travel_with_the_units_and_zero_means_none(gateway_of, pool):
+    caller = gateway_of(pool)
+    body = {"query": "q", "documents": ["d"], "max_tokens_per_doc": 7, "max_tokens_per_query": 0}
+    assert caller.post("/v2/rerank", body).status_code == 200
+    assert (pool.units[0].max_document_tokens, pool.units[0].max_query_tokens) == (7, None)
+
+
+def test_models_lists_every_name(fixed):
+    assert fixed.send("GET", "/v1/models").json() == {
+        "object": "list",
+        "data": [{"id": "lexical", "object": "model", "created": 0, "owned_by": "ray-rerank"}],
+    }
+
+
+def test_a_model_nobody_serves_is_a_404_unless_the_config_says_otherwise(gateway_of):
+    body = {"model": "rerank-v3.5", "query": "q", "documents": ["q"]}
+    answer = gateway_of().post("/v2/rerank", body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
+    assert gateway_of(model_names=["rerank-v3.5"]).post("/v2/rerank", body).status_code == 200
+    assert gateway_of(unknown_models="default").post("/v2/rerank", body).status_code == 200
+
+
+def test_openapi_names_every_route_and_its_examples_work(fixed):
+    from serve_app.dialects import ROUTES
+
+    document = fixed.send("GET", "/openapi.json").json()
+    assert set(ROUTES) <= set(document["paths"])
+    for path in ROUTES:
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        for option in content["schema"]["anyOf"]:
+            assert option["$ref"].rsplit("/", 1)[1] in document["components"]["schemas"]
+        for example in content["examples"].values():
+            # Known scores need numbers for documents; that the body is understood is the point.
+            body = {**example["value"], "model": None}
+            assert fixed.post(path, {**body, **numbered(body)}).status_code == 200
+
+
+def numbered(body):
+    name = next(n for n in ("documents", "texts", "passages") if n in body)
+    return {name: [{"text": "1"} if isinstance(v, dict) else "1" for v in body[name]]}

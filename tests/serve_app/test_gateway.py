@@ -1,0 +1,195 @@
+"""Deadlines, overload, lost replicas, limits and readiness, without Ray."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
+from serve_app.gateway import Gateway
+from serve_app.problems import ReplicaLost
+
+BODY = {"query": "capital", "documents": ["capital", "banana"]}
+
+
+def test_a_client_can_shorten_the_deadline_and_the_units_are_cancelled(gateway_of, pools):
+    pool = pools.stuck()
+    started = time.monotonic()
+    answer = gateway_of(pool).post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": "0.1"})
+    assert time.monotonic() - started < 3
+    assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
+    assert (len(pool.units), pool.cancelled) == (1, 1)
+    assert pool.units[0].timeout_s <= 0.1
+
+
+def test_a_client_cannot_lengthen_the_deadline(gateway_of, pools):
+    caller = gateway_of(pools.stuck(), limits={"request_timeout_s": 0.1})
+    headers = {"x-rerank-timeout-seconds": "3600"}
+    assert caller.post("/v2/rerank", BODY, headers=headers).status_code == 504
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", ""])
+def test_a_deadline_that_is_no_number_above_zero_is_refused(gateway_of, value):
+    answer = gateway_of().post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": value})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("error", [ReplicaLost("gone"), ModelUnavailable("broken")])
+def test_a_unit_whose_replica_died_is_sent_once_more(gateway_of, pools, error):
+    pool = pools.failing(error)
+    answer = gateway_of(pool).post("/v2/rerank", BODY)
+    assert answer.status_code == 200
+    assert len(pool.units) == 2
+
+
+def test_a_unit_that_dies_twice_is_a_503_with_retry_after(gateway_of, pools):
+    pool = pools.failing(ReplicaLost("gone"), ReplicaLost("gone"))
+    answer = gateway_of(pool).post("/v2/rerank", BODY)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert len(pool.units) == 2
+
+
+def test_retries_have_a_budget(gateway_of, pools):
+    pool = pools.failing(*[ReplicaLost("gone")] * 1000)
+    caller = gateway_of(pool)
+    for _ in range(30):
+        caller.post("/v2/rerank", BODY)
+    # 30 requests, 10 retries saved up and one more for every ten requests.
+    assert 40 <= len(pool.units) <= 44
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (
+            "/v2/rerank",
+            BODY,
+            {
+                "message": "full",
+                "detail": "full",
+                "error": {
+                    "message": "full",
+                    "type": "rate_limit_error",
+                    "param": None,
+                    "code": 429,
+                },
+                "request_id": "r",
+            },
+        ),
+        (
+            "/rerank",
+            {"query": "q", "texts": ["t"]},
+            {"error": "full", "error_type": "Overloaded"},
+        ),
+    ],
+)
+def test_overload_is_a_429_with_retry_after_in_the_dialect(gateway_of, pools, path, body, expected):
+    caller = gateway_of(pools.failing(Overloaded("full", 2.3)))
+    answer = caller.post(path, body, headers={"x-request-id": "r"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+    assert answer.json() == expected
+
+
+def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of):
+    gateway = gateway_of(
+        pools.stuck(), admission={"min_tokens": 20}, limits={"request_timeout_s": 1}
+    ).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            held = [asyncio.create_task(client.post("/v2/rerank", json=BODY)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            started = time.monotonic()
+            refused = await client.post("/v2/rerank", json=BODY)
+            took = time.monotonic() - started
+            return refused, took, [answer.status_code for answer in await asyncio.gather(*held)]
+
+    refused, took, held = asyncio.run(go())
+    assert (refused.status_code, refused.headers["retry-after"], held) == (429, "1", [504, 504])
+    assert took < 0.5
+
+
+def test_a_client_that_leaves_frees_its_units_and_its_room(pools, gateway_of):
+    pool = pools.stuck()
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            task = asyncio.create_task(client.post("/v2/rerank", json=BODY))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(go())
+    assert (pool.cancelled, gateway.admission.under_way) == (1, 0)
+
+
+def test_our_own_faults_tell_nothing_but_the_request_id(gateway_of, pools, caplog):
+    secret = "the caller's text"
+    caller = gateway_of(pools.failing(RuntimeError(secret), ScoringFailed("no score")))
+    answer = caller.post("/v2/rerank", {"query": secret, "documents": [secret]})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "internal_error")
+    assert secret not in answer.text
+    assert secret not in caplog.text
+    assert "RuntimeError at" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limits", "body", "param"),
+    [
+        ({"max_documents": 1}, BODY, "documents"),
+        ({"max_document_characters": 6}, BODY, "documents.0"),
+        ({"max_query_characters": 6}, BODY, "query"),
+    ],
+)
+def test_limits_name_the_field_before_anything_is_sent(gateway_of, pool, limits, body, param):
+    answer = gateway_of(pool, limits=limits).post("/v2/rerank", body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+    assert pool.units == []
+
+
+def test_settings_change_live_whole_or_not_at_all(gateway_of):
+    caller = gateway_of()
+    caller.gateway.reconfigure({"limits": {"max_documents": 1}})
+    assert caller.post("/v2/rerank", BODY).status_code == 422
+    for wrong in ({"limits": {"max_documents": 5, "no": 1}}, {"limit": {}}, {"scorer": {}}):
+        with pytest.raises(ValueError, match=r"no|limit|scorer"):
+            caller.gateway.reconfigure(wrong)
+    assert caller.post("/v2/rerank", BODY).status_code == 422
+
+
+def test_ready_means_that_scoring_moves(gateway_of, pools):
+    assert gateway_of().send("GET", "/health/ready").status_code == 200
+    answer = gateway_of(pools.failing(ModelUnavailable("broken"))).send("GET", "/health/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_answers_say_where_the_time_went(gateway_of):
+    headers = gateway_of().post("/v2/rerank", BODY, headers={"x-request-id": "abc.1"}).headers
+    assert headers["x-request-id"] == "abc.1"
+    assert (headers["x-queue-time"], headers["x-inference-time"]) == ("1.0", "2.0")
+    assert int(headers["x-compute-tokens"]) == 4
+    assert float(headers["x-total-time"]) > 0
+
+
+def test_several_models_are_chosen_by_name(pools):
+    from serve_app.config import ServeConfig
+
+    settings = {"model": "lexical", "models": {"other": {"model": "lexical", "max_length": 8}}}
+    first, other = pools.local(), pools.local()
+    gateway = Gateway(ServeConfig.model_validate(settings), {"lexical": first, "other": other})
+
+    async def go(model):
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return (await client.post("/v2/rerank", json={**BODY, "model": model})).json()["model"]
+
+    assert [asyncio.run(go(name)) for name in (None, "other", "lexical")] == [
+        *("lexical", "other", "lexical")
+    ]
+    assert (len(first.units), len(other.units)) == (2, 1)
