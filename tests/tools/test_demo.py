@@ -9,7 +9,7 @@ pytest.importorskip("sklearn")
 from tools.demo.candidates import SCHEMA, propose, terms
 from tools.demo.documents import collect_documents
 from tools.demo.questions import read_questions
-from tools.demo.table import answer_rank, climb, examples, mrr, recall_at, table
+from tools.demo.table import answer_rank, climb, examples, largest_rise, mrr, recall_at, table
 
 QUESTIONS = [
     {"id": "en-1", "language": "en", "question": "trim it", "answers": ["str.strip"]},
@@ -52,6 +52,11 @@ def test_recall_is_the_share_of_questions_with_an_answer_in_reach():
 
 def test_climb_leaves_out_what_was_never_proposed():
     assert climb(BEFORE, AFTER, ANSWERS) == {"en-1": 2, "en-2": -1, "zh-1": 0}
+
+
+def test_the_largest_rise_tells_how_wrong_an_order_is():
+    assert largest_rise([3.0, 2.0, 2.0, -1.0]) == 0
+    assert largest_rise([3.0, 1.0, 2.0, 1.5, 2.5]) == 1.5
 
 
 def test_the_table_has_a_line_per_language_and_one_for_all():

@@ -26,6 +26,7 @@ from tools.demo.candidates import PER_QUESTION, propose, write_candidates
 from tools.demo.documents import collect_documents
 from tools.demo.questions import Question, read_questions
 from tools.demo.service import (
+    REQUEST_LIMIT_S,
     Answer,
     DemoFailed,
     ask,
@@ -34,10 +35,10 @@ from tools.demo.service import (
     running,
     start_service,
 )
-from tools.demo.table import examples, table
+from tools.demo.table import examples, largest_rise, table
 
 TOLERANCE = 1e-5
-JOB_LIMIT_S, SERVICE_LIMIT_S = 300.0, 120.0
+JOB_LIMIT_S, SERVICE_LIMIT_S = 300.0, 180.0
 Pairs = dict[str, list[dict[str, Any]]]
 
 
@@ -90,7 +91,7 @@ def _demo(folder: Path, ray_folder: Path, model: str, port: int) -> bool:
     start = time.monotonic()
     with start_service(model, free_port(port), environment, folder, SERVICE_LIMIT_S) as url:
         print(f"ready at {url} after {time.monotonic() - start:.1f} s")
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=REQUEST_LIMIT_S) as client:
             answers = {key: _ask(client, rows) for key, rows in before.items()}
         agreed = _compare(after, answers)
         print("stopping the service")
@@ -155,23 +156,24 @@ def _ask(client: httpx.Client, rows: Sequence[Mapping[str, Any]]) -> Answer:
 
 def _compare(offline: Pairs, online: Mapping[str, Answer]) -> bool:
     """Print how the service's scores and orders compare with the job's; say if they agree."""
-    largest, other_order = 0.0, []
+    largest, largest_swap, same = 0.0, 0.0, 0
     for key, rows in offline.items():
+        expected = {row["doc_id"]: row["score"] for row in rows}
         scores = online[key].scores
-        if scores.keys() != {row["doc_id"] for row in rows}:
+        if scores.keys() != expected.keys():
             raise DemoFailed(f"the service left out documents of {key}")
-        largest = max(largest, *(abs(scores[row["doc_id"]] - row["score"]) for row in rows))
-        if list(scores) != [row["doc_id"] for row in rows]:
-            other_order.append(key)
+        largest = max(largest, *(abs(scores[name] - expected[name]) for name in expected))
+        largest_swap = max(largest_swap, largest_rise([expected[name] for name in scores]))
+        same += list(scores) == list(expected)
     times = sorted(answer.seconds * 1000 for answer in online.values())
     p50, p95 = statistics.median(times), times[int(0.95 * (len(times) - 1))]
-    same = len(offline) - len(other_order)
     print(f"{len(online)} requests of up to {PER_QUESTION} documents, one after the other")
     print(f"latency: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
     print(f"largest difference between an online and an offline score: {largest:.1e}")
-    print(f"same order online and offline: {same} of {len(offline)} questions")
-    agreed = largest <= TOLERANCE and not other_order
-    print(f"{'AGREE' if agreed else 'DISAGREE'} (allowed: {TOLERANCE:.0e} and the same order)")
+    swaps = f"; others swap scores at most {largest_swap:.1e} apart" if same < len(offline) else ""
+    print(f"same order online and offline: {same} of {len(offline)} questions{swaps}")
+    agreed = largest <= TOLERANCE and largest_swap <= TOLERANCE
+    print(f"{'AGREE' if agreed else 'DISAGREE'} (allowed: {TOLERANCE:.0e}; closer scores are ties)")
     return agreed
 
 

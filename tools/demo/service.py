@@ -24,6 +24,7 @@ import yaml
 # As a traceback ends, whatever Ray puts in front of the line.
 _ERROR = re.compile(r"((?:\w+\.)*\w+(?:Error|Exception): .+)")
 
+REQUEST_LIMIT_S = 120.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -111,7 +112,10 @@ def _config(model: str, port: int) -> dict[str, Any]:
     """Return what serve_app/local.yaml says, for this model and port."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_app" / "local.yaml").read_text("utf-8"))
     config["http_options"] = {**config.get("http_options", {}), "host": "127.0.0.1", "port": port}
-    config["applications"][0]["args"]["scorer"]["model"] = model
+    arguments = config["applications"][0]["args"]
+    arguments["scorer"]["model"] = model
+    # The demo compares scores: a busy laptop may take longer than callers would wait.
+    arguments["limits"] = {**arguments.get("limits", {}), "request_timeout_s": REQUEST_LIMIT_S}
     return config
 
 

@@ -47,6 +47,15 @@ def climb(before: Rankings, after: Rankings, answers: Answers) -> dict[str, int]
     return moved
 
 
+def largest_rise(scores: Sequence[float]) -> float:
+    """Return by how much a later score exceeds an earlier one at most; 0 if the order is right."""
+    lowest, rise = float("inf"), 0.0
+    for score in scores:
+        rise = max(rise, score - lowest)
+        lowest = min(lowest, score)
+    return rise
+
+
 def table(questions: Sequence[Question], before: Rankings, after: Rankings) -> str:
     """Return one line per language and one for all of them."""
     groups = {
