@@ -1,0 +1,110 @@
+"""Dashboard and alerts: every query parses, and asks for metrics that the code really has."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import ray
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+RAY = Path(ray.__file__).parent
+# Prometheus makes these itself.
+OWN_OF_PROMETHEUS = {"up"}
+ALERTS = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+
+
+def generated() -> dict[str, Any]:
+    return runpy.run_path(str(DEPLOY / "grafana" / "dashboard.py"))["dashboard"]()
+
+
+def queries() -> list[str]:
+    panels = [p for p in generated()["panels"] if p["type"] != "row"]
+    shown = [target["expr"] for panel in panels for target in panel["targets"]]
+    return shown + [alert["expr"] for alert in ALERTS]
+
+
+def asked_metrics(query: str) -> set[str]:
+    """Parse the query, which fails if it is none, and return the metric names in it."""
+    promql_parser.parse(query)
+    return set(re.findall(r"\b(?:ray_\w+|up)\b", query))
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names that the sources under `folder` give to metrics: any quoted snake_case word."""
+    sources = (path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    return {name for text in sources for name in re.findall(r'"([a-z]+(?:_[a-z]+)+)"', text)}
+
+
+def known_names() -> set[str]:
+    """What may follow `ray_` in a query: counters end in _total, histograms have three series."""
+    ours = {name for name in names_in(ROOT / "serve_app") if name.startswith("rerank_")}
+    serve = {n for n in names_in(RAY / "serve" / "_private") if n.startswith("serve_")}
+    node = {n for n in names_in(RAY / "dashboard" / "modules" / "reporter") if "node_" in n}
+    plain = ours | serve | node
+    suffixes = ("", "_total", "_bucket", "_sum", "_count")
+    return {f"ray_{name}{suffix}" for name in plain for suffix in suffixes}
+
+
+def test_the_dashboard_in_the_repository_is_the_generated_one() -> None:
+    kept = json.loads((DEPLOY / "grafana" / "ray-rerank.json").read_text(encoding="utf-8"))
+    assert kept == generated()
+
+
+def test_every_query_asks_for_metrics_that_exist() -> None:
+    asked = set().union(*(asked_metrics(query) for query in queries()))
+    assert asked - known_names() - OWN_OF_PROMETHEUS == set()
+
+
+def test_a_metric_that_nobody_writes_would_be_found() -> None:
+    assert "ray_rerank_request_total" not in known_names()
+    assert "ray_rerank_requests_total" in known_names()
+
+
+def test_every_metric_of_ours_is_shown_or_watched() -> None:
+    ours = re.findall(r'"(rerank_\w+)"', (ROOT / "serve_app" / "metrics.py").read_text())
+    text = " ".join(queries())
+    assert {name for name in ours if f"ray_{name}" not in text} == set()
+
+
+def test_no_two_panels_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in generated()["panels"]:
+        grid = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_every_alert_has_a_severity_a_summary_and_a_page_in_the_runbook(
+    alert: dict[str, Any],
+) -> None:
+    assert alert["labels"]["severity"] in ("page", "ticket")
+    assert alert["annotations"]["summary"].endswith(".")
+    assert re.fullmatch(r"\d+[mh]", alert["for"])
+    runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"### {alert['alert']}\n" in runbook
+
+
+def test_prometheus_gives_both_kinds_of_cluster_the_job_that_queries_ask_for() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    machines, kubernetes = config["scrape_configs"]
+    assert machines["job_name"] == "ray"
+    assert kubernetes["relabel_configs"][-1] == {"target_label": "job", "replacement": "ray"}
+    assert config["rule_files"] == ["alerts.yaml"]
