@@ -25,6 +25,7 @@ from rerank_core.scorers.checkpoints import (
     resolve_device,
     usable_length,
 )
+from rerank_core.scorers.cpu_linear import can_quicken, quicken
 from rerank_core.scorers.pair_tokens import (
     PairTemplate,
     PairTokenizer,
@@ -70,6 +71,8 @@ class PackedScorer:
         expected = _padded_logits(model, self._rows, probes)
         self._head = _detach_head(model, body)
         self._body = body
+        if resolve_device(config).type == "cpu" and config.dtype == "float32" and can_quicken():
+            quicken(body)
         self._check_agreement(probes, expected)
         self._device = resolve_device(config)
         self._body.to(self._device, DTYPES[config.dtype])

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from rerank_core.config import EMBEDDED_MODEL_DIR
 from tests.rerank_core.scorers import tiny_checkpoints
@@ -29,3 +30,12 @@ def trained_model() -> str:
     if not stand_in:
         pytest.skip("no embedded weights and RERANK_TEST_MODEL is not set")
     return stand_in
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny models gain nothing from threads, and on a busy machine threads wait for threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
