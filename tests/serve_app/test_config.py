@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+import serve_app
+from serve_app import application
+from serve_app.config import ServeConfig
+
+FOLDER = Path(serve_app.__file__).parent
+
+
+def keys_of(model, values, path=""):
+    """Yield keys that Ray's schema does not know; Ray itself drops them in silence."""
+    for name, value in values.items():
+        field = type(model).model_fields.get(name)
+        if field is None:
+            yield f"{path}{name}"
+            continue
+        inner = getattr(model, name)
+        if hasattr(type(inner), "model_fields") and isinstance(value, dict):
+            yield from keys_of(inner, value, f"{path}{name}.")
+        if isinstance(inner, list):
+            for one, given in zip(inner, value, strict=True):
+                if hasattr(type(one), "model_fields"):
+                    yield from keys_of(one, given, f"{path}{name}.")
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "local.yaml"])
+def test_the_shipped_files_hold_no_typo_and_stay_on_loopback(name):
+    values = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    schema = ServeDeploySchema.model_validate(values)
+    assert list(keys_of(schema, values)) == []
+    assert schema.http_options.host == "127.0.0.1"
+    (application_,) = schema.applications
+    assert application_.import_path == "serve_app:app"
+    ServeConfig.model_validate(application_.args)
+
+
+def test_production_pins_the_commit_of_its_model():
+    values = yaml.safe_load((FOLDER / "serve.yaml").read_text(encoding="utf-8"))
+    scorer = values["applications"][0]["args"]["scorer"]
+    assert scorer["model"] == "BAAI/bge-reranker-v2-m3"
+    assert len(scorer["revision"]) == 40
+
+
+def test_scorer_fields_may_stand_at_the_top_level_as_on_the_command_line():
+    config = ServeConfig.model_validate({"model": "lexical", "max_length": "64"})
+    assert (config.scorer.model, config.scorer.max_length) == ("lexical", 64)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modle": "lexical"},
+        {"model": "lexical", "scorer": {"model": "embedded"}},
+        {"limits": {"max_document": 3}},
+        {"limits": {"max_documents": 0}},
+        {"scaling": {"min_replicas": 3, "max_replicas": 2}},
+        {"scorer": {"model": "lexical", "dtype": "int3"}},
+    ],
+)
+def test_typos_and_contradictions_are_refused(settings):
+    with pytest.raises(ValidationError):
+        ServeConfig.model_validate(settings)
+
+
+def test_a_folder_is_served_under_its_own_name_without_its_path(tmp_path):
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    config = ServeConfig.model_validate({"model": str(folder), "models": {"b": {}}})
+    assert list(config.served) == ["my-model", "b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "resources", "gpus"),
+    [
+        ({"model": "m"}, {"CPU": 2.0}, 0),
+        ({"model": "m"}, {"CPU": 2.0, "GPU": 4.0}, 1),
+        ({"model": "m", "device": "cpu"}, {"GPU": 4.0}, 0),
+        ({"model": "lexical"}, {"GPU": 4.0}, 0),
+        ({"model": "m", "scaling": {"gpus_per_replica": 0.5}}, {"CPU": 2.0}, 0.5),
+    ],
+)
+def test_gpus_are_used_where_the_cluster_has_them(monkeypatch, settings, resources, gpus):
+    monkeypatch.setattr(application.ray, "cluster_resources", lambda: resources)
+    config = ServeConfig.model_validate(settings)
+    assert application._gpus(config.scorer, config) == gpus
