@@ -79,7 +79,7 @@ class RerankJobConfig(BaseSettings):
         None, description="Input columns to keep in the output, separated by commas (all)"
     )
     unit_pairs: int = Field(
-        4096,
+        2048,
         ge=1,
         description="Pairs in one unit of work: the most that is done again after a crash, and the"
         " pool that is sorted by length. Larger is a little faster on GPUs",

@@ -100,6 +100,9 @@ def _quiet(context: DataContext) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context.target_max_block_size = 1
+    # A unit on a slow machine may take longer than Ray's half hour without progress; hanging units
+    # have a watchdog of their own.
+    context.execution_no_progress_timeout_s = -1
 
 
 def _replica_needs(config: RerankJobConfig) -> tuple[float, float]:
