@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
-with warnings.catch_warnings():
-    # Ray's own use of pydantic warns on import.
-    warnings.simplefilter("ignore")
-    from ray.serve.schema import ServeDeploySchema
-
-    from serve_app.application import app
-    from serve_app.config import ServeConfig
+from serve_app.application import app
+from serve_app.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 FILES = ["serve.yaml", "serve-container.yaml"]

@@ -1,0 +1,97 @@
+"""The manual: it builds without a warning, and what it names exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import RerankJobConfig
+from rerank_core import ScorerConfig
+from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+ALL = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.slow
+def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    config = ["--config-file", "deploy/mkdocs.yml", "--site-dir", str(tmp_path / "site")]
+    run = subprocess.run(
+        command + config,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert len(list((tmp_path / "site").glob("*.html"))) == len(PAGES) + 1
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "deploy" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {page.name for page in PAGES} == set(re.findall(r"\b[a-z-]+\.md\b", text))
+
+
+def test_every_test_that_is_named_exists() -> None:
+    tests = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", ALL))
+    assert named
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_links_into_the_repository_lead_somewhere() -> None:
+    targets = set(re.findall(r"\]\(\.\./([^)#]+)", ALL))
+    assert {target for target in targets if not (ROOT / target).exists()} == set()
+
+
+def test_settings_that_are_named_with_their_block_exist() -> None:
+    blocks = {
+        "scorer": ScorerConfig,
+        "limits": Limits,
+        "admission": Admission,
+        "batching": Batching,
+        "scaling": Scaling,
+    }
+    named = set(re.findall(r"`(scorer|limits|admission|batching|scaling)\.(\w+)", ALL))
+    assert {f"{b}.{f}" for b, f in named if f not in blocks[b].model_fields} == set()
+
+
+def first_column(page: str, heading: str) -> list[str]:
+    """Return the names in backticks in the first column of the table under a heading."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    rows = re.findall(r"^\| (`[^|]*) \|", text.split("\n## ")[0], flags=re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
+def test_limits_and_their_defaults_are_those_of_the_code() -> None:
+    assert first_column("online.md", "Limits") == list(Limits.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "model"),
+    [
+        ("offline.md", "Settings", RerankJobConfig),
+        ("scaling.md", "The autoscaler", Scaling),
+        ("tuning.md", "The scorer, online and offline", ScorerConfig),
+    ],
+)
+def test_tables_of_settings_name_real_ones(page: str, heading: str, model: type) -> None:
+    names = first_column(page, heading)
+    assert names
+    assert [name for name in names if name not in model.model_fields] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*.yaml")), ids=lambda p: p.name)
+def test_yaml_beside_the_manual_names_an_application_that_starts(path: Path) -> None:
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for application in config.get("applications", []):
+        ServeConfig.model_validate(application["args"])
