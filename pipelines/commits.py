@@ -4,6 +4,7 @@ OUT/data/part-*.parquet     the result; appears in one rename, when everything i
 OUT/_quarantine/*.parquet   rows set aside, with reasons
 OUT/_manifest.json          what ran and every file with its rows, bytes and SHA-256
 OUT/_SUCCESS                written last
+OUT/_report.html            the same for people; not part of the commit
 OUT/_job/                   plan, epochs (owners), records of units, work in progress
 
 A unit is done when its record exists. Records are created exclusively, so the first of two workers

@@ -65,7 +65,15 @@ class RerankJobConfig(BaseSettings):
     )
 
     input: Names = Field(
-        min_length=1, description="Parquet files, folders or globs, separated by commas"
+        min_length=1,
+        description="Parquet files, folders or globs, separated by commas; TREC runs too, with"
+        " --queries and --documents",
+    )
+    queries: str | None = Field(
+        None, description="Table of (query_id, query), where the input holds ids only"
+    )
+    documents: str | None = Field(
+        None, description="Table of (doc_id, text), where the input holds ids only"
     )
     output: str = Field(min_length=1, description="A new folder, or one where this job stopped")
     top_k: int | None = Field(None, ge=1, description="How many to keep per query (all)")
@@ -108,6 +116,7 @@ class RerankJobConfig(BaseSettings):
         description="Longer texts are cut before tokenising; none has that many tokens that count",
     )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in logs")
+    trec_run: str | None = Field(None, description="Also write the ranking as a TREC run here")
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"
     )

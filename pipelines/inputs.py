@@ -107,7 +107,7 @@ def read_footers(
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].path}: {read[0][0].bad}")
     schema = good[0][1].schema.to_arrow_schema()
-    shape = find_shape(schema, config.names)
+    shape = find_shape(schema, config.names, ids_only=bool(config.queries))
     done = []
     for file, meta in read:
         if meta is not None:
@@ -153,12 +153,11 @@ def _footer_hash(source: Any) -> str:
 
 
 def _row_groups(meta: pq.FileMetaData, shape: Shape, names: ColumnNames) -> tuple[RowGroup, ...]:
-    leaf = names.candidates + "." if shape == "nested" else names.text
+    inner = names.candidates + "."
     wanted = [
         place
         for place in range(meta.num_columns)
-        if meta.schema.column(place).path == leaf
-        or (shape == "nested" and meta.schema.column(place).path.startswith(leaf))
+        if shape == "nested" and meta.schema.column(place).path.startswith(inner)
     ]
     groups = []
     for number in range(meta.num_row_groups):
@@ -168,8 +167,21 @@ def _row_groups(meta: pq.FileMetaData, shape: Shape, names: ColumnNames) -> tupl
     return tuple(groups)
 
 
-def find_shape(schema: pa.Schema, names: ColumnNames) -> Shape:
-    """Recognise pairs or nested from the columns; InvalidRequest says what is missing."""
+def find_shape(schema: pa.Schema, names: ColumnNames, ids_only: bool = False) -> Shape:
+    """Recognise pairs or nested from the columns; InvalidRequest says what is missing.
+
+    With `ids_only` the texts are looked up elsewhere, and the input must not have any.
+    """
+    if ids_only:
+        _require(schema, [names.query_id, names.doc_id])
+        for name in (names.query, names.text):
+            if name in schema.names:
+                raise InvalidRequest(
+                    f"the input has a column {name} and --queries would add one; drop either",
+                    "queries",
+                )
+        _refuse_taken(set(schema.names), names)
+        return "pairs"
     if names.candidates in schema.names:
         _require(schema, [names.query_id, names.query])
         kind = schema.field(names.candidates).type

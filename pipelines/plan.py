@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines import storage
 from pipelines.commits import JobFolder
 from pipelines.config import RerankJobConfig, Shape
 from pipelines.inputs import InputFile, list_files, read_footers
+from pipelines.joins import as_parquet
 from pipelines.rank_stage import bucket_count
 from pipelines.units import Slice, plan_slices, slices_from_json, slices_to_json
 from rerank_core import RerankError
@@ -32,6 +34,7 @@ class Plan:
     files: list[InputFile]
     slices: list[Slice]
     buckets: int
+    pairs: int
 
     @property
     def rows(self) -> dict[str, int]:
@@ -46,7 +49,8 @@ class Plan:
 
 def identity_of(config: RerankJobConfig) -> dict[str, str]:
     """Return what makes two runs the same job: inputs by path and size, scorer, options."""
-    listing = [[file.path, file.size] for file in list_files(config.input)]
+    tables = tuple(path for path in (config.queries, config.documents) if path)
+    listing = [[file.path, file.size] for file in list_files(config.input + tables)]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
     return {"inputs": _hash(listing), "scorer": config.scorer.fingerprint()} | {
         name: json.dumps(value, sort_keys=True) for name, value in options.items()
@@ -72,21 +76,26 @@ def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:
         )
 
 
-def make_plan(config: RerankJobConfig, identity: dict[str, str]) -> Plan:
-    """Read the footers and cut the input into units."""
-    files, shape, _ = read_footers(list_files(config.input), config)
+def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) -> Plan:
+    """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`."""
+    listed = list_files(config.input)
+    if config.queries:
+        listed = as_parquet(listed, scratch, config.names)
+    files, shape, _ = read_footers(listed, config)
     slices = plan_slices([file.groups for file in files], config.unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
     units = sum(len(piece.units) for piece in slices)
     buckets = bucket_count(pairs) if shape == "pairs" and units > 1 else 0
-    return Plan(identity, shape, files, slices, buckets)
+    return Plan(identity, shape, files, slices, buckets, pairs)
 
 
 def fixed_plan(folder: JobFolder, config: RerankJobConfig, identity: dict[str, str]) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     path = folder.job / "plan.json"
     if not path.is_file():
-        storage.create_json(path, _to_json(make_plan(config, identity), config))
+        storage.create_json(
+            path, _to_json(make_plan(config, identity, folder.job / "input"), config)
+        )
     plan = _from_json(storage.read_json(path))
     refuse_change(plan.identity, identity)
     return plan
@@ -97,6 +106,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "identity": plan.identity,
         "shape": plan.shape,
         "buckets": plan.buckets,
+        "pairs": plan.pairs,
         "config": config.model_dump(mode="json"),
         "files": [
             {"path": f.path, "size": f.size, "footer": f.footer, "bad": f.bad} for f in plan.files
@@ -108,4 +118,4 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
 def _from_json(value: Any) -> Plan:
     files = [InputFile(**file) for file in value["files"]]
     slices = slices_from_json(value["slices"])
-    return Plan(value["identity"], value["shape"], files, slices, value["buckets"])
+    return Plan(value["identity"], value["shape"], files, slices, value["buckets"], value["pairs"])

@@ -10,14 +10,17 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipelines.config import RerankJobConfig
+from pipelines.config import ColumnNames, RerankJobConfig
 from pipelines.inputs import InputFile
+from pipelines.joins import Texts
 from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
 from pipelines.units import Slice
 from rerank_core import InvalidRequest
@@ -46,7 +49,12 @@ class RayEngine:
             ray.shutdown()
 
     def score_units(
-        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+        self,
+        context: JobContext,
+        slices: list[Slice],
+        files: list[InputFile],
+        texts: Texts | None,
+        load: LoadScorer,
     ) -> Iterator[dict[str, Any]]:
         """Score the units of the slices; yield a line for each as it is done, in any order."""
         _quiet(DataContext.get_current())
@@ -56,7 +64,7 @@ class RayEngine:
             ray.data.from_items(items, override_num_blocks=len(items))
             # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
             .map_batches(
-                read_slice,
+                partial(_read, texts=ray.put(texts), names=context.config.names),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=1 if gpus else 0,
@@ -82,6 +90,11 @@ class RayEngine:
             _quiet(DataContext.get_current())
             blocks = min(len(items), _MOST_TASKS)
             yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
+
+
+def _read(batch: Any, texts: Any, names: ColumnNames) -> Iterator[pa.Table]:
+    # One copy of the texts per machine, shared by all readers on it.
+    yield from read_slice(batch, ray.get(texts), names)
 
 
 def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:

@@ -26,13 +26,16 @@ from pipelines.commits import BALANCE, MANIFEST, JobFolder, OutputRefused, commi
 from pipelines.config import RerankJobConfig, load_config
 from pipelines.inputs import FileChanged
 from pipelines.isolation import TooManyKilled
+from pipelines.joins import load_texts
 from pipelines.lease import Lease
 from pipelines.merge_stage import merge_queries
 from pipelines.output_folder import choose_folder, replace_result
 from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of
 from pipelines.progress import Progress
+from pipelines.report import write_report
 from pipelines.score_stage import Engine, JobContext, LoadScorer
 from pipelines.storage import StorageFull
+from pipelines.trec_run import write_trec_run
 from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer
 
 
@@ -62,7 +65,12 @@ def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer)
 
             return verify_command(arguments[1:], sys.stderr)
         config = load_config(arguments)
-        run_job(config, load, sys.stderr)
+        if config.dry_run:
+            from pipelines.dry_run import describe
+
+            sys.stdout.write(describe(config) + "\n")
+        else:
+            run_job(config, load, sys.stderr)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         return _report(error, sys.stderr)
@@ -114,6 +122,9 @@ def run_job(
         _score(folder, plan, config, load, out, engine)
         bad = _settle_bad_files(folder, plan, config)
         manifest = commit(folder, plan.rows, _header(plan, config) | {"bad_files": bad})
+        write_report(work, manifest, folder.records("units"))
+        if config.trec_run:
+            write_trec_run(work, Path(config.trec_run), config.names)
     if work != root:
         replace_result(root, work)
     _say_end(root, manifest, out)
@@ -142,13 +153,14 @@ def _score(
 
             engine = stack.enter_context(RayEngine())
             _interrupt_on_sigterm()
-        context = JobContext(folder, config, plan.shape, plan.buckets)
+        texts = load_texts(config) if left else None
+        context = JobContext(folder, config, plan.shape, plan.buckets, bool(config.queries))
         rows = plan.rows
         done_rows = sum(rows[name] for name in done)
         progress = Progress(sum(rows.values()), done_rows, out, config.progress_s)
         if left:
             stack.enter_context(progress)
-        for line in engine.score_units(context, left, plan.files, load) if left else ():
+        for line in engine.score_units(context, left, plan.files, texts, load) if left else ():
             if "bad" in line:
                 storage.replace(folder.record("bad", line["unit"]), storage.json_bytes(line))
             else:

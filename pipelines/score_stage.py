@@ -17,15 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.commits import JobFolder, check_conservation
-from pipelines.config import RerankJobConfig, Shape
+from pipelines.config import ColumnNames, RerankJobConfig, Shape
 from pipelines.inputs import InputFile, is_outage, read_units, reason_of
 from pipelines.isolation import Isolation
+from pipelines.joins import Texts, join_texts
 from pipelines.pairs import Aside, RankedUnit, UnitPairs, extract, keep_columns, one_list, rank_unit
 from pipelines.quarantine import aside_table, count_reasons
 from pipelines.rank_stage import sidecar
 from pipelines.units import Slice, Unit, slice_from_json
 from rerank_core import Scorer, ScorerConfig, activate
-from rerank_core.types import PairScores, QueryDocumentPair
+from rerank_core.types import Float32s, PairScores, QueryDocumentPair
 
 LoadScorer = Callable[[ScorerConfig], Scorer]
 _UNIT_ROW_TYPES: dict[str, pa.DataType] = {
@@ -45,13 +46,19 @@ class JobContext:
     config: RerankJobConfig
     shape: Shape
     buckets: int  # 0: no merge of queries over units follows
+    joined: bool = False  # texts were looked up: they are not part of the output
 
 
 class Engine(Protocol):
     """Runs the stages somewhere: Ray Data in production, one process in the protocol's tests."""
 
     def score_units(
-        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+        self,
+        context: JobContext,
+        slices: list[Slice],
+        files: list[InputFile],
+        texts: Texts | None,
+        load: LoadScorer,
     ) -> Iterator[dict[str, Any]]:
         """Read and score the slices' units; yield a line for each when it is done."""
         ...
@@ -69,10 +76,13 @@ def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
     return {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
 
 
-def read_slice(batch: Any) -> Iterator[pa.Table]:
-    """Decode slices; yield one row per unit. A unit that cannot be read has `bad`, no rows.
+def read_slice(
+    batch: Any, texts: Texts | None = None, names: ColumnNames | None = None
+) -> Iterator[pa.Table]:
+    """Decode slices, look up their texts where they have none, and yield one row per unit.
 
-    Failures of the storage itself are raised, never taken for bad files.
+    A unit that cannot be read has `bad` and no rows. Failures of the storage itself are raised,
+    never taken for bad files.
     """
     for row in batch.to_pylist():
         piece, file = (
@@ -93,6 +103,8 @@ def read_slice(batch: Any) -> Iterator[pa.Table]:
                     yield _unit_row(unit, file.path, None, reason_of(error))
                 break
             left.remove(unit)
+            if texts and names:
+                rows = join_texts(rows, texts, names)
             yield _unit_row(unit, file.path, _to_bytes(rows), "")
 
 
@@ -158,16 +170,10 @@ class ScoreUnits:
         aside += [("score", item) for item in _failed(found, scores, context.shape, rows, config)]
         counts = _counts(unit, found, scores, ranked, context.shape)
         check_conservation(f"unit {unit.name}", counts)
-        record = {
-            "counts": counts,
-            "reasons": count_reasons(aside),
-            "score_histogram": np.histogram(activated[np.isfinite(activated)], 20, (0, 1))[
-                0
-            ].tolist(),
-            "seconds": 0.0,
-        }
+        record = {"counts": counts, "reasons": count_reasons(aside)}
+        record |= _histograms(activated, scores)
         record |= self._write(unit, path, rows, ranked, aside)
-        record["seconds"] = round(time.monotonic() - started_s, 3)
+        record |= {"seconds": round(time.monotonic() - started_s, 3), "at": round(time.time(), 3)}
         published = folder.publish("units", unit.name, record)
         if not published:
             for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
@@ -186,6 +192,8 @@ class ScoreUnits:
         context = self._context
         config, folder = context.config, context.folder
         table = keep_columns(ranked.table, config.columns, config.names)
+        if context.joined and config.columns is None:
+            table = table.drop_columns([config.names.query, config.names.text])
         out: dict[str, Any] = {"data": None, "aside": None, "sidecar": None}
         if table.num_rows:
             out["data"] = folder.write_parquet("data", unit.name, table)
@@ -196,6 +204,16 @@ class ScoreUnits:
             body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets)
             out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)
         return out
+
+
+def _histograms(activated: Float32s, scores: PairScores) -> dict[str, list[int]]:
+    """Return counts of scores in 20 equal steps of 0..1, and of tokens by powers of two."""
+    good = np.isfinite(activated)
+    tokens = np.log2(np.maximum(scores.tokens[good], 1))
+    return {
+        "score_histogram": np.histogram(np.clip(activated[good], 0, 1), 20, (0, 1))[0].tolist(),
+        "token_histogram": np.histogram(np.clip(tokens, 0, 14), 28, (0, 14))[0].tolist(),
+    }
 
 
 def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:

@@ -15,6 +15,7 @@ import pyarrow.dataset as pads
 
 from pipelines.config import RerankJobConfig
 from pipelines.inputs import InputFile
+from pipelines.joins import Texts
 from pipelines.rerank_job import run_job
 from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
 from pipelines.units import Slice
@@ -27,11 +28,17 @@ class InProcess:
     """The engine without Ray: one actor, one thread, units in plan order."""
 
     def score_units(
-        self, context: JobContext, slices: list[Slice], files: list[InputFile], load: LoadScorer
+        self,
+        context: JobContext,
+        slices: list[Slice],
+        files: list[InputFile],
+        texts: Texts | None,
+        load: LoadScorer,
     ) -> Iterator[dict[str, Any]]:
         actor = ScoreUnits(context, load)
         for piece in slices:
-            for unit in read_slice(pa.Table.from_pylist([slice_row(piece, files[piece.file])])):
+            batch = pa.Table.from_pylist([slice_row(piece, files[piece.file])])
+            for unit in read_slice(batch, texts, context.config.names):
                 yield json.loads(actor(unit)["line"][0].as_py())
 
     def run_tasks(
