@@ -17,7 +17,32 @@ from pydantic import BaseModel, ConfigDict, Field
 EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded"
 
 # What goes into the fingerprint: exactly the fields that change a score.
-_SCORE_FIELDS = ("model", "revision", "dtype", "max_length", "max_query_tokens", "activation")
+_SCORE_FIELDS = (
+    "model",
+    "revision",
+    "dtype",
+    "max_length",
+    "max_query_tokens",
+    "activation",
+    "template",
+    "instruction",
+    "long_documents",
+    "passage_tokens",
+    "passage_overlap",
+    "passage_score",
+    "max_passages",
+)
+
+
+class FirstStage(BaseModel):
+    """A small model in front of a large one. Per query, it keeps `keep` candidates."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field("embedded", min_length=1, description="As in the scorer itself.")
+    revision: str | None = Field(None, description="As in the scorer itself.")
+    max_length: int | None = Field(None, ge=8, description="As in the scorer itself.")
+    keep: int = Field(50, ge=1, description="Candidates per query that the large model scores.")
 
 
 class ScorerConfig(BaseModel):
@@ -63,6 +88,45 @@ class ScorerConfig(BaseModel):
         description="Tokens in one forward pass; empty: 2048 on a CPU, 65536 on a GPU. Lower it"
         " when memory runs out.",
     )
+    template: str | None = Field(
+        None,
+        description="Prompt of a language model, by the family's name (qwen3-reranker,"
+        " bge-reranker-v2-gemma, mxbai-rerank-v2); empty: known from the model's name.",
+    )
+    instruction: str | None = Field(
+        None, description="What relevance means, for models that take an instruction."
+    )
+    long_documents: Literal["truncate", "split"] = Field(
+        "truncate",
+        description="A document that is too long is cut, or split into overlapping passages of"
+        " which the best counts. Splitting reads everything and costs accordingly.",
+    )
+    passage_tokens: int | None = Field(
+        None, ge=16, description="Longest passage when splitting; empty: what fits the model."
+    )
+    passage_overlap: int = Field(
+        32, ge=0, description="Tokens that neighbouring passages share, at least."
+    )
+    passage_score: Literal["max", "mean_of_top"] = Field(
+        "max", description="A split document's score: its best passage, or the mean of the best 3."
+    )
+    max_passages: int = Field(
+        64, ge=1, description="Passages scored per document; what lies behind them is not read."
+    )
+    self_check: bool = Field(
+        True,
+        description="Refuse a model that ranks obvious pairs wrongly. Off only for models that know"
+        " no English, and for tests.",
+    )
+    cache_pairs: int = Field(
+        0, ge=0, description="Scores remembered, in pairs (about 150 bytes each); 0: none."
+    )
+    calibration: str | None = Field(
+        None, description="File that `python -m rerank_core.calibration` wrote; adds probabilities."
+    )
+    first_stage: FirstStage | None = Field(
+        None, description="A small model that picks the candidates this one scores."
+    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -89,6 +153,13 @@ class ScorerConfig(BaseModel):
         folder = self.model_dir
         if folder is not None:
             fields["model"] = _folder_hash(folder)
+        if self.first_stage is not None:
+            # Only when there is one, so that adding the feature changed nobody's fingerprint.
+            first = self.first_stage
+            inner = ScorerConfig(
+                model=first.model, revision=first.revision, max_length=first.max_length
+            )
+            fields["first_stage"] = [inner.fingerprint(), first.keep]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

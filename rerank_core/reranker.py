@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+from rerank_core.calibration import Calibration
 from rerank_core.errors import InvalidRequest
 from rerank_core.ranking import activate, rank_scores
 from rerank_core.types import (
@@ -21,8 +23,9 @@ from rerank_core.types import (
 class Reranker:
     """Ranks candidates with one scorer. Not thread-safe, as the scorer is not."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, calibration: Calibration | None = None) -> None:
         self.scorer = scorer
+        self.calibration = calibration
 
     def rerank(self, requests: Sequence[RerankRequest]) -> list[RerankResult]:
         """Answer every request, in input order, scoring the pairs of all of them together.
@@ -38,40 +41,70 @@ class Reranker:
         for request in requests:
             stop = start + len(request.candidates)
             results.append(
-                rank_request(request, slice_scores(scores, start, stop), activated[start:stop])
+                rank_request(
+                    request,
+                    slice_scores(scores, start, stop),
+                    activated[start:stop],
+                    self.calibration,
+                )
             )
             start = stop
         return results
 
 
 def check_request(request: RerankRequest) -> None:
-    """Raise InvalidRequest for a blank query or a `top_k` below 1."""
+    """Raise InvalidRequest for a blank query, a `top_k` or a token limit below 1."""
     if not request.query.strip():
         raise InvalidRequest("query must not be blank", "query")
     if request.top_k is not None and request.top_k < 1:
         raise InvalidRequest("top_k must be at least 1; leave it out to keep all", "top_k")
+    for name in ("max_tokens_per_query", "max_tokens_per_doc"):
+        limit = getattr(request, name)
+        if limit is not None and limit < 1:
+            raise InvalidRequest(f"{name} must be at least 1; leave it out for no limit", name)
 
 
 def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
     """Yield one pair per candidate, in input order."""
-    return (QueryDocumentPair(request.query, candidate.text) for candidate in request.candidates)
+    return (
+        QueryDocumentPair(
+            request.query, candidate.text, request.max_tokens_per_query, request.max_tokens_per_doc
+        )
+        for candidate in request.candidates
+    )
 
 
 def slice_scores(scores: PairScores, start: int, stop: int) -> PairScores:
     """Return the entries from `start` up to `stop`, error indices counted from `start`."""
     errors = {i - start: reason for i, reason in scores.errors.items() if start <= i < stop}
+    passages = {i - start: span for i, span in scores.passages.items() if start <= i < stop}
     return PairScores(
-        scores.raw[start:stop], scores.tokens[start:stop], scores.truncated[start:stop], errors
+        scores.raw[start:stop],
+        scores.tokens[start:stop],
+        scores.truncated[start:stop],
+        errors,
+        passages,
     )
 
 
-def rank_request(request: RerankRequest, scores: PairScores, activated: Float32s) -> RerankResult:
+def rank_request(
+    request: RerankRequest,
+    scores: PairScores,
+    activated: Float32s,
+    calibration: Calibration | None = None,
+) -> RerankResult:
     """Rank one request's candidates from their scores (one entry per candidate, in order).
 
     The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
     """
     candidates = request.candidates
-    scored = [i for i in range(len(candidates)) if i not in scores.errors]
+    threshold = -math.inf if request.score_threshold is None else request.score_threshold
+    scored = [
+        i
+        for i in range(len(candidates))
+        if i not in scores.errors and float(activated[i]) >= threshold
+    ]
+    calibrated = None if calibration is None else calibration.apply(scores.raw)
     order = rank_scores(scores.raw[scored], request.top_k)
     ranked = tuple(
         RankedCandidate(
@@ -82,6 +115,8 @@ def rank_request(request: RerankRequest, scores: PairScores, activated: Float32s
             raw_score=float(scores.raw[i]),
             tokens=int(scores.tokens[i]),
             truncated=bool(scores.truncated[i]),
+            passage=scores.passages.get(i),
+            calibrated_score=None if calibrated is None else float(calibrated[i]),
         )
         for rank, i in enumerate((scored[place] for place in order), start=1)
     )

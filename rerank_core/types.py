@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,36 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """One caller's question: a query, its candidates, and how many to keep (`None`: all)."""
+    """One caller's question: a query, its candidates, and how many to keep (`None`: all).
+
+    `max_tokens_per_query` and `max_tokens_per_doc` cut further than the model must. Candidates
+    whose (activated) score is below `score_threshold` are left out of the ranking.
+    """
 
     query: str
     candidates: tuple[Candidate, ...]
     top_k: int | None = None
+    max_tokens_per_query: int | None = None
+    max_tokens_per_doc: int | None = None
+    score_threshold: float | None = None
 
 
-class QueryDocumentPair(NamedTuple):
-    """All that a scorer ever sees."""
+@dataclass(frozen=True, slots=True)
+class QueryDocumentPair:
+    """All that a scorer ever sees. Unpacks into query and document.
+
+    `max_query_tokens` and `max_document_tokens` are the caller's own limits; the scorer's apply
+    in any case.
+    """
 
     query: str
     document: str
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        yield self.query
+        yield self.document
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +60,15 @@ class PairScores:
 
     `raw` holds the model's logits, float32, higher is better, NaN exactly where `errors` has the
     pair's index. `tokens` counts what the model read, special tokens included. `truncated` says
-    that the model did not see the whole pair.
+    that the model did not see the whole pair. `passages` says, for a document that was split, which
+    characters (start, end) the best passage has.
     """
 
     raw: Float32s
     tokens: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
     errors: Mapping[int, str] = field(default_factory=dict)
+    passages: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.raw) == len(self.tokens) == len(self.truncated):
@@ -90,9 +110,21 @@ class Scorer(Protocol):
         ...
 
 
+class LoadedScorer(Scorer, Protocol):
+    """A scorer as `load_scorer` returns it."""
+
+    def warm_up(self) -> None:
+        """Do now what only the first call would do, at the largest batch that calls can make."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RankedCandidate:
-    """A scored candidate. `index` is its place in the request, `rank` starts at 1."""
+    """A scored candidate. `index` is its place in the request, `rank` starts at 1.
+
+    `passage` has the characters (start, end) of the best passage of a document that was split;
+    `calibrated_score` is a probability, where a calibration was fitted.
+    """
 
     index: int
     doc_id: str
@@ -101,6 +133,8 @@ class RankedCandidate:
     raw_score: float
     tokens: int
     truncated: bool
+    passage: tuple[int, int] | None = None
+    calibrated_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

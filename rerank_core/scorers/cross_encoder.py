@@ -80,6 +80,11 @@ class CrossEncoderScorer:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
         return score_pool(pairs, self._cutter.cut, self._runner)
 
+    @property
+    def document_tokens(self) -> PairCutter:
+        """What splitting long documents needs to know."""
+        return self._cutter
+
     def warm_up(self) -> None:
         """Score one batch of the largest size, so that the first caller meets a warm device."""
         pair = CutPair("warm up", "word " * self._info.max_length, self._info.max_length, True)

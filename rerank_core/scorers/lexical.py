@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -50,15 +51,38 @@ class LexicalScorer:
         raw = np.empty(len(pairs), dtype=np.float32)
         tokens = np.empty(len(pairs), dtype=np.int32)
         truncated = np.zeros(len(pairs), dtype=np.bool_)
-        for i, (query, document) in enumerate(pairs):
-            wanted = _terms(query)
-            words = _terms(document)
+        for i, pair in enumerate(pairs):
+            wanted = _terms(pair.query)[: pair.max_query_tokens]
+            words = _terms(pair.document)
             room = max(0, self._max_length - len(wanted))
+            if pair.max_document_tokens is not None:
+                room = min(room, pair.max_document_tokens)
             truncated[i] = len(words) > room
             kept = words[:room]
             tokens[i] = len(wanted) + len(kept)
             raw[i] = _logit(set(wanted), kept)
         return PairScores(raw, tokens, truncated)
+
+    def warm_up(self) -> None:
+        """Do nothing: the first call is as fast as any."""
+
+    @property
+    def document_tokens(self) -> LexicalScorer:
+        """What splitting long documents needs to know."""
+        return self
+
+    def document_room(self, pair: QueryDocumentPair) -> int:
+        """Return how many of a document's terms count beside this query."""
+        return max(1, self._max_length - len(_terms(pair.query)))
+
+    @property
+    def texts(self) -> LexicalScorer:
+        """Where the terms of a text are found."""
+        return self
+
+    def offsets(self, text: str, max_tokens: int) -> list[tuple[int, int]]:
+        """Return where each of the first terms lies in `text`."""
+        return [match.span() for match in islice(_TERM.finditer(text.lower()), max_tokens)]
 
 
 def _terms(text: str) -> list[str]:

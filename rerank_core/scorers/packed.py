@@ -104,6 +104,11 @@ class PackedScorer:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
         return score_pool(pairs, self._tokens.encode, self._runner, self._chunk_characters)
 
+    @property
+    def document_tokens(self) -> PairTokenizer:
+        """What splitting long documents needs to know."""
+        return self._tokens
+
     def warm_up(self) -> None:
         """Score one batch of the largest size, so that the first caller meets a warm device."""
         longest = self._tokens.longest_pair()

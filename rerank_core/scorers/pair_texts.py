@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_core.scorers.text_tokens import TextTokenizer
 from rerank_core.types import QueryDocumentPair
-
-# See pair_tokens: only bounds the time that a pathological text can cost.
-_CHARACTERS_PER_TOKEN = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,65 +26,47 @@ class CutPair:
         return self.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class _CutText:
-    text: str
-    tokens: int
-    cut: bool
-
-
 class PairCutter:
-    """`max_length` counts a whole pair; `overhead` tokens of it belong to the template."""
+    """`max_length` counts a whole pair, the tokenizer's special tokens included."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        max_length: int,
-        max_query_tokens: int | None,
-        overhead: int | None = None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._overhead = (
-            tokenizer.num_special_tokens_to_add(pair=True) if overhead is None else overhead
-        )
-        room = max_length - self._overhead
+    def __init__(self, tokenizer: Any, max_length: int, max_query_tokens: int | None) -> None:
+        self.texts = TextTokenizer(tokenizer)
+        self.max_length = max_length
+        self._overhead = int(tokenizer.num_special_tokens_to_add(pair=True))
         wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
-        self._max_query_tokens = max(1, min(wanted, room - 1))
+        self._max_query_tokens = max(1, min(wanted, max_length - self._overhead - 1))
+
+    def document_room(self, pair: QueryDocumentPair) -> int:
+        """Return how many of the document's tokens the model can read beside the query."""
+        query = self.texts.cut_text(pair.query, self._query_limit(pair))
+        return self._document_limit(pair, query[1] if query else 0)
 
     def cut(
         self, pairs: Sequence[QueryDocumentPair]
     ) -> tuple[list[CutPair | None], dict[int, str]]:
         """Cut pairs in input order; None and a reason for a pair the tokenizer fails on."""
-        queries: dict[str, _CutText | None] = {}
+        queries: dict[tuple[str, int], tuple[str, int, bool] | None] = {}
         out: list[CutPair | None] = []
         errors: dict[int, str] = {}
-        for index, (query, document) in enumerate(pairs):
-            if query not in queries:
-                queries[query] = self._cut_text(query, self._max_query_tokens)
-            first = queries[query]
-            room = self._max_length - self._overhead - (first.tokens if first else 0)
-            second = self._cut_text(document, room)
+        for index, pair in enumerate(pairs):
+            key = (pair.query, self._query_limit(pair))
+            if key not in queries:
+                queries[key] = self.texts.cut_text(*key)
+            first = queries[key]
+            room = self._document_limit(pair, first[1] if first else 0)
+            second = self.texts.cut_text(pair.document, room)
             if first is None or second is None:
                 part = "query" if first is None else "document"
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
                 out.append(None)
                 continue
-            tokens = self._overhead + first.tokens + second.tokens
-            out.append(CutPair(first.text, second.text, tokens, first.cut or second.cut))
+            tokens = self._overhead + first[1] + second[1]
+            out.append(CutPair(first[0], second[0], tokens, first[2] or second[2]))
         return out, errors
 
-    def _cut_text(self, text: str, max_tokens: int) -> _CutText | None:
-        limit = max_tokens * _CHARACTERS_PER_TOKEN
-        # Half a surrogate pair is no character, and tokenizers refuse it.
-        clean = text[:limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        try:
-            encoded = self._tokenizer(
-                clean, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
-        except Exception:
-            return None
-        offsets = encoded["offset_mapping"]
-        if len(offsets) <= max_tokens:
-            return _CutText(clean, len(offsets), len(text) > limit)
-        return _CutText(clean[: offsets[max_tokens - 1][1]], max_tokens, True)
+    def _query_limit(self, pair: QueryDocumentPair) -> int:
+        return min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
+
+    def _document_limit(self, pair: QueryDocumentPair, taken: int) -> int:
+        room = self.max_length - self._overhead - taken
+        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)

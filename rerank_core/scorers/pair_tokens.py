@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from rerank_core.scorers.text_tokens import Ids, TextTokenizer, bare_backend
 from rerank_core.types import QueryDocumentPair
 
-Ids = npt.NDArray[np.int64]
-
-# Longest text handed to the tokenizer, in characters per token that can be kept. Real text has 1 to
-# 6 characters a token; the cap only bounds the time that a pathological text can cost.
-_CHARACTERS_PER_TOKEN = 24
 _PROBES = (
     ("how many people live here", "About three million, most of them in the old town."),
     ("中国的首都", "北京是中国的首都。"),
@@ -63,7 +58,7 @@ class PairTokenizer:
     """Tokenises pairs for one model.
 
     `max_length` counts a whole pair, special tokens included. A query keeps `max_query_tokens`, the
-    document what is left. `backend` is the tokenizer's Rust half, its own unless given.
+    document what is left; both less where the pair itself says so.
     """
 
     def __init__(
@@ -71,106 +66,75 @@ class PairTokenizer:
         tokenizer: Any,
         max_length: int,
         max_query_tokens: int | None,
-        backend: Any = None,
+        texts: TextTokenizer | None = None,
     ) -> None:
-        plain = bare_backend(tokenizer)
-        self.backend = backend or plain
-        self.template = read_template(tokenizer, plain)
+        self.texts = texts or TextTokenizer(tokenizer)
+        self.template = read_template(tokenizer)
         self.max_length = max_length
         room = max_length - self.template.special_tokens
         wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
         self.max_query_tokens = max(1, min(wanted, room))
 
+    def document_room(self, pair: QueryDocumentPair) -> int:
+        """Return how many of the document's tokens the model can read beside the query."""
+        limit = self._query_limit(pair)
+        query = self.texts.batch([pair.query], self.max_query_tokens)[pair.query]
+        taken = 0 if query is None else min(limit, len(query.ids))
+        return self._document_limit(pair, self.template.special_tokens + taken)
+
     def encode(
         self, pairs: Sequence[QueryDocumentPair]
     ) -> tuple[list[TokenizedPair | None], dict[int, str]]:
         """Tokenise pairs in input order; None and a reason for a pair that cannot be."""
-        heads = self._texts_to_ids([query for query, _ in pairs], self.max_query_tokens)
-        tails = self._texts_to_ids([document for _, document in pairs], self.max_length)
-        prefix, middle, suffix = (
-            np.asarray(part, dtype=np.int64)
-            for part in (self.template.prefix, self.template.middle, self.template.suffix)
-        )
-        joined: dict[str, Ids] = {}
+        heads = self.texts.batch([pair.query for pair in pairs], self.max_query_tokens)
+        tails = self.texts.batch([pair.document for pair in pairs], self.max_length)
+        joined: dict[tuple[str, int], Ids] = {}
         out: list[TokenizedPair | None] = []
         errors: dict[int, str] = {}
-        for index, (query, document) in enumerate(pairs):
-            head, tail = heads[query], tails[document]
+        for index, pair in enumerate(pairs):
+            head, tail = heads[pair.query], tails[pair.document]
             if head is None or tail is None:
                 part = "query" if head is None else "document"
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
                 out.append(None)
                 continue
-            query_ids = head.ids[: self.max_query_tokens]
-            if query not in joined:
-                joined[query] = np.concatenate((prefix, query_ids, middle))
-            room = self.max_length - len(joined[query]) - len(suffix)
-            cut = head.cut or tail.cut or len(tail.ids) > room or len(query_ids) < len(head.ids)
-            kept = np.concatenate((tail.ids[: max(0, room)], suffix))
-            out.append(TokenizedPair(joined[query], kept, cut))
+            limit = self._query_limit(pair)
+            key = (pair.query, limit)
+            if key not in joined:
+                joined[key] = self._join(
+                    self.template.prefix, head.ids[:limit], self.template.middle
+                )
+            room = self._document_limit(pair, len(joined[key]) + len(self.template.suffix))
+            cut = head.cut or tail.cut or len(tail.ids) > room or limit < len(head.ids)
+            kept = self._join((), tail.ids[:room], self.template.suffix)
+            out.append(TokenizedPair(joined[key], kept, cut))
         return out, errors
 
     def longest_pair(self) -> TokenizedPair:
         """Return a pair of `max_length` tokens that mean nothing."""
         template = self.template
-        head = np.array((*template.prefix, *template.middle), dtype=np.int64)
+        head = self._join(template.prefix, (), template.middle)
         filler = np.resize(head, self.max_length - len(head) - len(template.suffix))
-        return TokenizedPair(head, np.append(filler, template.suffix).astype(np.int64), False)
+        return TokenizedPair(head, self._join((), filler, template.suffix), False)
 
-    def _texts_to_ids(self, texts: Sequence[str], max_tokens: int) -> dict[str, _TextIds | None]:
-        distinct = list(dict.fromkeys(texts))
-        limit = max_tokens * _CHARACTERS_PER_TOKEN
-        cut = [text[:limit] for text in distinct]
-        return {
-            text: None if ids is None else _TextIds(ids, len(text) > limit)
-            for text, ids in zip(distinct, self._batch_ids(cut), strict=True)
-        }
+    def _query_limit(self, pair: QueryDocumentPair) -> int:
+        return min(pair.max_query_tokens or self.max_query_tokens, self.max_query_tokens)
 
-    def _batch_ids(self, texts: list[str]) -> list[Ids | None]:
-        try:
-            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except BaseException as error:
-            # The tokenizer's Rust panics derive from BaseException; anything else is not ours.
-            if not _is_tokenizer_failure(error):
-                raise
-            return [self._ids_alone(text) for text in texts]
-        return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+    def _document_limit(self, pair: QueryDocumentPair, taken: int) -> int:
+        room = max(0, self.max_length - taken)
+        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
 
-    def _ids_alone(self, text: str) -> Ids | None:
-        # Half a surrogate pair is no character; the tokenizer refuses the whole batch for one.
-        clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        try:
-            encoding = self.backend.encode_batch_fast([clean], add_special_tokens=False)[0]
-        except BaseException as error:
-            if not _is_tokenizer_failure(error):
-                raise
-            return None
-        return np.asarray(encoding.ids, dtype=np.int64)
+    @staticmethod
+    def _join(before: Sequence[int], ids: Ids | tuple[()], after: Sequence[int]) -> Ids:
+        return np.concatenate([np.asarray(part, dtype=np.int64) for part in (before, ids, after)])
 
 
-@dataclass(frozen=True, slots=True)
-class _TextIds:
-    ids: Ids
-    cut: bool
-
-
-def _is_tokenizer_failure(error: BaseException) -> bool:
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def bare_backend(tokenizer: Any) -> Tokenizer:
-    """Copy a fast tokenizer's Rust half, without the truncation and padding it saved."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def read_template(tokenizer: Any, backend: Tokenizer) -> PairTemplate:
+def read_template(tokenizer: Any) -> PairTemplate:
     """Read the pair template off the tokenizer, and check it on several pairs.
 
     Raises TemplateUnknown where prefix, middle and suffix do not reproduce the tokenizer.
     """
+    backend = bare_backend(tokenizer)
     query, document = _PROBES[0]
     whole = tokenizer(query, document)
     ids: list[int] = list(whole["input_ids"])

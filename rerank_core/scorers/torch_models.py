@@ -5,27 +5,63 @@ from __future__ import annotations
 import logging
 
 import torch
+from transformers.utils.hub import cached_file
 
+from rerank_core.catalog import obvious_pairs
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.checkpoints import Source, find_source, load_classifier, load_config
+from rerank_core.scorers.checkpoints import (
+    Source,
+    clear_errors,
+    find_source,
+    load_classifier,
+    load_config,
+)
 from rerank_core.scorers.packed import NotPackable, PackedScorer
-from rerank_core.types import Scorer
+from rerank_core.types import LoadedScorer, Scorer
 
 logger = logging.getLogger(__name__)
 
 
-def load_torch_scorer(config: ScorerConfig) -> Scorer:
+def load_torch_scorer(config: ScorerConfig) -> LoadedScorer:
     """Load the checkpoint that `config` names; the packed scorer wherever it fits.
 
     Raises ModelUnavailable, with the fix, when it cannot be loaded or `backend` does not fit it.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    source = find_source(config)
+    scorer = _choose(find_source(config))
+    if config.self_check:
+        refuse_nonsense(config.model, scorer)
+    return scorer
+
+
+def refuse_nonsense(model: str, scorer: Scorer) -> None:
+    """Raise ModelUnavailable when a model puts an irrelevant document above a relevant one."""
+    scores = scorer.score(obvious_pairs())
+    relevant, irrelevant = scores.raw[0::2], scores.raw[1::2]
+    if not (relevant > irrelevant).all():
+        raise ModelUnavailable(
+            f"model {model!r} ranks obvious pairs wrongly (relevant {relevant.round(3).tolist()},"
+            f" irrelevant {irrelevant.round(3).tolist()}). A missing or wrong prompt template, a"
+            " wrong head or weights that were never trained do that; for a model without English"
+            " set self_check to false"
+        )
+
+
+def _choose(source: Source) -> LoadedScorer:
+    config = source.config
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model_config = load_config(source)
+    architecture = (model_config.architectures or ["unknown"])[0]
+    if _is_bare_language_model(source, architecture):
+        from rerank_core.scorers.causal import CausalScorer
+
+        return CausalScorer(source, model_config.model_type)
     if config.backend != "cross_encoder":
         try:
-            return _load_packed(source)
+            return _load_packed(source, architecture)
         except NotPackable as reason:
             if config.backend == "packed":
                 raise ModelUnavailable(
@@ -38,9 +74,20 @@ def load_torch_scorer(config: ScorerConfig) -> Scorer:
     return CrossEncoderScorer(source)
 
 
-def _load_packed(source: Source) -> PackedScorer:
-    architectures = load_config(source).architectures or ["unknown"]
-    if not architectures[0].endswith("ForSequenceClassification"):
-        raise NotPackable(f"{architectures[0]} has no classification head")
+def _is_bare_language_model(source: Source, architecture: str) -> bool:
+    """Whether it is a language model that does not say itself, in modules.json, how to ask it."""
+    if not architecture.endswith("ForCausalLM") or source.config.backend != "auto":
+        return False
+    options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
+    with clear_errors(source):
+        found = cached_file(
+            source.path, "modules.json", _raise_exceptions_for_missing_entries=False, **options
+        )
+    return found is None
+
+
+def _load_packed(source: Source, architecture: str) -> PackedScorer:
+    if not architecture.endswith("ForSequenceClassification"):
+        raise NotPackable(f"{architecture} has no classification head")
     model, tokenizer = load_classifier(source)
     return PackedScorer(source, model, tokenizer)

@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from rerank_core.config import EMBEDDED_MODEL_DIR
+from rerank_core.config import EMBEDDED_MODEL_DIR, ScorerConfig
 from tests.rerank_core.scorers import tiny_checkpoints
 
 FAMILIES = ("bert", "roberta", "xlm_roberta", "modernbert")
+
+
+def random_config(**options) -> ScorerConfig:
+    """A config for random weights, which no self-check could pass."""
+    return ScorerConfig(self_check=False, **options)
 
 
 @pytest.fixture(scope="session")

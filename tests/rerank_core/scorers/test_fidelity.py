@@ -6,7 +6,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
-from tests.rerank_core.scorers.conftest import FAMILIES
+from tests.rerank_core.scorers.conftest import FAMILIES, random_config
 
 QUERIES = ("how many people live here", "中国的首都是哪里?", "q")
 DOCUMENTS = (
@@ -33,7 +33,7 @@ def reference(folder: str, max_length: int, pairs=PAIRS) -> np.ndarray:
 def test_packed_scores_equal_the_reference(tiny_models, family, max_batch_tokens):
     folder = str(tiny_models[family])
     scorer = load_scorer(
-        ScorerConfig(model=folder, device="cpu", max_batch_tokens=max_batch_tokens)
+        random_config(model=folder, device="cpu", max_batch_tokens=max_batch_tokens)
     )
     scores = scorer.score(PAIRS)
     expected = reference(folder, scorer.info.max_length)
@@ -54,7 +54,7 @@ def test_the_trained_model_scores_and_orders_as_the_reference(trained_model):
 
 def test_what_cannot_be_packed_goes_through_sentence_transformers(tiny_models, caplog):
     folder = str(tiny_models["deberta"])
-    scorer = load_scorer(ScorerConfig(model=folder, device="cpu"))
+    scorer = load_scorer(random_config(model=folder, device="cpu"))
     expected = reference(folder, scorer.info.max_length)
     assert scorer.info.backend == "cross_encoder"
     np.testing.assert_allclose(scorer.score(PAIRS).raw, expected, rtol=0, atol=1e-5)
@@ -67,7 +67,7 @@ def test_what_cannot_be_packed_goes_through_sentence_transformers(tiny_models, c
 def test_both_backends_count_and_cut_the_same_tokens(tiny_models):
     folder = str(tiny_models["xlm_roberta"])
     packed, padded = (
-        load_scorer(ScorerConfig(model=folder, device="cpu", backend=backend)).score(PAIRS)
+        load_scorer(random_config(model=folder, device="cpu", backend=backend)).score(PAIRS)
         for backend in ("packed", "cross_encoder")
     )
     np.testing.assert_allclose(packed.raw, padded.raw, rtol=0, atol=1e-5)
@@ -76,7 +76,7 @@ def test_both_backends_count_and_cut_the_same_tokens(tiny_models):
 
 
 def test_a_long_query_keeps_its_share_and_the_document_is_cut(tiny_models):
-    config = ScorerConfig(
+    config = random_config(
         model=str(tiny_models["bert"]), device="cpu", max_length=40, max_query_tokens=30
     )
     query, document = "river " * 50, "town " * 50

@@ -5,8 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import QueryDocumentPair, load_scorer
 from rerank_core.scorers.pair_tokens import PairTokenizer
+from rerank_core.scorers.text_tokens import TextTokenizer
+from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import bert_tokenizer
 
 PLAIN = QueryDocumentPair("who", "a river")
@@ -14,7 +16,7 @@ PLAIN = QueryDocumentPair("who", "a river")
 
 @pytest.fixture(scope="module", params=["bert", "xlm_roberta", "deberta"])
 def scorer(request, tiny_models):
-    return load_scorer(ScorerConfig(model=str(tiny_models[request.param]), device="cpu"))
+    return load_scorer(random_config(model=str(tiny_models[request.param]), device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,9 @@ class Fragile:
 
 
 def test_a_text_that_crashes_the_tokenizer_fails_alone():
-    tokens = PairTokenizer(bert_tokenizer(), 64, None)
-    tokens = PairTokenizer(bert_tokenizer(), 64, None, backend=Fragile(tokens.backend))
+    tokenizer = bert_tokenizer()
+    texts = TextTokenizer(tokenizer, backend=Fragile(tokenizer.backend_tokenizer))
+    tokens = PairTokenizer(tokenizer, 64, None, texts)
     items, errors = tokens.encode(
         [PLAIN, QueryDocumentPair("who", "crash"), QueryDocumentPair("crash", "a")]
     )

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import ModelUnavailable, QueryDocumentPair, load_scorer
+from tests.rerank_core.scorers.conftest import random_config
 
 
 def refusal(model, **options) -> str:
     with pytest.raises(ModelUnavailable) as caught:
-        load_scorer(ScorerConfig(model=str(model), device="cpu", **options))
+        load_scorer(random_config(model=str(model), device="cpu", **options))
     return str(caught.value)
 
 
@@ -92,7 +93,7 @@ def test_a_hub_model_without_network():
 
 def test_a_device_that_is_not_here(checkpoint):
     with pytest.raises(ModelUnavailable, match="'cuda:99' is not here"):
-        load_scorer(ScorerConfig(model=str(checkpoint), device="cuda:99"))
+        load_scorer(random_config(model=str(checkpoint), device="cuda:99"))
 
 
 def test_packed_asked_for_where_it_cannot_be(tiny_models):
@@ -111,7 +112,7 @@ def test_packed_asked_for_where_it_cannot_be(tiny_models):
 def test_the_activation_is_what_the_checkpoint_declares(checkpoint, declared, asked, expected):
     if declared:
         change_config(checkpoint, sentence_transformers={"activation_fn": declared})
-    scorer = load_scorer(ScorerConfig(model=str(checkpoint), device="cpu", activation=asked))
+    scorer = load_scorer(random_config(model=str(checkpoint), device="cpu", activation=asked))
     assert scorer.info.activation == expected
 
 
@@ -128,7 +129,7 @@ def change_config(folder, **changes):
 def test_threads_are_what_the_caller_grants(checkpoint):
     before = torch.get_num_threads()
     try:
-        load_scorer(ScorerConfig(model=str(checkpoint), device="cpu", threads=1))
+        load_scorer(random_config(model=str(checkpoint), device="cpu", threads=1))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -137,7 +138,7 @@ def test_threads_are_what_the_caller_grants(checkpoint):
 @pytest.mark.parametrize("family", ["bert", "deberta"])
 def test_warming_up_runs_the_largest_budget(tiny_models, family):
     scorer = load_scorer(
-        ScorerConfig(model=str(tiny_models[family]), device="cpu", max_batch_tokens=300)
+        random_config(model=str(tiny_models[family]), device="cpu", max_batch_tokens=300)
     )
     scorer.warm_up()
 
@@ -148,7 +149,7 @@ def test_half_precision_stays_near_float32(tiny_models, family, dtype):
     pairs = [QueryDocumentPair("who lives here", "the old town " * n) for n in range(1, 12)]
     folder = str(tiny_models[family])
     full, half = (
-        load_scorer(ScorerConfig(model=folder, device="cpu", dtype=kind)).score(pairs)
+        load_scorer(random_config(model=folder, device="cpu", dtype=kind)).score(pairs)
         for kind in ("float32", dtype)
     )
     np.testing.assert_allclose(half.raw, full.raw, rtol=0, atol=0.03)
@@ -156,8 +157,8 @@ def test_half_precision_stays_near_float32(tiny_models, family, dtype):
 
 def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
     folder = str(tiny_models["bert"])
-    exact = load_scorer(ScorerConfig(model=folder, device="cpu"))
-    half = load_scorer(ScorerConfig(model=folder, device="cpu", dtype="bfloat16"))
+    exact = load_scorer(random_config(model=folder, device="cpu"))
+    half = load_scorer(random_config(model=folder, device="cpu", dtype="bfloat16"))
     pair = QueryDocumentPair("who lives here", "the old town")
     before = half.score([pair]).raw[0]
     (tokens,), _ = half._tokens.encode([pair])

@@ -1,0 +1,84 @@
+"""A small scorer keeps the best candidates of each query, a large one scores only those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rerank_core.types import Float32s, LoadedScorer, PairScores, QueryDocumentPair, ScorerInfo
+
+
+class CascadeScorer:
+    """Per query, the `keep` best pairs by `small` get the scores of `large`.
+
+    The others are placed below all of them, in `small`'s order: their scores say nothing more.
+    A query here is all pairs of one call with the same query text.
+    """
+
+    def __init__(self, small: LoadedScorer, large: LoadedScorer, keep: int) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        self._small = small
+        self._large = large
+        self._keep = keep
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What was loaded: the large model."""
+        return self._large.info
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Score every pair, in input order. Tokens count what both models read."""
+        queries: dict[str, list[int]] = {}
+        for index, pair in enumerate(pairs):
+            queries.setdefault(pair.query, []).append(index)
+        asked = [i for places in queries.values() if len(places) > self._keep for i in places]
+        first = self._small.score([pairs[i] for i in asked])
+        # What the small model fails on is for the large one to judge.
+        early = dict.fromkeys(range(len(pairs)), np.inf)
+        early |= {i: np.inf if j in first.errors else float(first.raw[j])
+                  for j, i in enumerate(asked)}  # fmt: skip
+        kept, dropped = self._choose(queries, early)
+        second = self._large.score([pairs[i] for i in kept])
+        raw = np.full(len(pairs), np.nan, dtype=np.float32)
+        tokens = np.zeros(len(pairs), dtype=np.int32)
+        truncated = np.zeros(len(pairs), dtype=np.bool_)
+        tokens[asked] += first.tokens
+        truncated[asked] = first.truncated
+        raw[kept] = second.raw
+        tokens[kept] += second.tokens
+        truncated[kept] = second.truncated
+        for places in dropped:
+            self._place_below(raw, queries[pairs[places[0]].query], places, early)
+        errors = {kept[j]: reason for j, reason in second.errors.items()}
+        passages = {kept[j]: span for j, span in second.passages.items()}
+        return PairScores(raw, tokens, truncated, errors, passages)
+
+    def warm_up(self) -> None:
+        """Warm both models."""
+        self._small.warm_up()
+        self._large.warm_up()
+
+    def _choose(
+        self, queries: dict[str, list[int]], early: dict[int, float]
+    ) -> tuple[list[int], list[list[int]]]:
+        kept: list[int] = []
+        dropped: list[list[int]] = []
+        for places in queries.values():
+            order = sorted(places, key=lambda i: -early[i])
+            kept += order[: self._keep]
+            if order[self._keep :]:
+                dropped.append(order[self._keep :])
+        return kept, dropped
+
+    @staticmethod
+    def _place_below(
+        raw: Float32s, places: Sequence[int], dropped: Sequence[int], early: dict[int, float]
+    ) -> None:
+        """Give dropped pairs scores under the query's lowest, with the small model's distances."""
+        scored = raw[list(places)]
+        finite = scored[np.isfinite(scored)]
+        floor = float(finite.min()) if len(finite) else 0.0
+        for i in dropped:
+            raw[i] = floor - 1.0 - (early[dropped[0]] - early[i])
