@@ -1,0 +1,1 @@
+"""The recipe of the model inside the package: `python -m tools.embedded_model`."""

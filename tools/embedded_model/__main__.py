@@ -1,0 +1,197 @@
+"""Makes the model inside the package, from the base image to the model card.
+
+    python -m tools.embedded_model --squad-dir DIR --work DIR --minutes 120
+
+DIR of --squad-dir holds cmrc_dev.json, cmrc_trial.json and DRCD_dev.json. A step whose result lies
+in the work folder already is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from rerank_core import ScorerConfig, load_scorer
+from tools.demo.documents import collect_documents
+from tools.demo.questions import read_questions
+from tools.embedded_model.base_image import BaseImage, installed_image, read_image
+from tools.embedded_model.card import publish
+from tools.embedded_model.evaluate import QuickJudge, Trial, check_scores, judge, make_trial
+from tools.embedded_model.lists import Source
+from tools.embedded_model.matching import add_match_heads
+from tools.embedded_model.negatives import BaseEncoder, mine
+from tools.embedded_model.train import Recipe, minutes_trained, train
+from tools.embedded_model.training_text import (
+    Pool,
+    Question,
+    bucket,
+    debian_pool,
+    docstrings,
+    python_pool,
+    split,
+    squad_pool,
+    stdlib_pool,
+)
+from tools.embedded_model.vocabulary import choose_pieces, trimmed_model, trimmed_tokenizer
+
+log = logging.getLogger("tools.embedded_model")
+_POOLS = ("cmrc", "drcd", "debian", "python", "stdlib")
+_TRIALS = {"cmrc-trial": 120, "drcd": 120, "debian": 200, "stdlib": 120}
+# Their docstrings add the spelling of code to the vocabulary counts; they are not trained on.
+_SPELLING = (
+    "numpy",
+    "scipy.stats",
+    "sklearn.metrics",
+    "torch",
+    "json",
+    "os",
+    "collections",
+    "subprocess",
+    "urllib.parse",
+)
+
+
+def main() -> None:
+    """Run every step that has not been done yet."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    asked = _arguments()
+    work: Path = asked.work
+    work.mkdir(parents=True, exist_ok=True)
+    # One thread: two workers train beside each other, and threads only get in their way.
+    torch.set_num_threads(1)
+    base = read_image(installed_image())
+    _collect(asked.squad_dir, work, base)
+    _start(work, base)
+    _train(asked.squad_dir, work, asked.minutes)
+    _make_trials(asked.squad_dir, work, base)
+    figures = _judge(work)
+    publish(work / "model", asked.out, figures)
+    log.info("wrote %s", asked.out)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded_model", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is made")
+    parser.add_argument("--squad-dir", type=Path, required=True, help="folder of the question sets")
+    parser.add_argument("--minutes", type=float, default=120, help="time to train (default 120)")
+    parser.add_argument("--out", type=Path, default=Path("rerank_core/embedded"))
+    return parser.parse_args()
+
+
+def _collect(squad: Path, work: Path, base: BaseImage) -> None:
+    """Training text and its hard negatives; buckets below 0.2 (0.29 for DRCD) are held out."""
+    makers = {
+        "drcd": lambda: split(squad_pool(squad / "DRCD_dev.json", "drcd"), 0.29, 1, "drcd"),
+        "cmrc": lambda: squad_pool(squad / "cmrc_dev.json", "cmrc"),
+        "debian": lambda: split(debian_pool(work, 0.25), 0.2, 1, "debian"),
+        "python": lambda: python_pool(0.5),
+        "stdlib": stdlib_pool,
+    }
+    encoder = BaseEncoder(base.encoder(), base.tokenizer())
+    for name, make in makers.items():
+        if not (work / f"{name}.npz").exists():
+            pool = make()
+            pool.save(work)
+            log.info("mining %s: %d passages", name, len(pool.passages))
+            mine(pool, encoder, work / f"{name}.npz")
+
+
+def _start(work: Path, base: BaseImage) -> None:
+    """The trimmed model with its match heads, not trained yet."""
+    if (work / "start").exists():
+        return
+    pools = [Pool.load(work / f"{name}.json") for name in ("cmrc", "drcd", "debian")]
+    texts = [text for pool in pools for text in pool.passages]
+    texts += [question.text for pool in pools for question in pool.questions]
+    texts += docstrings(_SPELLING).values()
+    kept = choose_pieces(base, texts)
+    model = trimmed_model(base, kept, Recipe.seed)
+    add_match_heads(model, Recipe.seed)
+    model.save_pretrained(work / "start")
+    trimmed_tokenizer(base, kept).save_pretrained(work / "start")
+
+
+def _train(squad: Path, work: Path, minutes: float) -> None:
+    """Train what is left of `minutes`; an interrupted run goes on from its last save."""
+    earlier, done = minutes_trained(work / "model")
+    if done:
+        return
+    folder = work / ("model" if earlier else "start")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # In bfloat16 the plain attention is the fastest one to train on a CPU.
+    model = BertForSequenceClassification.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    )
+    sources = {n: Source.load(work / f"{n}.json", work / f"{n}.npz") for n in _POOLS}
+    drcd = squad_pool(squad / "DRCD_dev.json", "drcd-dev")
+    dev = (
+        (split(drcd, 0.25, 0.29, "drcd-dev", whole=True), 20),
+        (split(debian_pool(work, 0.25), 0.15, 0.2, "debian-dev"), 30),
+    )
+    recipe = Recipe(max(1.0, minutes - earlier))
+    train(model, tokenizer, sources, recipe, work / "model", QuickJudge(tokenizer, dev), earlier)
+
+
+def _make_trials(squad: Path, work: Path, base: BaseImage) -> None:
+    """The held-out sets with the candidates of BM25 and of the base encoder."""
+    makers = {
+        "cmrc-trial": lambda: squad_pool(squad / "cmrc_trial.json", "cmrc-trial"),
+        "drcd": lambda: split(
+            squad_pool(squad / "DRCD_dev.json", "drcd"), 0, 0.25, "drcd", whole=True
+        ),
+        "debian": lambda: split(debian_pool(work, 0.25), 0, 0.06, "debian"),
+    }
+    encoder = BaseEncoder(base.encoder(), base.tokenizer())
+    for name, limit in _TRIALS.items():
+        if (work / f"trial-{name}.json").exists():
+            continue
+        pool, answers = _demo_pool() if name == "stdlib" else (makers[name](), None)
+        make_trial(pool, encoder, limit, answers).save(work)
+
+
+def _demo_pool() -> tuple[Pool, list[list[int]]]:
+    """The demo's questions over their answers and a third of the other documents."""
+    questions = read_questions()
+    answers = {name for question in questions for name in question["answers"]}
+    documents = {
+        name: text
+        for name, text in collect_documents().items()
+        if name in answers or bucket(name) < 0.33
+    }
+    place = {name: i for i, name in enumerate(documents)}
+    right = [[place[name] for name in q["answers"] if name in place] for q in questions]
+    pool = Pool("stdlib", list(documents.values()), list(documents))
+    pool.questions = [
+        Question(question["question"], places[0])
+        for question, places in zip(questions, right, strict=True)
+    ]
+    return pool, right
+
+
+def _judge(work: Path) -> dict[str, object]:
+    """Figures of every trial, of the checks and of the training; judged once, then kept."""
+    path = work / "figures.json"
+    if not path.exists():
+        scorer = load_scorer(ScorerConfig(model=str(work / "model"), self_check=False))
+        trials = {}
+        for name in _TRIALS:
+            trials[name] = judge(Trial.load(work / f"trial-{name}.json"), scorer)
+            log.info("%s %s", name, trials[name])
+        figures = {
+            "trials": trials,
+            "checks": check_scores(scorer),
+            "minutes": minutes_trained(work / "model")[0],
+        }
+        path.write_text(json.dumps(figures, indent=1))
+    figures = json.loads(path.read_text())
+    assert isinstance(figures, dict)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

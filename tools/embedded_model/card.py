@@ -1,0 +1,77 @@
+"""Writes the finished model and its card, with the figures measured, into the package."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tools.embedded_model.evaluate import CHECKS
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+_TITLES = {
+    "cmrc-trial": "CMRC 2018 trial: Chinese questions, long paragraphs",
+    "drcd": "DRCD dev, a quarter of its articles: traditional Chinese, long paragraphs",
+    "debian": "Debian packages: short English or Chinese description to the long one",
+    "stdlib": "The demo's questions on Python's standard library, English and mixed Chinese",
+}
+_TEMPLATE = Path(__file__).with_name("card_template.md")
+
+
+def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
+    """Copy the model's files from `model` to `out` and write the card beside them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(model / name, out / name)
+    weights = out / "model.safetensors"
+    values = {
+        "SHA256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "MEGABYTES": f"{weights.stat().st_size / 1e6:.1f}",
+        "HELD_OUT": _held_out(figures["trials"]),
+        "VERDICT": _verdict(figures["trials"]),
+        "CHECKS": _checks(figures["checks"]),
+        "MINUTES": f"{figures['minutes']:.0f}",
+        "HARDWARE": f"{os.cpu_count()} CPU cores ({platform.machine()})",
+    }
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace("{{" + name + "}}", value)
+    (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _held_out(trials: dict[str, dict[str, float]]) -> str:
+    rows = [
+        "| Held-out set | Questions | Passages | BM25 | Base encoder | This model | ± |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in trials.items():
+        numbers = " | ".join(f"{row[key]:.3f}" for key in ("bm25", "base", "model", "error"))
+        rows.append(f"| {_TITLES[name]} | {row['questions']} | {row['passages']} | {numbers} |")
+    return "\n".join(rows)
+
+
+def _verdict(trials: dict[str, dict[str, float]]) -> str:
+    """One plain sentence for each set where the model is not the best of the three."""
+    lost = [
+        f"On {_TITLES[name].split(':')[0]} it does **not** beat "
+        + " or ".join(
+            label
+            for key, label in (("bm25", "BM25"), ("base", "the base encoder"))
+            if row["model"] <= row[key]
+        )
+        + "."
+        for name, row in trials.items()
+        if row["model"] <= max(row["bm25"], row["base"])
+    ]
+    return " ".join(lost) or "It beats both on every set."
+
+
+def _checks(scores: list[list[float]]) -> str:
+    rows = ["| Query | Passage | Right | Score |", "| --- | --- | --- | ---: |"]
+    for (query, right, texts), values in zip(CHECKS, scores, strict=True):
+        for i, (text, value) in enumerate(zip(texts, values, strict=True)):
+            rows.append(f"| {query} | {text} | {'yes' if i < right else 'no'} | {value:.2f} |")
+    return "\n".join(rows)

@@ -1,0 +1,211 @@
+"""Makes training lists: one question, right passages first, then wrong ones that look right.
+
+Draws from the pools and their mined candidates, cuts passages to windows of several lengths,
+changes script between simplified and traditional, and shortens questions to keywords.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from zhconv import convert
+
+from tools.embedded_model.bm25 import terms
+from tools.embedded_model.training_text import Pool, Question
+from tools.embedded_model.traps import make_trap_list
+
+# Share of each source among the lists.
+SHARES = {
+    "cmrc": 0.28,
+    "drcd": 0.21,
+    "debian": 0.18,
+    "python": 0.07,
+    "stdlib": 0.17,
+    "traps": 0.09,
+}
+# Longest passages in characters: the window is drawn anew for each list.
+_EARLY = (40, 80, 130, 130, 130, 200, 260)
+_LATE = (40, 130, 200, 300, 1000, 1000, 1000, 1000)
+_ALIKE = 0.97
+_ASKING = re.compile(
+    r"什么|甚麼|什麼|哪里|哪裡|哪些|哪个|哪個|哪一|哪|谁|誰|多少|几|幾|怎么|怎麼|如何|为何|為何|请问|請問|是否|吗|嗎|呢|了|的|是|？|\?"
+)
+_OPENINGS = ("how to ", "what is ", "which tool provides ", "how do I ", "")
+
+
+@dataclass(frozen=True)
+class TrainingList:
+    """`texts` starts with `right` right passages; `teacher` has a score for each wrong one."""
+
+    query: str
+    texts: list[str]
+    right: int
+    teacher: list[float] | None = None
+
+
+@dataclass
+class Source:
+    """A pool with its mined candidates: indices (-1 pads), their scores, and their likeness."""
+
+    pool: Pool
+    found: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    alike: NDArray[np.float32]
+
+    @classmethod
+    def load(cls, pool_path: Path, mined_path: Path) -> Source:
+        """Read a pool and what `mine` wrote about it; the teacher's score is the sum of both."""
+        mined = np.load(mined_path)
+        scores = mined["cosine"] / 0.02 + mined["lexical"] / 4
+        return cls(Pool.load(pool_path), mined["places"], scores, mined["alike"])
+
+    def __post_init__(self) -> None:
+        self.articles: dict[str, list[int]] = {}
+        for i, group in enumerate(self.pool.groups):
+            self.articles.setdefault(group, []).append(i)
+
+
+class ListMaker:
+    """Draws lists; the same seed and the same calls give the same lists."""
+
+    def __init__(self, sources: dict[str, Source], seed: int) -> None:
+        self._sources = sources
+        self._rng = random.Random(seed)
+        self._names = list(SHARES)
+        self._weights = [SHARES[name] for name in self._names]
+
+    def draw(self, late: bool) -> TrainingList:
+        """One list; `late` in training the passages are long, early they are mostly short."""
+        name = self._rng.choices(self._names, self._weights)[0]
+        if name == "traps":
+            made = make_trap_list(self._rng)
+            drawn = TrainingList(made.query, made.right + made.wrong, len(made.right))
+        elif name in ("cmrc", "drcd"):
+            drawn = self._answer_list(self._sources[name], late)
+        else:
+            drawn = self._description_list(self._sources[name], late, name)
+        return self._change_script(drawn)
+
+    def _wrong(self, source: Source, index: int, count: int) -> dict[int, float]:
+        """Passages with their teacher scores: mined ones first, then a random one."""
+        question = source.pool.questions[index]
+        group = source.pool.groups[question.passage]
+        by_article = source.articles[group] if source.pool.name in ("cmrc", "drcd") else []
+        mined = {
+            int(i): float(score)
+            for i, score, alike in zip(
+                source.found[index], source.scores[index], source.alike[index], strict=True
+            )
+            if i >= 0
+            and i != question.passage
+            and (by_article or (alike < _ALIKE and source.pool.groups[i] != group))
+        }
+        # The first ones of both lists are the hardest: prefer them, but not only them.
+        ranked = sorted(mined, key=lambda i: -mined[i])
+        hard = ranked[:6]
+        picked = self._rng.sample(hard, min(len(hard), max(2, count - 3)))
+        rest = [i for i in ranked if i not in picked]
+        picked += self._rng.sample(rest, min(len(rest), 2))
+        siblings = [i for i in by_article if i != question.passage and i not in picked]
+        if siblings and self._rng.random() < 0.5:
+            picked.append(self._rng.choice(siblings))
+        low = min(mined.values(), default=0.0)
+        while len(picked) < count:
+            other = self._rng.randrange(len(source.pool.passages))
+            if other != question.passage and source.pool.groups[other] != group:
+                picked.append(other)
+        return {i: mined.get(i, low) for i in picked}
+
+    def _answer_list(self, source: Source, late: bool) -> TrainingList:
+        rng, pool = self._rng, source.pool
+        index = rng.randrange(len(pool.questions))
+        question = pool.questions[index]
+        size = rng.choice(_LATE if late else _EARLY)
+        wrong = self._wrong(source, index, 4 if size > 400 else 5)
+        text = pool.passages[question.passage]
+        asked = frozenset(terms(question.text))
+        texts = [self._around(text, question, size)]
+        texts += [self._cut(pool.passages[i], asked, size) for i in wrong]
+        if size <= 200 and question.answer and rng.random() < 0.3:
+            trap = self._cut(text, asked, size)
+            if question.answer not in trap:
+                texts.append(trap)
+        query = question.text
+        if rng.random() < 0.15:
+            query = re.sub(r"\s+", " ", _ASKING.sub(" ", query)).strip() or query
+        teacher = list(wrong.values()) if size > 400 else None
+        return TrainingList(query, texts, 1, teacher)
+
+    def _around(self, text: str, question: Question, size: int) -> str:
+        """A window of about `size` characters with the answer in it, from a sentence's start."""
+        if len(text) <= size:
+            return text
+        if question.start < 0:
+            return text[:size]
+        end = question.start + len(question.answer)
+        start = max(0, min(question.start, end - self._rng.randint(size // 3, size)))
+        stops = [m.end() for m in re.finditer(r"[。！？；]", text[: question.start])]
+        near = [s for s in stops if start <= s] or [stops[-1] if stops and size < 100 else start]
+        start = near[0]
+        stop = max(end, start + size)
+        if size < 100:
+            found = re.search(r"[。！？；]", text[end:])
+            stop = min(stop + 40, end + found.end()) if found else stop
+        return text[start:stop]
+
+    def _cut(self, text: str, asked: frozenset[str], size: int) -> str:
+        """A window: where the question's words are densest, or anywhere."""
+        if len(text) <= size:
+            return text
+        if self._rng.random() < 0.4:
+            start = self._rng.randrange(len(text) - size)
+        else:
+            hits = [text[i : i + 2].lower() in asked for i in range(len(text))]
+            sums = np.concatenate([[0], np.cumsum(hits)])
+            start = int(np.argmax(sums[size:] - sums[:-size]))
+        stop = re.search(r"[。！？；，]", text[max(0, start - 15) : start + 1])
+        if stop and size < 400:
+            start = max(0, start - 15) + stop.end()
+        return text[start : start + size]
+
+    def _description_list(self, source: Source, late: bool, name: str) -> TrainingList:
+        rng, pool = self._rng, source.pool
+        index = rng.randrange(len(pool.questions))
+        question = pool.questions[index]
+        wrong = self._wrong(source, index, 5)
+        size = rng.choice((150, 300, 500, 900) if late else (80, 150, 300, 500))
+        query, text = question.text, pool.passages[question.passage]
+        sentences = [s for s in re.split(r"(?<=[.!?。]) ?", text) if 30 < len(s) < 200]
+        if name == "debian" and len(sentences) > 2 and rng.random() < 0.25:
+            query = rng.choice(sentences[1:])
+            text = text.replace(query, "")
+        if query.isascii() and name != "stdlib":
+            query = query.rstrip(".")
+            if rng.random() < 0.4:
+                query = rng.choice(_OPENINGS) + query[0].lower() + query[1:]
+            if rng.random() < 0.15:
+                words = query.split()
+                query = " ".join(w for w in words if rng.random() < 0.7) or query
+        texts = [t[:size] for t in (text, *(pool.passages[i] for i in wrong))]
+        whole = size >= 500 and query.endswith(question.text.rstrip(".")[1:])
+        return TrainingList(query, texts, 1, list(wrong.values()) if whole else None)
+
+    def _change_script(self, drawn: TrainingList) -> TrainingList:
+        """Sometimes all in the other script, sometimes only the question."""
+        chance = self._rng.random()
+        if chance > 0.3:
+            return drawn
+        script = self._rng.choice(("zh-cn", "zh-tw"))
+        texts = drawn.texts if chance > 0.22 else [_converted(t, script) for t in drawn.texts]
+        return TrainingList(_converted(drawn.query, script), texts, drawn.right, drawn.teacher)
+
+
+@lru_cache(maxsize=20_000)
+def _converted(text: str, script: str) -> str:
+    return text if text.isascii() else str(convert(text, script))
