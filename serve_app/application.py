@@ -4,6 +4,7 @@ Only this module decides placement. Postponed annotations stay off here: with th
 see the builder's argument type and would pass a plain dict.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -12,10 +13,13 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
-from rerank_core import ScorerConfig
+from rerank_core import ScorerConfig, load_scorer
+from rerank_core.types import LoadedScorer
 from serve_app.config import ServeConfig
 from serve_app.ingress import GatewayDeployment
 from serve_app.replica import ScorerReplica
+
+Load = Callable[[ScorerConfig], LoadedScorer]
 
 # The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
 # than they tell.
@@ -24,13 +28,20 @@ _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 def app(args: ServeConfig) -> Application:
     """Build the application; `serve run serve_app:app model=...` and serve.yaml call this."""
+    return build(args)
+
+
+def build(args: ServeConfig, load: Load = load_scorer) -> Application:
+    """Build the application with another way to load scorers; benchmarks bring simulated ones."""
     scorers = {
-        f"model_{place}": _scorer(place, scorer, args)
+        f"model_{place}": _scorer(place, scorer, args, load)
         for place, scorer in enumerate(args.served.values())
     }
     gateway = serve.deployment(
         name="Gateway",
         num_replicas=args.scaling.gateways,
+        # An update starts new gateways before it stops old ones: they need no GPU.
+        max_surge_percent=100,
         logging_config=_LOGGING,
         # Slow senders wait here and cost little; the work is bounded by admission.
         max_ongoing_requests=10_000,
@@ -40,7 +51,7 @@ def app(args: ServeConfig) -> Application:
     return gateway.bind(args, **scorers)
 
 
-def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig) -> Application:
+def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -> Application:
     scaling = config.scaling
     options: dict[str, Any] = {
         "name": "Scorer" if place == 0 else f"Scorer-{place}",
@@ -65,7 +76,7 @@ def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig) -> Applicatio
             downscale_delay_s=scaling.downscale_delay_s,
             look_back_period_s=scaling.look_back_period_s,
         )
-    return serve.deployment(**options)(ScorerReplica).bind(scorer, config.batching, config.warm_up)
+    return serve.deployment(**options)(ScorerReplica).bind(scorer, config, load)
 
 
 def _gpus(scorer: ScorerConfig, config: ServeConfig) -> float:

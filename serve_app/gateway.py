@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rerank_core import InvalidRequest, RerankResult, ScorerInfo, ScoringFailed
+from rerank_core import InvalidRequest, RerankResult, ScorerConfig, ScorerInfo, ScoringFailed
 from rerank_core.ranking import activate
 from rerank_core.reranker import rank_request
 from serve_app.admission import Admission
@@ -24,7 +24,7 @@ from serve_app.limits import check_ask, deadline_of
 from serve_app.pages import Pages
 from serve_app.problems import UnknownModel, problem_of, refused
 from serve_app.readiness import Readiness
-from serve_app.scatter import Gathered, RetryBudget, ScoringPool, score_in_units
+from serve_app.scatter import Gathered, LoadedModel, RetryBudget, ScoringPool, score_in_units
 from serve_app.wire import (
     ClientGone,
     Receive,
@@ -62,6 +62,7 @@ class Gateway:
         self.config = config
         self.admission = Admission(config.admission)
         self._pools = pools
+        self._scorers = config.served
         self._default = next(iter(pools))
         self._door = door or Door()
         self._observe = observe
@@ -138,14 +139,19 @@ class Gateway:
         check_ask(ask, self.config.limits)
         exchange.documents = len(ask.pairs)
         exchange.model = name = self._model_name(ask.model)
-        info = await self._readiness.info(name)
-        costs = estimate_tokens(ask.pairs, info.max_length)
+        loaded = await self._readiness.loaded(name)
+        scorer = self._scorers[name]
+        costs = estimate_tokens(ask.pairs, _most_tokens(scorer, loaded.info))
+        unit_tokens = self.config.unit_tokens or loaded.info.max_batch_tokens
+        if scorer.first_stage is not None:
+            # A cascade must see all candidates of a query together.
+            unit_tokens = max(1, sum(costs))
         with self.admission.admit(sum(costs), exchange.key):
             gathered = await score_in_units(
                 self._pools[name],
                 ask,
                 costs,
-                unit_tokens=self.config.unit_tokens or info.max_batch_tokens,
+                unit_tokens=unit_tokens,
                 deadline=deadline,
                 caller=exchange.id,
                 retries=self._retries,
@@ -156,7 +162,7 @@ class Gateway:
             id=f"rerank-{exchange.id}",
             model=name,
             created=int(time.time()),
-            result=_rank(ask, gathered, info),
+            result=_rank(ask, gathered, loaded),
             truncated=tuple(i for i, cut in enumerate(gathered.scores.truncated) if cut),
         )
         exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
@@ -178,9 +184,8 @@ class Gateway:
             return json_reply(200, {"status": "ready"})
         if path == "/info":
             _check_method(method, "GET")
-            return json_reply(
-                200, self._pages.info(await self._readiness.info(self._default), self._default)
-            )
+            loaded = await self._readiness.loaded(self._default)
+            return json_reply(200, self._pages.info(loaded.info, self._default))
         page = self._pages.get(path)
         if page is None:
             raise refused(404, "not_found_error", "no such path; /openapi.json lists them")
@@ -198,7 +203,7 @@ def _read(dialect: Dialect, body: dict[str, Any]) -> Ask:
         raise InvalidRequest(f"{param}: {first['msg']}", param) from None
 
 
-def _rank(ask: Ask, gathered: Gathered, info: ScorerInfo) -> RerankResult:
+def _rank(ask: Ask, gathered: Gathered, loaded: LoadedModel) -> RerankResult:
     scores = gathered.scores
     if scores.errors:
         index, reason = min(scores.errors.items())
@@ -209,7 +214,15 @@ def _rank(ask: Ask, gathered: Gathered, info: ScorerInfo) -> RerankResult:
             f"document {index} is longer than the model reads; shorten it or allow truncation",
             f"documents.{index}",
         )
-    return rank_request(ask.request, scores, activate(scores.raw, info.activation))
+    # The threshold then counts on the same scores that are shown.
+    activation = "identity" if ask.raw_scores else loaded.info.activation
+    shown = activate(scores.raw, activation)
+    return rank_request(ask.request, scores, shown, loaded.calibration)
+
+
+def _most_tokens(scorer: ScorerConfig, info: ScorerInfo) -> int:
+    passages = scorer.max_passages if scorer.long_documents == "split" else 1
+    return info.max_length * passages
 
 
 def _check_method(method: str, allowed: str) -> None:

@@ -15,13 +15,14 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from rerank_core import Overloaded, ScorerInfo
+from rerank_core import Overloaded
 from serve_app.config import ServeConfig
 from serve_app.door import Door
 from serve_app.exchange import Exchange
 from serve_app.gateway import Gateway
 from serve_app.metrics import RequestMeter
 from serve_app.problems import ReplicaLost
+from serve_app.scatter import LoadedModel
 from serve_app.wire import Receive, Scope, Send
 from serve_app.work_units import UnitScores, WorkUnit
 
@@ -39,10 +40,10 @@ class RayPool:
         scores: UnitScores = await self._call("score", unit)
         return scores
 
-    async def info(self) -> ScorerInfo:
+    async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
-        info: ScorerInfo = await self._call("info")
-        return info
+        loaded: LoadedModel = await self._call("loaded")
+        return loaded
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         response = getattr(self._handle, method).remote(*arguments)

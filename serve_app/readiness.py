@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from rerank_core import QueryDocumentPair, RerankError, ScorerInfo
+from rerank_core import QueryDocumentPair, RerankError
 from serve_app.problems import refused
-from serve_app.scatter import ScoringPool
+from serve_app.scatter import LoadedModel, ScoringPool
 from serve_app.work_units import WorkUnit
 
 # A score younger than this proves that scoring moves; otherwise one is made.
@@ -26,14 +26,14 @@ class Readiness:
     def __init__(self, pools: Mapping[str, ScoringPool], *, probe: bool) -> None:
         self._pools = pools
         self._probe = probe
-        self._infos: dict[str, ScorerInfo] = {}
+        self._loaded: dict[str, LoadedModel] = {}
         self._scored: dict[str, float] = {}
 
-    async def info(self, name: str) -> ScorerInfo:
+    async def loaded(self, name: str) -> LoadedModel:
         """Return what a model's replicas have loaded; asked once."""
-        if name not in self._infos:
-            self._infos[name] = await self._pools[name].info()
-        return self._infos[name]
+        if name not in self._loaded:
+            self._loaded[name] = await self._pools[name].loaded()
+        return self._loaded[name]
 
     def scored(self, name: str) -> None:
         """Note that a model has just scored."""
@@ -49,7 +49,7 @@ class Readiness:
             return
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                await self.info(name)
+                await self.loaded(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
                 await self._pools[name].score(unit)
         except (TimeoutError, RerankError):

@@ -6,14 +6,16 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, ScorerInfo, load_scorer
+from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
 from rerank_core.batcher import MicroBatcher
-from serve_app.config import Batching
+from rerank_core.calibration import Calibration
+from rerank_core.types import LoadedScorer
+from serve_app.config import Batching, ServeConfig
 from serve_app.metrics import PassMeter
-from serve_app.text_cuts import TextCutter
+from serve_app.scatter import LoadedModel
 from serve_app.work_units import UnitScores, WorkUnit
 
 log = logging.getLogger("ray.serve")
@@ -24,35 +26,40 @@ _HEALTH_PROBE_S = 8.0
 class ScorerReplica:
     """Loads a scorer, warms it, and scores units of many callers in shared passes."""
 
-    def __init__(self, scorer: ScorerConfig, batching: Batching, warm_up: bool) -> None:
-        self._scorer = load_scorer(scorer)
-        self._batching = batching
+    def __init__(
+        self,
+        scorer: ScorerConfig,
+        config: ServeConfig,
+        load: Callable[[ScorerConfig], LoadedScorer],
+    ) -> None:
+        self._scorer = load(scorer)
+        self._batching = batching = config.batching
         self._configured = False
-        if warm_up:
+        if config.warm_up:
             # The largest pass first: memory that is not there shows now, not under load.
-            self._scorer.score(_largest_batch(self._scorer.info))
-        self._cutter = TextCutter(self._scorer)
+            self._scorer.warm_up()
+        # A wrong file stops the start, instead of failing every request.
+        path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
+        self._calibration = Calibration.load(path, fingerprint) if path else None
+        # A cascade's scores depend on which pairs of a query it sees together.
+        self._alone = scorer.first_stage is not None
         self._meter = PassMeter(self._scorer.info.model)
         self._batcher = MicroBatcher(
             self._score,
-            merge_tokens=batching.merge_tokens or self._scorer.info.max_batch_tokens,
+            merge_tokens=self._merge_tokens(batching),
             max_queued_tokens=batching.max_queued_tokens,
         )
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score one unit; raises what MicroBatcher.submit raises."""
-        pairs, cut = await self._cutter.cut(unit)
         scored = await self._batcher.submit(
-            pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+            unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        scores = scored.scores
-        if cut is not None:
-            scores = dataclasses.replace(scores, truncated=scores.truncated | cut)
-        return UnitScores(scores, scored.queue_s, scored.inference_s)
+        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
 
-    async def info(self) -> ScorerInfo:
+    async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
-        return self._scorer.info
+        return LoadedModel(self._scorer.info, self._calibration)
 
     async def pid(self) -> int:
         """Return the process id; fault tests kill it."""
@@ -77,7 +84,7 @@ class ScorerReplica:
             return
         self._configured = True
         self._batching = batching
-        self._batcher.merge_tokens = batching.merge_tokens or self._scorer.info.max_batch_tokens
+        self._batcher.merge_tokens = self._merge_tokens(batching)
         self._batcher.max_queued_tokens = batching.max_queued_tokens
 
     async def check_health(self) -> None:
@@ -103,8 +110,7 @@ class ScorerReplica:
             record(scores)
         return scores
 
-
-def _largest_batch(info: ScorerInfo) -> list[QueryDocumentPair]:
-    words = max(1, min(info.max_length, info.max_batch_tokens) - 8)
-    document = "warm " * words
-    return [QueryDocumentPair("warm up", document)] * max(1, info.max_batch_tokens // (words + 8))
+    def _merge_tokens(self, batching: Batching) -> int:
+        if self._alone:
+            return 1
+        return batching.merge_tokens or self._scorer.info.max_batch_tokens

@@ -9,12 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, ScorerInfo
+from rerank_core.calibration import Calibration
 from serve_app.dialects import Ask
 from serve_app.problems import ReplicaLost
 from serve_app.work_units import UnitScores, WorkUnit, cut_units, merge_scores
+
+
+class LoadedModel(NamedTuple):
+    """What the replicas of a model have loaded."""
+
+    info: ScorerInfo
+    calibration: Calibration | None = None
 
 
 class ScoringPool(Protocol):
@@ -24,7 +32,7 @@ class ScoringPool(Protocol):
         """Score a unit on some replica. Raises ReplicaLost when it died meanwhile."""
         ...
 
-    async def info(self) -> ScorerInfo:
+    async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
         ...
 
@@ -83,8 +91,6 @@ async def score_in_units(
             sum(costs[run.start : run.stop]),
             caller,
             deadline - time.monotonic(),
-            ask.max_query_tokens,
-            ask.max_document_tokens,
         )
 
     async def send(run: range) -> UnitScores:

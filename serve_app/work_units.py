@@ -13,7 +13,7 @@ import numpy as np
 from rerank_core import PairScores, QueryDocumentPair
 
 # UTF-8 bytes of a token: about 4 in English; a Chinese character has 3 bytes and is 0.7 tokens.
-BYTES_PER_TOKEN = 4
+_BYTES_PER_TOKEN = 4
 _SPECIAL_TOKENS = 4
 
 
@@ -23,15 +23,12 @@ class WorkUnit:
 
     `cost` is in estimated tokens. `caller` groups the units of one request, so that a replica can
     take turns between requests. `timeout_s` is what was left of the deadline when it was sent.
-    The last two cut the texts before scoring; None leaves that to the model's own limits.
     """
 
     pairs: tuple[QueryDocumentPair, ...]
     cost: int
     caller: str
     timeout_s: float
-    max_query_tokens: int | None = None
-    max_document_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +40,17 @@ class UnitScores:
     inference_s: float
 
 
-def estimate_tokens(pairs: Sequence[QueryDocumentPair], max_length: int) -> list[int]:
-    """Return an estimated token count per pair, at most what the model reads of it."""
+def estimate_tokens(pairs: Sequence[QueryDocumentPair], most: int) -> list[int]:
+    """Return an estimated token count per pair, at most `most`: what the model reads of one."""
     query_bytes: dict[str, int] = {}
     costs = []
-    for query, document in pairs:
+    for pair in pairs:
+        query, document = pair
         if query not in query_bytes:
             query_bytes[query] = len(query.encode())
-        size = query_bytes[query] + len(document.encode())
-        costs.append(min(size // BYTES_PER_TOKEN + _SPECIAL_TOKENS, max_length))
+        size = _within(query_bytes[query], pair.max_query_tokens)
+        size += _within(len(document.encode()), pair.max_document_tokens)
+        costs.append(min(size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, most))
     return costs
 
 
@@ -77,15 +76,22 @@ def cut_units(costs: Sequence[int], unit_tokens: int) -> list[range]:
 
 
 def merge_scores(parts: Sequence[PairScores]) -> PairScores:
-    """Concatenate the scores of consecutive units; error indices count from the whole's start."""
+    """Concatenate the scores of consecutive units; indices then count from the whole's start."""
     errors: dict[int, str] = {}
+    passages: dict[int, tuple[int, int]] = {}
     offset = 0
     for part in parts:
         errors.update({offset + index: reason for index, reason in part.errors.items()})
+        passages.update({offset + index: span for index, span in part.passages.items()})
         offset += len(part)
     return PairScores(
         np.concatenate([part.raw for part in parts]),
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.truncated for part in parts]),
         errors,
+        passages,
     )
+
+
+def _within(size: int, max_tokens: int | None) -> int:
+    return size if max_tokens is None else min(size, max_tokens * _BYTES_PER_TOKEN)

@@ -21,6 +21,7 @@ from rerank_core import (
     RerankRequest,
     RerankResult,
 )
+from rerank_core.reranker import pairs_of
 from serve_app.problems import Problem
 
 
@@ -38,15 +39,15 @@ class Ask:
     model: str | None = None
     raw_scores: bool = False
     return_documents: bool = False
-    score_threshold: float | None = None
     refuse_truncation: bool = False
-    max_query_tokens: int | None = None
-    max_document_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a dialect writes from: the ranking, best first, and who answered."""
+    """What a dialect writes from: the ranking, best first, and who answered.
+
+    Each candidate's `score` is the one to show: activated, or raw where the Ask wants that.
+    """
 
     id: str
     model: str
@@ -132,6 +133,9 @@ def ask_for(
     instruction: str | None = None,
     rank_fields: list[str] | None = None,
     top_k: int | None = None,
+    max_tokens_per_query: int | None = None,
+    max_tokens_per_doc: int | None = None,
+    score_threshold: float | None = None,
     field: str = "documents",
     **options: Any,
 ) -> Ask:
@@ -147,9 +151,12 @@ def ask_for(
         Candidate(str(doc["id"]) if isinstance(doc, dict) and "id" in doc else str(i), text)
         for i, (doc, text) in enumerate(zip(documents, texts, strict=True))
     )
+    request = RerankRequest(
+        query, candidates, top_k, max_tokens_per_query, max_tokens_per_doc, score_threshold
+    )
     return Ask(
-        request=RerankRequest(query, candidates, top_k),
-        pairs=tuple(QueryDocumentPair(query, text) for text in texts),
+        request=request,
+        pairs=tuple(pairs_of(request)),
         documents=tuple(
             {"text": text, **(doc if isinstance(doc, dict) else {})}
             for doc, text in zip(documents, texts, strict=True)
@@ -158,12 +165,17 @@ def ask_for(
     )
 
 
-def shown(ask: Ask, answer: Answer) -> list[tuple[RankedCandidate, float]]:
-    """Return the ranked candidates above the threshold, each with the score that was asked for."""
-    scored = [(hit, hit.raw_score if ask.raw_scores else hit.score) for hit in answer.result.ranked]
-    if ask.score_threshold is None:
-        return scored
-    return [(hit, score) for hit, score in scored if score >= ask.score_threshold]
+def extras(hit: RankedCandidate) -> dict[str, Any]:
+    """Return what no API has a field for, only where the model's config asks for it.
+
+    `passage` has the first and one past the last character of a split document's best passage.
+    """
+    more: dict[str, Any] = {}
+    if hit.passage is not None:
+        more["passage"] = list(hit.passage)
+    if hit.calibrated_score is not None:
+        more["calibrated_score"] = hit.calibrated_score
+    return more
 
 
 def common_error(problem: Problem, request_id: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from serve_app.dialects.asking import (
     Number,
     Tokens,
     ask_for,
-    shown,
+    extras,
 )
 
 
@@ -33,7 +33,9 @@ class DocumentsBody(Body):
     return_documents: bool | None = Field(None, description="Hand the documents back.")
     raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
     use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")
-    score_threshold: Number | None = Field(None, description="Leave out results below it.")
+    score_threshold: Number | None = Field(
+        None, description="Leave out results whose shown score is below."
+    )
     max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
     max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
     instruction: str | None = Field(None, description="Put in front of the query.")
@@ -53,8 +55,8 @@ def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
         return_documents=documents_by_default if back is None else back,
         score_threshold=body.score_threshold,
-        max_query_tokens=token_limit(body.max_tokens_per_query),
-        max_document_tokens=token_limit(body.max_tokens_per_doc),
+        max_tokens_per_query=token_limit(body.max_tokens_per_query),
+        max_tokens_per_doc=token_limit(body.max_tokens_per_doc),
     )
 
 
@@ -71,10 +73,11 @@ def results(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
     return [
         {
             "index": hit.index,
-            "relevance_score": score,
+            "relevance_score": hit.score,
             **({"document": ask.documents[hit.index]} if ask.return_documents else {}),
+            **extras(hit),
         }
-        for hit, score in shown(ask, answer)
+        for hit in answer.result.ranked
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, common_error, shown
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, common_error, extras
 
 
 class Text(BaseModel):
@@ -41,7 +41,9 @@ def read(body: NvidiaBody) -> Ask:
 def write(ask: Ask, answer: Answer) -> dict[str, Any]:
     """Write the rankings, best first."""
     return {
-        "rankings": [{"index": hit.index, "logit": score} for hit, score in shown(ask, answer)],
+        "rankings": [
+            {"index": hit.index, "logit": hit.score, **extras(hit)} for hit in answer.result.ranked
+        ],
         "usage": answer.usage,
     }
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, shown
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, extras
 from serve_app.problems import Problem, refused
 
 _ERROR_TYPES = {
@@ -53,10 +53,11 @@ def write(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
     return [
         {
             "index": hit.index,
-            "score": score,
+            "score": hit.score,
             **({"text": ask.pairs[hit.index].document} if ask.return_documents else {}),
+            **extras(hit),
         }
-        for hit, score in shown(ask, answer)
+        for hit in answer.result.ranked
     ]
 
 

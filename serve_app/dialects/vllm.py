@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import AliasChoices, Field
 
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, Tokens, common_error
+from serve_app.dialects.asking import Answer, Ask, Body, Dialect, Tokens, common_error, extras
 from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
 
 
@@ -60,13 +60,12 @@ def read_score(body: ScoreBody) -> Ask:
     if body.instruction:
         left = [f"{body.instruction}\n{query}" for query in left]
     candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
+    limits = token_limit(body.max_tokens_per_query), token_limit(body.max_tokens_per_doc)
     return Ask(
         request=RerankRequest(left[0], candidates),
-        pairs=tuple(QueryDocumentPair(q, d) for q, d in zip(left, right, strict=True)),
+        pairs=tuple(QueryDocumentPair(q, d, *limits) for q, d in zip(left, right, strict=True)),
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
-        max_query_tokens=token_limit(body.max_tokens_per_query),
-        max_document_tokens=token_limit(body.max_tokens_per_doc),
     )
 
 
@@ -82,7 +81,8 @@ def write_score(ask: Ask, answer: Answer) -> dict[str, Any]:
             {
                 "index": hit.index,
                 "object": "score",
-                "score": hit.raw_score if ask.raw_scores else hit.score,
+                "score": hit.score,
+                **extras(hit),
             }
             for hit in by_index
         ],

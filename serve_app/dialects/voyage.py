@@ -14,7 +14,7 @@ from serve_app.dialects.asking import (
     Dialect,
     ask_for,
     common_error,
-    shown,
+    extras,
 )
 
 
@@ -48,10 +48,11 @@ def write(ask: Ask, answer: Answer) -> dict[str, Any]:
         "data": [
             {
                 "index": hit.index,
-                "relevance_score": score,
+                "relevance_score": hit.score,
                 **({"document": ask.pairs[hit.index].document} if ask.return_documents else {}),
+                **extras(hit),
             }
-            for hit, score in shown(ask, answer)
+            for hit in answer.result.ranked
         ],
         "model": answer.model,
         "usage": {"total_tokens": answer.result.tokens},

@@ -21,22 +21,24 @@ with warnings.catch_warnings():
 from rerank_core import PairScores, ScorerConfig, load_scorer
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
+from serve_app.scatter import LoadedModel
 from serve_app.work_units import UnitScores
 
 
 class LocalPool:
     """A ScoringPool in this process: the shipped lexical scorer, and a list of what it was sent."""
 
-    def __init__(self, config=None):
+    def __init__(self, config=None, calibration=None):
         self.scorer = load_scorer(config or ScorerConfig(model="lexical"))
+        self.calibration = calibration
         self.units = []
 
     async def score(self, unit):
         self.units.append(unit)
         return UnitScores(self.scorer.score(unit.pairs), queue_s=0.001, inference_s=0.002)
 
-    async def info(self):
-        return self.scorer.info
+    async def loaded(self):
+        return LoadedModel(self.scorer.info, self.calibration)
 
 
 class FixedPool(LocalPool):

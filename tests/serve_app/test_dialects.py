@@ -4,6 +4,9 @@ import math
 
 import pytest
 
+from rerank_core import ScorerConfig
+from rerank_core.calibration import Calibration
+
 DOCS = ["-1 first", "2 second", "0 third"]
 
 
@@ -276,7 +279,51 @@ def test_token_limits_travel_with_the_units_and_zero_means_none(gateway_of, pool
     caller = gateway_of(pool)
     body = {"query": "q", "documents": ["d"], "max_tokens_per_doc": 7, "max_tokens_per_query": 0}
     assert caller.post("/v2/rerank", body).status_code == 200
-    assert (pool.units[0].max_document_tokens, pool.units[0].max_query_tokens) == (7, None)
+    pair = pool.units[0].pairs[0]
+    assert (pair.max_document_tokens, pair.max_query_tokens) == (7, None)
+
+
+def test_a_callers_token_limit_is_kept_to_and_reported(gateway_of):
+    body = {"query": "q", "documents": ["a b q", "q a b"], "max_tokens_per_doc": 2}
+    answer = gateway_of().post("/v2/rerank", body).json()
+    assert [hit["index"] for hit in answer["results"]] == [1, 0]
+    assert answer["meta"]["truncated"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/rerank", {"query": "q", "documents": 0}),
+        ("/v1/rerank", {"query": "q", "documents": 0, "top_k": 2}),
+        ("/rerank", {"query": "q", "texts": 0}),
+        ("/score", {"queries": "q", "documents": 0}),
+        ("/v1/ranking", {"query": {"text": "q"}, "passages": 0}),
+    ],
+)
+def test_passages_and_calibrated_scores_reach_every_dialect(gateway_of, pools, path, body):
+    calibration = Calibration(2.0, 0.0, "any", 10)
+    scorer = {"model": "lexical", "max_length": 40, "long_documents": "split"}
+    pool = pools.local(ScorerConfig(**scorer), calibration)
+    texts = ["x " * 60 + "q", "q"]
+    many = [{"text": text} for text in texts] if "passages" in body else texts
+    answer = gateway_of(pool, **scorer).post(path, {k: v or many for k, v in body.items()}).json()
+    hits = (
+        answer
+        if isinstance(answer, list)
+        else next(answer[name] for name in ("results", "data", "rankings") if name in answer)
+    )
+    by_index = {hit["index"]: hit for hit in hits}
+    start, end = by_index[0]["passage"]
+    assert "q" in texts[0][start:end]
+    assert "passage" not in by_index[1]
+    assert 0.5 < by_index[1]["calibrated_score"] < 1
+
+
+def test_a_cascade_sees_all_candidates_of_a_request_together(gateway_of, pool):
+    settings = {"model": "lexical", "first_stage": {"model": "lexical", "keep": 2}}
+    body = {"query": "q", "documents": ["q word " * 20] * 30}
+    assert gateway_of(pool, unit_tokens=10, **settings).post("/v2/rerank", body).status_code == 200
+    assert [len(unit.pairs) for unit in pool.units] == [30]
 
 
 def test_models_lists_every_name(fixed):

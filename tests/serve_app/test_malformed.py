@@ -219,6 +219,7 @@ METHODS = [
 @pytest.fixture(scope="module")
 def gateway():
     from rerank_core import ScorerConfig, load_scorer
+    from serve_app.scatter import LoadedModel
     from serve_app.work_units import UnitScores
 
     class Pool:
@@ -227,8 +228,8 @@ def gateway():
         async def score(self, unit):
             return UnitScores(self.scorer.score(unit.pairs), 0.0, 0.0)
 
-        async def info(self):
-            return self.scorer.info
+        async def loaded(self):
+            return LoadedModel(self.scorer.info)
 
     limits = {
         "max_body_bytes": 65_536,

@@ -1,12 +1,9 @@
-import asyncio
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, load_scorer
-from serve_app.text_cuts import TextCutter
-from serve_app.work_units import WorkUnit, cut_units, estimate_tokens, merge_scores
+from rerank_core import PairScores, QueryDocumentPair
+from serve_app.work_units import cut_units, estimate_tokens, merge_scores
 
 
 @given(st.lists(st.integers(1, 500), max_size=200), st.integers(1, 2000))
@@ -25,29 +22,19 @@ def test_estimates_follow_bytes_and_stop_at_what_the_model_reads():
     assert estimate_tokens([QueryDocumentPair(*pair) for pair in pairs], 512) == [14, 15, 512]
 
 
-def test_merging_concatenates_and_shifts_error_indices():
-    def part(raw, errors):
+def test_estimates_stop_at_the_callers_own_limits():
+    pair = QueryDocumentPair("q" * 400, "d" * 4000, 10, 50)
+    assert estimate_tokens([pair], 512) == [64]
+
+
+def test_merging_concatenates_and_shifts_indices():
+    def part(raw, errors, passages):
         n = len(raw)
-        return PairScores(
-            np.array(raw, np.float32), np.full(n, 3, np.int32), np.zeros(n, bool), errors
-        )
+        tokens, truncated = np.full(n, 3, np.int32), np.zeros(n, bool)
+        return PairScores(np.array(raw, np.float32), tokens, truncated, errors, passages)
 
-    merged = merge_scores([part([1.0, 2.0], {}), part([float("nan")], {0: "why"})])
-    assert np.array_equal(merged.raw, np.array([1, 2, np.nan], np.float32), equal_nan=True)
-    assert merged.tokens.tolist() == [3, 3, 3]
-    assert dict(merged.errors) == {2: "why"}
-
-
-def test_texts_are_cut_to_a_callers_limits_by_whole_characters_and_said_so():
-    pool_scorer = load_scorer(ScorerConfig(model="lexical", max_length=100))
-    pairs = (QueryDocumentPair("中文问题", "d"), QueryDocumentPair("中文问题", "word " * 50))
-    unit = WorkUnit(pairs, 1, "caller", 1.0, max_query_tokens=2, max_document_tokens=5)
-    kept, was_cut = asyncio.run(TextCutter(pool_scorer).cut(unit))
-    assert kept == [("中文", "d"), ("中文", "word " * 4)]
-    assert was_cut.tolist() == [True, True]
-
-
-def test_limits_above_the_models_own_cost_nothing():
-    cutter = TextCutter(load_scorer(ScorerConfig(model="lexical", max_length=100)))
-    unit = WorkUnit((QueryDocumentPair("q", "d" * 1000),), 1, "caller", 1.0, None, 4096)
-    assert asyncio.run(cutter.cut(unit)) == (unit.pairs, None)
+    first = part([1.0, 2.0], {}, {1: (0, 5)})
+    merged = merge_scores([first, part([float("nan"), 3.0], {0: "why"}, {1: (7, 9)})])
+    assert np.array_equal(merged.raw, np.array([1, 2, np.nan, 3], np.float32), equal_nan=True)
+    assert merged.tokens.tolist() == [3, 3, 3, 3]
+    assert (dict(merged.errors), dict(merged.passages)) == ({2: "why"}, {1: (0, 5), 3: (7, 9)})
