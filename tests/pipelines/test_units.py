@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.units import (
@@ -18,6 +18,8 @@ groups = st.builds(
 layouts = st.lists(st.lists(groups, max_size=6), max_size=4)
 
 
+# Large layouts take long on a busy machine.
+@settings(deadline=None)
 @given(layouts, st.integers(1, 5000))
 def test_every_row_is_in_exactly_one_unit_and_units_are_in_order(files, unit_pairs):
     units = [unit for piece in plan_slices(files, unit_pairs) for unit in piece.units]
@@ -30,6 +32,7 @@ def test_every_row_is_in_exactly_one_unit_and_units_are_in_order(files, unit_pai
     ]
 
 
+@settings(deadline=None)
 @given(layouts, st.integers(1, 5000))
 def test_a_slice_holds_whole_row_groups_and_starts_where_they_start(files, unit_pairs):
     for piece in plan_slices(files, unit_pairs):
@@ -62,6 +65,7 @@ def test_pending_leaves_out_what_is_done():
     assert piece.pending({"000000", "000001", "000002"}) is None
 
 
+@settings(deadline=None)
 @given(layouts)
 def test_a_plan_survives_json(files):
     slices = plan_slices(files, 100)

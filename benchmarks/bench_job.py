@@ -1,0 +1,266 @@
+"""What the offline job costs: against the bare core loop, a plain script, and as rows grow.
+
+python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--html PAGE]
+    pairs/s of the whole job and of its scoring alone, of the core in a plain loop, and of a plain
+    sentence-transformers script at its default batch size, on the same Parquet file.
+python benchmarks/bench_job.py rows --rows 10000 100000 1000000 [--html PAGE]
+    rows/s and peak memory of driver and workers with the lexical scorer: the pipeline's own cost.
+
+Each ends in one JSON line. Everything runs at the same priority; nothing else should run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pipelines import pictures, storage
+from pipelines.config import RerankJobConfig
+from pipelines.rerank_job import run_job
+from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
+
+MODULES = (
+    *("argparse", "builtins", "collections", "csv", "datetime", "decimal", "email", "functools"),
+    *("inspect", "io", "itertools", "json", "logging", "os", "pathlib", "random", "re", "shutil"),
+    *("socket", "statistics", "string", "subprocess", "tarfile", "threading", "time", "zipfile"),
+)
+SCHEMA = pa.schema([(name, pa.string()) for name in ("query_id", "query", "doc_id", "text")])
+
+
+def documents() -> list[str]:
+    """Real text: the documentation of Python's own modules and their classes."""
+    found: dict[str, None] = {}
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for owner in [module, *[v for v in vars(module).values() if inspect.isclass(v)]]:
+            for value in vars(owner).values():
+                text = inspect.getdoc(value) if callable(value) else None
+                if text and len(text) > 80:
+                    found.setdefault(textwrap.shorten(text, 3000, placeholder=""))
+    return list(found)
+
+
+def write_pairs(path: Path, rows: int) -> None:
+    """Write pairs of a first line as query and whole texts as documents, 50 a query."""
+    texts, rng = documents(), random.Random(0)
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for start in range(0, rows, 100_000):
+            lines = []
+            for row in range(start, min(rows, start + 100_000)):
+                query = row // 50
+                place = rng.randrange(len(texts))
+                about = texts[query % len(texts)].split(".")[0][:200]
+                lines.append((f"q{query}", about, f"d{row}", f"{texts[place]} {row}"))
+            columns = [pa.array(column) for column in zip(*lines, strict=True)]
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def descendants(root: int) -> Iterator[int]:
+    """Yield the living descendants of a process."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    waiting = list(children.get(root, []))
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children.get(pid, [])
+
+
+class Memory:
+    """Samples anonymous memory (so without Ray's shared store) of driver and scoring actors."""
+
+    def __init__(self) -> None:
+        self.driver_mb = self.worker_mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(1.0):
+            self.driver_mb = max(self.driver_mb, _anonymous_mb(os.getpid()))
+            for pid in descendants(os.getpid()):
+                try:
+                    ours = "MapWorker" in Path(f"/proc/{pid}/cmdline").read_text()
+                except OSError:
+                    continue
+                if ours:
+                    self.worker_mb = max(self.worker_mb, _anonymous_mb(pid))
+
+
+def _anonymous_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
+    """Run one whole job; return its seconds, those of scoring alone, and peak memory."""
+    config = RerankJobConfig(
+        input=(str(path),),
+        output=str(out),
+        scorer=ScorerConfig(model=model),
+        unit_pairs=unit_pairs,
+    )
+    started_s = time.perf_counter()
+    with Memory() as memory:
+        manifest = run_job(config, out=io.StringIO())
+    whole_s = time.perf_counter() - started_s
+    names = storage.names(out / "_job" / "units")
+    records = [storage.read_json(out / "_job" / "units" / name) for name in names]
+    first = min(record["at"] - record["seconds"] for record in records)
+    return {
+        "rows": manifest["counts"]["rows_in"],
+        "whole_s": round(whole_s, 2),
+        "scoring_s": round(max(record["at"] for record in records) - first, 2),
+        "driver_mb": round(memory.driver_mb),
+        "worker_mb": round(memory.worker_mb),
+    }
+
+
+def core_loop(path: Path, model: str, pool: int) -> float:
+    """Return pairs/s of the core in a plain loop, the model loaded before."""
+    table = pq.read_table(path)
+    pairs = list(map(QueryDocumentPair, table["query"].to_pylist(), table["text"].to_pylist()))
+    scorer = load_scorer(ScorerConfig(model=model))
+    scorer.score(pairs[:32])
+    started_s = time.perf_counter()
+    for start in range(0, len(pairs), pool):
+        scorer.score(pairs[start : start + pool])
+    return len(pairs) / (time.perf_counter() - started_s)
+
+
+def plain_script(path: Path, model: str) -> float | None:
+    """Return pairs/s of CrossEncoder.predict at its default batch size, as in a script."""
+    folder = ScorerConfig(model=model).model_dir
+    if folder is None:
+        return None
+    from sentence_transformers import CrossEncoder
+
+    table = pq.read_table(path)
+    pairs = list(zip(table["query"].to_pylist(), table["text"].to_pylist(), strict=True))
+    encoder = CrossEncoder(str(folder), device="cpu")
+    encoder.predict(pairs[:32])
+    started_s = time.perf_counter()
+    encoder.predict(pairs)
+    return len(pairs) / (time.perf_counter() - started_s)
+
+
+def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the job against the core loop and the plain script."""
+    path = work / "pairs.parquet"
+    write_pairs(path, options.pairs)
+    job = run(path, work / "out", options.model, options.unit_pairs)
+    core = core_loop(path, options.model, options.unit_pairs)
+    script = plain_script(path, options.model)
+    result = {
+        "pairs": options.pairs,
+        "model": options.model,
+        "job_pairs_s": round(options.pairs / job["whole_s"], 1),
+        "job_scoring_pairs_s": round(options.pairs / job["scoring_s"], 1),
+        "core_pairs_s": round(core, 1),
+        "script_pairs_s": round(script, 1) if script else None,
+        **job,
+    }
+    result["job_of_core"] = round(result["job_pairs_s"] / core, 3)
+    result["scoring_of_core"] = round(result["job_scoring_pairs_s"] / core, 3)
+    if script:
+        result["job_of_script"] = round(result["job_pairs_s"] / script, 3)
+    return result
+
+
+def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure time and memory as rows grow, with the scorer that costs nothing."""
+    lines = []
+    for count in options.rows:
+        path, out = work / f"{count}.parquet", work / f"out{count}"
+        write_pairs(path, count)
+        line = run(path, out, "lexical", options.unit_pairs)
+        lines.append(line | {"rows_s": round(count / line["scoring_s"])})
+        sys.stderr.write(f"{lines[-1]}\n")
+        shutil.rmtree(out)
+        path.unlink()
+    return {"model": "lexical", "unit_pairs": options.unit_pairs, "runs": lines}
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Return a page with the result."""
+    if "runs" in result:
+        memory = [(float(r["rows"]), float(r["worker_mb"])) for r in result["runs"]]
+        rates = [(float(r["rows"]), float(r["rows_s"])) for r in result["runs"]]
+        parts = [
+            pictures.heading("Peak worker memory in MB as rows grow"),
+            pictures.curve(memory, "memory", "rows"),
+            pictures.heading("Rows per second"),
+            pictures.curve(rates, "rows per second", "rows"),
+        ]
+    else:
+        names = [n for n in ("job", "job_scoring", "core", "script") if result.get(f"{n}_pairs_s")]
+        values = [result[f"{name}_pairs_s"] for name in names]
+        parts = [
+            pictures.heading(f"Pairs per second: {', '.join(names)}"),
+            pictures.bars(values, names[0], names[-1], "pairs per second"),
+        ]
+    return pictures.page("The offline job, measured", parts)
+
+
+def main() -> None:
+    """Run one benchmark and print its JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for name, measure in (("speed", speed), ("rows", rows)):
+        kind = kinds.add_parser(name)
+        kind.set_defaults(measure=measure)
+        kind.add_argument("--unit-pairs", type=int, default=2048)
+        kind.add_argument("--html", type=Path)
+    kinds.choices["speed"].add_argument("--pairs", type=int, default=20_000)
+    kinds.choices["speed"].add_argument("--model", default="embedded")
+    kinds.choices["rows"].add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000]
+    )
+    options = parser.parse_args()
+    # Ray runs its workers at a lower priority than this loop; compare like with like.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with tempfile.TemporaryDirectory() as work:
+        result = options.measure(options, Path(work))
+    result |= {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    if options.html:
+        options.html.write_text(picture(result), encoding="utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The job's command line with a scorer that obeys markers in the documents. Run by the tests.
+
+@@exit ends the process, @@segv kills it, @@hang never returns. DEADLY_PAUSE_S slows every call,
+DEADLY_LOG gets a line per call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from pipelines.rerank_job import main
+from rerank_core import load_scorer
+
+
+class DeadlyScorer:
+    def __init__(self, config, pause_s, log):
+        self.inner = load_scorer(config)
+        self.info = self.inner.info
+        self.pause_s, self.log = pause_s, log
+
+    def score(self, pairs):
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"{os.getpid()} {len(pairs)}\n")
+        time.sleep(self.pause_s)
+        for pair in pairs:
+            if "@@exit" in pair.document:
+                os._exit(1)
+            if "@@segv" in pair.document:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if "@@hang" in pair.document:
+                time.sleep(1000)
+        return self.inner.score(pairs)
+
+
+class LoadDeadly:
+    """Built in the driver, so that the workers get its environment."""
+
+    def __init__(self):
+        self.pause_s = float(os.environ.get("DEADLY_PAUSE_S", "0"))
+        self.log = os.environ.get("DEADLY_LOG", "")
+
+    def __call__(self, config):
+        return DeadlyScorer(config, self.pause_s, self.log)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], LoadDeadly()))
