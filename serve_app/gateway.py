@@ -33,6 +33,7 @@ from serve_app.wire import (
     Send,
     check_content,
     json_reply,
+    local_path,
     parse_object,
     read_body,
     read_headers,
@@ -88,7 +89,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        exchange = Exchange(scope["path"])
+        exchange = Exchange(local_path(scope))
         try:
             reply = await self._answer(scope, receive, exchange)
             named = {"x-request-id": exchange.id} if self._names_requests else {}
@@ -112,7 +113,7 @@ class Gateway:
             exchange.key = self._door.check(exchange.path, headers)
             dialects = ROUTES.get(exchange.path)
             if dialects is None:
-                return await self._other(scope["method"], exchange.path)
+                return await self._other(scope["method"], exchange.path, scope.get("root_path", ""))
             _check_method(scope["method"], "POST")
             dialect = dialects[0]
             deadline = deadline_of(headers, exchange.started, self.config.limits)
@@ -177,7 +178,7 @@ class Gateway:
             return self._default
         raise UnknownModel("no such model here; /v1/models lists the names", "model")
 
-    async def _other(self, method: str, path: str) -> Reply:
+    async def _other(self, method: str, path: str, mount: str) -> Reply:
         if path == "/health/ready":
             _check_method(method, "GET")
             await self._readiness.check()
@@ -186,6 +187,9 @@ class Gateway:
             _check_method(method, "GET")
             loaded = await self._readiness.loaded(self._default)
             return json_reply(200, self._pages.info(loaded.info, self._default))
+        if not path:
+            # Without the last slash the playground would look for its neighbours one level up.
+            return Reply(307, b"", headers={"location": f"{mount}/"})
         page = self._pages.get(path)
         if page is None:
             raise refused(404, "not_found_error", "no such path; /openapi.json lists them")

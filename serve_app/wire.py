@@ -26,6 +26,17 @@ class ClientGone(Exception):
     """The connection closed before the body was whole. There is nobody to answer."""
 
 
+def local_path(scope: Scope) -> str:
+    """Return the path below where the application is mounted (`route_prefix`); `` for that itself.
+
+    ASGI servers and Ray's proxies put the mount point into both `root_path` and `path`.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    below = path.removeprefix(root)
+    return below if below.startswith("/") or not below else path
+
+
 def request_id(headers: Mapping[bytes, bytes]) -> str | None:
     """Return the caller's `x-request-id` if it is short and plain."""
     given = headers.get(b"x-request-id", b"")

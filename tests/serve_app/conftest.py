@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 import warnings
 from types import SimpleNamespace
 
@@ -159,25 +158,8 @@ def gateway_of():
     return build
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
-def serve_instance(local_ray):
-    """Serve on a free loopback port of the session's Ray; yields the base URL."""
-    from ray import serve
-
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
-
-
-@pytest.fixture(scope="session")
-def service(serve_instance):
+def service(serve_instance, wait_ready):
     """The real application with two lexical replicas; yields the base URL."""
     from ray import serve
 
@@ -187,15 +169,3 @@ def service(serve_instance):
     serve.run(app(config), name="rerank", route_prefix="/")
     wait_ready(serve_instance)
     return serve_instance
-
-
-def wait_ready(url, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError("the service did not become ready")

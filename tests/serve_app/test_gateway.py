@@ -9,6 +9,7 @@ import pytest
 from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.gateway import Gateway
 from serve_app.problems import ReplicaLost
+from serve_app.wire import local_path
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
 
@@ -161,6 +162,32 @@ def test_settings_change_live_whole_or_not_at_all(gateway_of):
         with pytest.raises(ValueError, match=r"no|limit|scorer"):
             caller.gateway.reconfigure(wrong)
     assert caller.post("/v2/rerank", BODY).status_code == 422
+
+
+@pytest.mark.parametrize("mount", ["", "/rerank-service", "/rerank", "/a/b"])
+def test_it_works_wherever_it_is_mounted(gateway_of, mount):
+    gateway = gateway_of().gateway
+    paths = ["/v2/rerank", "/rerank", "/info", "/health/ready", "/", "/elsewhere", ""]
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway, root_path=mount)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return [
+                (
+                    await client.request(
+                        "POST" if "rerank" in path else "GET", mount + path, json=BODY
+                    )
+                )
+                for path in paths[: None if mount else -1]
+            ]
+
+    answers = asyncio.run(go())
+    assert [a.status_code for a in answers] == [200, 200, 200, 200, 200, 404, 307][: len(answers)]
+    assert [a.headers["location"] for a in answers[6:]] == [f"{mount}/"][: len(answers[6:])]
+
+
+def test_a_path_that_only_begins_like_the_mount_is_left_whole():
+    assert local_path({"path": "/rerank", "root_path": "/re"}) == "/rerank"
 
 
 def test_ready_means_that_scoring_moves(gateway_of, pools):
