@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import os
@@ -99,10 +98,10 @@ class ScorerReplica:
             probe = [QueryDocumentPair("health", "health")]
             await self._batcher.submit(probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S)
 
-    async def __del__(self) -> None:
+    def __del__(self) -> None:
         """Finish the running pass; Serve has waited for the callers before."""
         if hasattr(self, "_batcher"):
-            await asyncio.to_thread(self._batcher.close)
+            self._batcher.close()
 
     def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         with self._meter.measure(self._batcher) as record:

@@ -1,0 +1,94 @@
+"""The scorer deployment as a plain class, without Serve."""
+
+import asyncio
+
+import pytest
+
+from rerank_core import InvalidRequest, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.calibration import Calibration
+from serve_app.config import ServeConfig
+from serve_app.replica import ScorerReplica
+from serve_app.work_units import WorkUnit
+
+PAIRS = (QueryDocumentPair("q", "q"), QueryDocumentPair("q", "d"))
+
+
+class Spy:
+    """The shipped scorer, counting warm-ups; fails or answers wrongly when told to."""
+
+    def __init__(self, config):
+        self.inner = load_scorer(config)
+        self.info = self.inner.info
+        self.warmed = 0
+        self.error = None
+
+    def score(self, pairs):
+        if self.error:
+            raise self.error
+        return self.inner.score(pairs)
+
+    def warm_up(self):
+        self.warmed += 1
+
+
+@pytest.fixture
+def replica_of():
+    def build(warm_up=True, **scorer):
+        config = ScorerConfig(model="lexical", **scorer)
+        serving = ServeConfig.model_validate({"model": "lexical", "warm_up": warm_up})
+        return ScorerReplica(config, serving, Spy)
+
+    return build
+
+
+@pytest.mark.parametrize(("wanted", "times"), [(True, 1), (False, 0)])
+def test_it_is_warm_before_it_serves_where_the_config_says_so(replica_of, wanted, times):
+    assert replica_of(warm_up=wanted)._scorer.warmed == times
+
+
+def test_a_unit_comes_back_scored_in_its_order(replica_of):
+    scores = asyncio.run(replica_of().score(WorkUnit(PAIRS, 4, "caller", 5.0))).scores
+    assert scores.raw[0] > scores.raw[1]
+
+
+def test_new_budgets_are_taken_whole_or_not_at_all(replica_of):
+    replica = replica_of()
+    replica.reconfigure({"merge_tokens": 7})
+    replica.reconfigure({"merge_tokens": 9, "max_queued_tokens": 0})
+    assert asyncio.run(replica.state())["merge_tokens"] == 7
+
+
+def test_wrong_budgets_stop_a_replica_that_is_starting(replica_of):
+    with pytest.raises(ValueError, match="merge_token"):
+        replica_of().reconfigure({"merge_token": 7})
+
+
+def test_a_calibration_is_handed_on_and_one_of_another_scorer_stops_the_start(replica_of, tmp_path):
+    path = str(tmp_path / "calibration.json")
+    fingerprint = ScorerConfig(model="lexical").fingerprint()
+    Calibration(2.0, 0.5, fingerprint, 10).save(path)
+    loaded = asyncio.run(replica_of(calibration=path).loaded())
+    assert loaded.calibration == Calibration(2.0, 0.5, fingerprint, 10)
+    with pytest.raises(InvalidRequest, match="fitted on another scorer"):
+        replica_of(calibration=path, max_length=64)
+
+
+def test_a_cascade_never_merges_callers(replica_of):
+    replica = replica_of(first_stage={"model": "lexical", "keep": 1})
+    assert asyncio.run(replica.state())["merge_tokens"] == 1
+
+
+def test_health_fails_while_nothing_can_be_scored_and_comes_back_with_it(replica_of):
+    replica = replica_of()
+    replica._scorer.error = RuntimeError("stuck")
+
+    async def go():
+        await replica.check_health()
+        with pytest.raises(RuntimeError, match="stuck"):
+            await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+        with pytest.raises(RuntimeError, match="stuck"):
+            await replica.check_health()
+        replica._scorer.error = None
+        await replica.check_health()
+
+    asyncio.run(go())
