@@ -1,0 +1,179 @@
+"""Scaling and overload through the real service, with replicas whose scorer only takes time.
+
+python benchmarks/bench_scaling.py replicas    throughput of 1, 2, 4 and 8 replicas
+python benchmarks/bench_scaling.py autoscale   a load that rises and falls, 1 to 8 replicas
+python benchmarks/bench_scaling.py overload    ten times the load that it can bear
+
+GPUs are logical and a pass sleeps for tokens / rate: HTTP, Ray, routing, admission and autoscaling
+are real, the model is not. Each ends in one JSON line; --svg FILE draws it; --small is a smoke run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.chart import chart
+from benchmarks.local_serve import deploy, local_serve, machine
+from benchmarks.open_loop import Sample, done_per_s, keep_busy, send_at_rate, summarise
+from benchmarks.simulated_scorer import simulated
+
+TOKENS_PER_S, DOCUMENTS, WORDS = 10_000.0, 100, 20
+# A request as the gateway's estimate and the scorer count it: about 2,200 tokens, 0.22 s of work.
+BODY = {"query": "what is it", "documents": ["word " * WORDS + str(i) for i in range(DOCUMENTS)]}
+SETTINGS: dict[str, Any] = {
+    # The model's name only names it; loading is simulated.
+    "model": "lexical",
+    "unit_tokens": 2048,
+}
+
+
+def scaling(**values: Any) -> dict[str, Any]:
+    """Return settings with one logical GPU a replica."""
+    return {**SETTINGS, "scaling": {"gpus_per_replica": 1, "cpus_per_replica": 0.1, **values}}
+
+
+def replicas(small: bool) -> tuple[dict[str, Any], str]:
+    """Measure documents/s at saturation for several numbers of replicas."""
+    counts, seconds = ((1, 2), 3.0) if small else ((1, 2, 4, 8), 20.0)
+    found: dict[int, float] = {}
+    with local_serve(gpus=8) as url:
+        for count in counts:
+            deploy(url, scaling(min_replicas=count, max_replicas=count), simulated(TOKENS_PER_S))
+            samples = asyncio.run(keep_busy(f"{url}/v2/rerank", [BODY], 4 * count, seconds))
+            found[count] = done_per_s(samples, seconds / 4) * DOCUMENTS
+            print(f"{count} replicas: {found[count]:,.0f} documents/s")
+    one = found[counts[0]]
+    lines = {
+        "measured": [(0.0, 0.0), *found.items()],
+        "linear": [(0.0, 0.0), (counts[-1], one * counts[-1])],
+    }
+    share = found[counts[-1]] / one / counts[-1]
+    return (
+        {"documents_per_s": {k: round(v) for k, v in found.items()}, "of_linear": round(share, 3)},
+        chart("Throughput by replicas", "replicas", "documents/s", lines),
+    )
+
+
+class ReplicaCount:
+    """Notes how many scorer replicas run, every half second."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> ReplicaCount:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        started = time.monotonic()
+        while not self._stop.wait(0.5):
+            states = serve.status().applications["bench"].deployments["Scorer"].replica_states
+            self.points.append((time.monotonic() - started, states.get("RUNNING", 0)))
+
+
+def autoscale(small: bool) -> tuple[dict[str, Any], str]:
+    """Let a load rise and fall; note replicas, latency and refusals."""
+    top, phases = (
+        (3, ((2.0, 4), (10.0, 12), (2.0, 6))) if small else (8, ((3.0, 30), (26.0, 90), (2.0, 60)))
+    )
+    # Requests a second of one replica, as the scorer counts tokens.
+    one = TOKENS_PER_S / (DOCUMENTS * (WORDS + 4))
+    settings = scaling(
+        min_replicas=1,
+        max_replicas=top,
+        target_units=2,
+        upscale_delay_s=2,
+        downscale_delay_s=10,
+        look_back_period_s=10.5,
+    )
+    settings["admission"] = {"max_wait_s": 10}
+    summaries, offered, start = [], [], 0.0
+    with local_serve(gpus=top) as url:
+        deploy(url, settings, simulated(TOKENS_PER_S))
+        with ReplicaCount() as count:
+            for rate, seconds in phases:
+                part: list[Sample] = asyncio.run(
+                    send_at_rate(f"{url}/v2/rerank", [BODY], rate, seconds)
+                )
+                summaries.append({"rate": rate, **asdict(summarise(part, seconds))})
+                print(summaries[-1])
+                offered += [(start, rate / one), (start + seconds, rate / one)]
+                start += seconds
+    lines = {"replicas": count.points, "load, in replicas' worth": offered}
+    peak = int(max(number for _, number in count.points))
+    return (
+        {"phases": summaries, "peak_replicas": peak, "last_replicas": int(count.points[-1][1])},
+        chart("Replicas follow the load", "seconds", "replicas", lines),
+    )
+
+
+def overload(small: bool) -> tuple[dict[str, Any], str]:
+    """Find the capacity of one replica, then offer what it can bear and ten times that."""
+    seconds = 4.0 if small else 20.0
+    with local_serve(gpus=1) as url:
+        deploy(url, scaling(), simulated(TOKENS_PER_S))
+        path = f"{url}/v2/rerank"
+        # Twice: the first teaches admission what throughput is.
+        for _ in range(2):
+            samples = asyncio.run(keep_busy(path, [BODY], 3, seconds))
+        capacity = done_per_s(samples, seconds / 4)
+        rows = {}
+        for name, times in (("at_capacity", 0.95), ("overload", 10.0)):
+            samples = asyncio.run(send_at_rate(path, [BODY], capacity * times, seconds))
+            rows[name] = asdict(summarise(samples, seconds))
+            print(name, rows[name])
+    refused = [s for s in samples if s.status == 429]
+    answered = [s for s in samples if s.status == 200]
+    found = {
+        "capacity_per_s": round(capacity, 2),
+        **rows,
+        "goodput_of_capacity": round(done_per_s(samples) / capacity, 3),
+        "p99_ratio": round(rows["overload"]["p99_ms"] / rows["at_capacity"]["p99_ms"], 2),
+        "refusals_with_retry_after": sum(s.retry_after is not None for s in refused),
+        "slowest_refusal_ms": round(max(s.seconds for s in refused) * 1000, 1),
+    }
+    lines = {
+        name: sorted((s.due, s.seconds * 1000) for s in part)
+        for name, part in (("answered", answered), ("refused", refused))
+    }
+    return found, chart("Ten times the load", "seconds", "latency, ms", lines)
+
+
+def main() -> None:
+    """Run one of the three; print a line for each step and one JSON line at the end."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    kinds = {"replicas": replicas, "autoscale": autoscale, "overload": overload}
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
+    parser.add_argument("--svg", type=Path, help="draw a picture into this file")
+    options = parser.parse_args()
+    found, picture = kinds[options.kind](options.small)
+    if options.svg:
+        options.svg.write_text(picture, encoding="utf-8")
+    about = {
+        "benchmark": options.kind,
+        "machine": machine(),
+        "simulated_tokens_per_s": TOKENS_PER_S,
+    }
+    print(json.dumps({**about, **found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The service over HTTP against the bare core and against infinity, on the same model and machine.
+
+python benchmarks/bench_serve.py [--model embedded] [--infinity VENV] [--svg FILE] [--small]
+
+For each size of request: documents/s at saturation (closed loop), then latency and goodput as an
+open loop offers shares of the core's own rate; and what HTTP and Ray cost a single small request.
+One service runs at a time, with the same threads. infinity-emb is measured where VENV, a virtual
+environment of its own, has it. Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.chart import chart
+from benchmarks.local_serve import deploy, free_port, local_serve, machine, wait_until
+from benchmarks.open_loop import Summary, done_per_s, keep_busy, send_at_rate, summarise
+from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
+
+# A request is good if it is answered within this.
+WITHIN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how hard to measure."""
+
+    sizes: tuple[int, ...] = (10, 50)
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
+    seconds: float = 15.0
+    clients: int = 8
+    singles: int = 200
+
+
+SMALL = Plan(sizes=(10,), shares=(0.5,), seconds=2.0, clients=2, singles=5)
+
+
+def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
+    """Return requests of real text: the documentation of Python's own modules."""
+    modules = (argparse, asyncio, contextlib, json, os, statistics, subprocess, textwrap, time)
+    texts = [
+        textwrap.shorten(value.__doc__, 1500, placeholder="")
+        for module in modules
+        for value in vars(module).values()
+        if callable(value) and len(value.__doc__ or "") > 80
+    ]
+    size = len(texts)
+    return [
+        {
+            "query": texts[number * 7 % size][:100],
+            "documents": [texts[(number * 13 + place * 5) % size] for place in range(documents)],
+        }
+        for number in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def ours(model: str, threads: int) -> Iterator[str]:
+    """Serve the model with one replica; yields the base URL."""
+    scorer = {"model": model, "threads": threads}
+    with local_serve() as url:
+        deploy(url, {"scorer": scorer, "admission": {"max_wait_s": 2}})
+        yield url
+
+
+@contextlib.contextmanager
+def infinity(venv: Path, folder: str, threads: int) -> Iterator[str]:
+    """Serve the model by infinity-emb, with its own defaults; yields the base URL."""
+    port = free_port()
+    command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", folder, "--port", str(port)]
+    options = ["--host", "127.0.0.1", "--engine", "torch", "--device", "cpu"]
+    quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(
+        [*command, *options, "--served-model-name", "bench", "--no-bettertransformer"],
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_until(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def core_alone(config: ScorerConfig, plan: Plan) -> tuple[dict[int, float], float]:
+    """Return documents/s by size of request, and seconds of a request with one document."""
+    reranker = Reranker(load_scorer(config))
+
+    def ask(body: dict[str, Any]) -> None:
+        documents = enumerate(body["documents"])
+        candidates = tuple(Candidate(str(i), text) for i, text in documents)
+        reranker.rerank([RerankRequest(body["query"], candidates)])
+
+    rates = {}
+    for size in plan.sizes:
+        done, started = 0, time.perf_counter()
+        asked = bodies(size)
+        ask(asked[0])
+        started = time.perf_counter()
+        while (took := time.perf_counter() - started) < plan.seconds:
+            ask(asked[done % len(asked)])
+            done += 1
+        rates[size] = done * size / took
+    return rates, median_seconds(ask, plan.singles)
+
+
+def median_seconds(ask: Callable[[dict[str, Any]], None], count: int) -> float:
+    """Return the median of single requests with one document, one after the other."""
+    times = []
+    for body in bodies(1, count):
+        started = time.perf_counter()
+        ask(body)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def measure(url: str, plan: Plan, core: dict[int, float]) -> dict[str, Any]:
+    """Measure one service."""
+    path = f"{url}/rerank"
+    saturated, rows = {}, []
+    for size in plan.sizes:
+        asked = bodies(size)
+        asyncio.run(keep_busy(path, asked, 1, 1.0))
+        samples = asyncio.run(keep_busy(path, asked, plan.clients, plan.seconds))
+        saturated[size] = round(done_per_s(samples, plan.seconds / 4) * size, 1)
+        for share in plan.shares:
+            rate = core[size] * share / size
+            sent = asyncio.run(send_at_rate(path, asked, rate, plan.seconds))
+            summary: Summary = summarise(sent, plan.seconds, WITHIN_S)
+            rows.append({"documents": size, "share": share, **asdict(summary)})
+    return {"saturated": saturated, "single_ms": round(single_ms(path, plan), 1), "rows": rows}
+
+
+def single_ms(path: str, plan: Plan) -> float:
+    """Return the median of requests with one document over one connection."""
+    samples = asyncio.run(keep_busy(path, bodies(1), 1, plan.singles / 50))
+    return statistics.median(sample.seconds for sample in samples) * 1000
+
+
+def picture(found: dict[str, Any], size: int) -> str:
+    """Draw p50 and p99 by offered rate, for requests of `size` documents."""
+    lines: dict[str, Sequence[tuple[float, float]]] = {}
+    for name, service in found.items():
+        rows = [row for row in service["rows"] if row["documents"] == size]
+        for figure in ("p50", "p99"):
+            points = [(row["offered_per_s"], row[f"{figure}_ms"]) for row in rows]
+            lines[f"{name} {figure}"] = sorted(points)
+    return chart(f"Latency, {size} documents a request", "requests/s offered", "ms", lines)
+
+
+def main() -> None:
+    """Measure core, service and peer, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="embedded", help="a folder, or embedded")
+    parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--svg", type=Path, help="draw a picture into this file")
+    parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
+    options = parser.parse_args()
+    plan = SMALL if options.small else Plan()
+    config = ScorerConfig(model=options.model, threads=options.threads)
+    rates, alone_s = core_alone(config, plan)
+    found = {}
+    with ours(options.model, options.threads) as url:
+        found["ray-rerank"] = measure(url, plan, rates)
+    if options.infinity:
+        with infinity(options.infinity, str(config.model_dir), options.threads) as url:
+            found["infinity"] = measure(url, plan, rates)
+    if options.svg:
+        options.svg.write_text(picture(found, plan.sizes[-1]), encoding="utf-8")
+    about = {"benchmark": "serve", "machine": machine(), "threads": options.threads}
+    core = {"saturated": {k: round(v, 1) for k, v in rates.items()}}
+    core["single_ms"] = round(alone_s * 1000, 1)
+    ratios = {
+        name: {size: round(service["saturated"][size] / rates[size], 3) for size in rates}
+        for name, service in found.items()
+    }
+    print(json.dumps({**about, "core": core, **found, "of_core": ratios}))
+
+
+if __name__ == "__main__":
+    main()
