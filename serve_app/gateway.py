@@ -60,7 +60,7 @@ class Gateway:
         observe: Observe = lambda exchange: None,
         names_requests: bool = True,
     ) -> None:
-        self.config = config
+        self.config = self._deployed = config
         self.admission = Admission(config.admission)
         self._pools = pools
         self._scorers = config.served
@@ -73,13 +73,16 @@ class Gateway:
         self._pages = Pages(config)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Take new `limits` and `admission`, whole or not at all. Raises ValueError if wrong."""
+        """Take new `limits` and `admission`, whole or not at all. Raises ValueError if wrong.
+
+        What is left out is as deployed, so that a gateway that starts later has the same.
+        """
         unknown = set(user_config) - {"limits", "admission"}
         if unknown:
             raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
-        now = self.config.model_dump()
-        changed = {name: {**now[name], **values} for name, values in user_config.items()}
-        self.config = ServeConfig.model_validate({**now, **changed})
+        deployed = self._deployed.model_dump()
+        changed = {name: {**deployed[name], **values} for name, values in user_config.items()}
+        self.config = ServeConfig.model_validate({**deployed, **changed})
         self.admission.settings = self.config.admission
         self._retries.share = self.config.admission.retry_share
         self._pages = Pages(self.config)

@@ -73,7 +73,7 @@ class GatewayDeployment:
             config, pools, door=door, observe=self._observe, names_requests=False
         )
         self._meter = RequestMeter(self._gateway.admission)
-        self._configured = False
+        self._running = False
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the ASGI application; Serve calls this after the constructor."""
@@ -92,10 +92,13 @@ class GatewayDeployment:
         try:
             self._gateway.reconfigure(user_config)
         except ValueError:
-            if not self._configured:
+            if not self._running:
                 raise
             log.exception("user_config refused; the former limits stay")
-        self._configured = True
+
+    def check_health(self) -> None:
+        """Note that the start is over: Serve asks only after the first user_config."""
+        self._running = True
 
     def _observe(self, exchange: Exchange) -> None:
         self._meter(exchange)

@@ -32,8 +32,8 @@ class ScorerReplica:
         load: Callable[[ScorerConfig], LoadedScorer],
     ) -> None:
         self._scorer = load(scorer)
-        self._batching = batching = config.batching
-        self._configured = False
+        self._deployed = self._batching = batching = config.batching
+        self._running = False
         if config.warm_up:
             # The largest pass first: memory that is not there shows now, not under load.
             self._scorer.warm_up()
@@ -70,24 +70,25 @@ class ScorerReplica:
         return {**state, "merge_tokens": self._batcher.merge_tokens}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new budgets between passes, whole or not at all.
+        """Take new budgets between passes, whole or not at all; what is left out is as deployed.
 
         A wrong one stops a replica that is starting, and leaves a running one as it was.
         """
         try:
-            batching = Batching.model_validate({**self._batching.model_dump(), **user_config})
+            batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
         except ValueError:
-            if not self._configured:
+            if not self._running:
                 raise
             log.exception("user_config refused; the former budgets stay")
             return
-        self._configured = True
         self._batching = batching
         self._batcher.merge_tokens = self._merge_tokens(batching)
         self._batcher.max_queued_tokens = batching.max_queued_tokens
 
     async def check_health(self) -> None:
         """Raise when scoring has stopped or failed for good, so that Ray replaces this replica."""
+        # Serve asks only after the first user_config: the start is over.
+        self._running = True
         state = self._batcher.state()
         if state.broken:
             raise RuntimeError("the scorer failed for good")

@@ -190,6 +190,13 @@ def test_a_path_that_only_begins_like_the_mount_is_left_whole():
     assert local_path({"path": "/rerank", "root_path": "/re"}) == "/rerank"
 
 
+def test_what_new_settings_leave_out_is_as_deployed(gateway_of):
+    gateway = gateway_of(limits={"max_documents": 7}).gateway
+    gateway.reconfigure({"limits": {"max_documents": 1}})
+    gateway.reconfigure({"admission": {"max_wait_s": 3}})
+    assert (gateway.config.limits.max_documents, gateway.config.admission.max_wait_s) == (7, 3)
+
+
 def test_ready_means_that_scoring_moves(gateway_of, pools):
     assert gateway_of().send("GET", "/health/ready").status_code == 200
     answer = gateway_of(pools.failing(ModelUnavailable("broken"))).send("GET", "/health/ready")

@@ -53,6 +53,7 @@ def test_a_unit_comes_back_scored_in_its_order(replica_of):
 
 def test_new_budgets_are_taken_whole_or_not_at_all(replica_of):
     replica = replica_of()
+    asyncio.run(replica.check_health())
     replica.reconfigure({"merge_tokens": 7})
     replica.reconfigure({"merge_tokens": 9, "max_queued_tokens": 0})
     assert asyncio.run(replica.state())["merge_tokens"] == 7
