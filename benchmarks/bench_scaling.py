@@ -3,6 +3,7 @@
 python benchmarks/bench_scaling.py replicas    throughput of 1, 2, 4 and 8 replicas
 python benchmarks/bench_scaling.py autoscale   a load that rises and falls, 1 to 8 replicas
 python benchmarks/bench_scaling.py overload    ten times the load that it can bear
+python benchmarks/bench_scaling.py sizes       a large request alone; small ones beside large ones
 
 GPUs are logical and a pass sleeps for tokens / rate: HTTP, Ray, routing, admission and autoscaling
 are real, the model is not. Each ends in one JSON line; --svg FILE draws it; --small is a smoke run.
@@ -156,10 +157,45 @@ def overload(small: bool) -> tuple[dict[str, Any], str]:
     return found, chart("Ten times the load", "seconds", "latency, ms", lines)
 
 
+def sizes(small: bool) -> tuple[dict[str, Any], str]:
+    """Ask for 1,000 documents on 1 and 8 replicas, and for 5 documents while large ones run."""
+    counts, seconds = ((1, 2), 3.0) if small else ((1, 8), 10.0)
+    large = {**BODY, "documents": BODY["documents"] * (1000 // DOCUMENTS)}
+    few = {**BODY, "documents": BODY["documents"][:5]}
+    found: dict[str, Any] = {}
+    lines: dict[str, list[tuple[float, float]]] = {}
+
+    async def beside(path: str) -> list[Sample]:
+        noise = asyncio.create_task(keep_busy(path, [large], 1, seconds))
+        await asyncio.sleep(0.2)
+        samples = await send_at_rate(path, [few], 5.0, seconds - 0.5)
+        await noise
+        return samples
+
+    with local_serve(gpus=counts[-1]) as url:
+        path = f"{url}/v2/rerank"
+        for count in counts:
+            settings = scaling(min_replicas=count, max_replicas=count)
+            deploy(url, {**settings, "admission": {"max_wait_s": 30}}, simulated(TOKENS_PER_S))
+            alone = asyncio.run(keep_busy(path, [large], 1, seconds))
+            quiet = summarise(asyncio.run(send_at_rate(path, [few], 5.0, seconds)), seconds)
+            samples = asyncio.run(beside(path))
+            lines[f"5 documents, {count} replicas"] = sorted(
+                (s.due, s.seconds * 1000) for s in samples
+            )
+            found[str(count)] = {
+                "large_ms": round(1000 * sorted(s.seconds for s in alone)[len(alone) // 2], 1),
+                "small_p50_ms": quiet.p50_ms,
+                "small_beside_large_p50_ms": summarise(samples, seconds).p50_ms,
+            }
+            print(count, found[str(count)])
+    return {"by_replicas": found}, chart("Small requests beside a large one", "s", "ms", lines)
+
+
 def main() -> None:
-    """Run one of the three; print a line for each step and one JSON line at the end."""
+    """Run one of the four; print a line for each step and one JSON line at the end."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    kinds = {"replicas": replicas, "autoscale": autoscale, "overload": overload}
+    kinds = {"replicas": replicas, "autoscale": autoscale, "overload": overload, "sizes": sizes}
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
     parser.add_argument("--svg", type=Path, help="draw a picture into this file")

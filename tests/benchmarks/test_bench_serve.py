@@ -46,6 +46,7 @@ def test_the_picture_is_well_formed_and_holds_every_line():
         (["bench_scaling.py", "replicas"], {"documents_per_s", "of_linear"}),
         (["bench_scaling.py", "autoscale"], {"phases", "peak_replicas", "last_replicas"}),
         (["bench_scaling.py", "overload"], {"capacity_per_s", "goodput_of_capacity"}),
+        (["bench_scaling.py", "sizes"], {"by_replicas"}),
         (["bench_batcher.py"], {"rows"}),
     ],
 )

@@ -169,3 +169,17 @@ def service(serve_instance, wait_ready):
     serve.run(app(config), name="rerank", route_prefix="/")
     wait_ready(serve_instance)
     return serve_instance
+
+
+@pytest.fixture(scope="session")
+def mounted(serve_instance, wait_ready):
+    """A second application with two models below /rerank-service; yields its base URL."""
+    from ray import serve
+
+    from serve_app import app
+
+    config = lexical(models={"second": {"model": "lexical"}}, scaling={"cpus_per_replica": 0.1})
+    serve.run(app(config), name="mounted", route_prefix="/rerank-service")
+    wait_ready(f"{serve_instance}/rerank-service")
+    yield f"{serve_instance}/rerank-service"
+    serve.delete("mounted")

@@ -1,8 +1,13 @@
-"""The same routes through a real local Ray Serve."""
+"""The same routes through a real local Ray Serve; test_haproxy runs this file again."""
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import threading
+import time
+from pathlib import Path
 
 import cohere
 import httpx
@@ -50,6 +55,80 @@ def test_a_request_with_many_documents_comes_back_whole_and_in_order(service):
     assert sorted(result["index"] for result in results) == list(range(900))
     assert all(documents[r["index"]] == r["document"]["text"] for r in results)
     assert all(r["index"] % 3 for r in results[:600])
+
+
+def test_an_answer_has_one_request_id_and_the_log_line_has_it_too(service):
+    secret = "a-text-that-no-log-may-hold"
+    headers = {"x-request-id": "find.me-1"}
+    body = {"query": secret, "documents": [secret]}
+    answer = httpx.post(f"{service}/v2/rerank", json=body, headers=headers)
+    assert answer.headers.get_list("x-request-id") == ["find.me-1"]
+    (line,) = log_lines("find.me-1")
+    expected = {"message": "request", "status": 200, "documents": 1, "path": "/v2/rerank"}
+    assert {name: line[name] for name in expected} == expected
+    assert secret not in json.dumps(line)
+    assert len(httpx.get(f"{service}/info").headers.get_list("x-request-id")) == 1
+
+
+def log_lines(request_id, seconds=10):
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lines = [
+            json.loads(line)
+            for file in folder.glob("replica_rerank_Gateway_*.log")
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if f'"rerank_id": "{request_id}"' in line
+        ]
+        if lines:
+            return lines
+        time.sleep(0.2)
+    return []
+
+
+def test_it_works_below_a_route_prefix(mounted):
+    answer = httpx.post(f"{mounted}/v2/rerank", json=BODY)
+    assert [result["index"] for result in answer.json()["results"]] == [1, 0]
+    page = httpx.get(mounted, follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/rerank-service/")
+    assert httpx.get(f"{mounted}/elsewhere").json()["error"]["code"] == 404
+    with httpx.Client() as http:
+        sdk = cohere.ClientV2(api_key="any", base_url=mounted, httpx_client=http)
+        assert [hit.index for hit in sdk.rerank(model="lexical", **BODY).results] == [1, 0]
+
+
+def test_several_models_behind_one_address(mounted):
+    def ask(model):
+        return httpx.post(f"{mounted}/v2/rerank", json={**BODY, "model": model})
+
+    assert [ask(name).json()["model"] for name in ("lexical", "second")] == ["lexical", "second"]
+    assert ask("third").status_code == 404
+
+
+def test_48_slow_senders_do_not_stop_good_requests(service):
+    host, port = service.removeprefix("http://").split(":")
+    head = f"POST /v1/rerank HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    slow = [socket.create_connection((host, int(port))) for _ in range(48)]
+    stop = threading.Event()
+
+    def trickle():
+        while not stop.wait(0.2):
+            for sock in slow:
+                # Those that got their 408 are closed.
+                with contextlib.suppress(OSError):
+                    sock.sendall(b" ")
+
+    try:
+        for sock in slow:
+            sock.sendall(f"{head}content-length: 1000\r\n\r\n{{".encode())
+        threading.Thread(target=trickle, daemon=True).start()
+        with httpx.Client(base_url=service, timeout=30) as client:
+            statuses = [client.post("/v2/rerank", json=BODY).status_code for _ in range(50)]
+        assert statuses == [200] * 50
+    finally:
+        stop.set()
+        for sock in slow:
+            sock.close()
 
 
 def test_no_request_fails_when_a_replica_is_killed(service):

