@@ -1,7 +1,8 @@
 """Scores pairs and ranks candidates. Knows nothing of Ray, HTTP or Parquet."""
 
 from rerank_core.batching import plan_batches
-from rerank_core.config import ScorerConfig
+from rerank_core.calibration import Calibration
+from rerank_core.config import FirstStage, ScorerConfig
 from rerank_core.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -16,6 +17,7 @@ from rerank_core.scorers import load_scorer
 from rerank_core.types import (
     Candidate,
     FailedCandidate,
+    LoadedScorer,
     PairScores,
     QueryDocumentPair,
     RankedCandidate,
@@ -26,10 +28,13 @@ from rerank_core.types import (
 )
 
 __all__ = [
+    "Calibration",
     "Candidate",
     "DeadlineExceeded",
     "FailedCandidate",
+    "FirstStage",
     "InvalidRequest",
+    "LoadedScorer",
     "ModelUnavailable",
     "Overloaded",
     "PairScores",

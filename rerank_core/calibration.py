@@ -1,16 +1,11 @@
-"""From raw scores to probabilities: fitted on labelled pairs, kept in a small JSON file.
+"""From raw scores to probabilities: fitted on labels, kept in a small JSON file.
 
-python -m rerank_core.calibration --input pairs.jsonl --output calibration.json
-
-Each line of the input: {"query": ..., "document": ..., "label": 0 or 1}. It does not know scorers;
-the command line alone loads one.
+It does not know scorers; `python -m rerank_core.calibrate` loads one, scores pairs and fits.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rerank_core.config import ScorerConfig
-from rerank_core.errors import InvalidRequest, RerankError
+from rerank_core.errors import InvalidRequest
 from rerank_core.ranking import activate
-from rerank_core.types import Float32s, QueryDocumentPair
+from rerank_core.types import Float32s
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,13 +48,13 @@ class Calibration:
         except (OSError, ValueError, TypeError) as error:
             raise InvalidRequest(
                 f"calibration {str(path)!r} cannot be read ({type(error).__name__}); fit it with"
-                " python -m rerank_core.calibration",
+                " python -m rerank_core.calibrate",
                 "calibration",
             ) from error
         if found.fingerprint != fingerprint:
             raise InvalidRequest(
                 f"calibration {str(path)!r} was fitted on another scorer ({found.fingerprint}, this"
-                f" one is {fingerprint}); fit it again",
+                f" one is {fingerprint}); fit it again with this model, dtype and max_length",
                 "calibration",
             )
         return found
@@ -124,54 +118,3 @@ def _log_loss(columns: Floats, targets: Floats, weights: Floats) -> float:
 def _sigmoid(x: Floats) -> Floats:
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 when a calibration was written, 2 for bad input."""
-    from rerank_core.scorers import load_scorer
-
-    parser = argparse.ArgumentParser("python -m rerank_core.calibration")
-    parser.add_argument(
-        "--input", type=Path, required=True, help="JSON lines: query, document, label"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="the calibration file to write")
-    parser.add_argument("--model", default="embedded", help="as in ScorerConfig")
-    parser.add_argument("--method", choices=("platt", "temperature"), default="platt")
-    options = parser.parse_args(arguments)
-    try:
-        pairs, labels = _read(options.input)
-        scorer = load_scorer(ScorerConfig(model=options.model))
-        scores = scorer.score(pairs)
-        good = [i for i in range(len(pairs)) if i not in scores.errors]
-        found = fit(
-            scores.raw[good], [labels[i] for i in good], scorer.info.fingerprint, options.method
-        )
-        found.save(options.output)
-    except (RerankError, OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(
-        f"{options.output}: sigmoid({found.slope:.4f} * raw {found.offset:+.4f}),"
-        f" fitted on {found.pairs} pairs\n"
-    )
-    return 0
-
-
-def _read(path: Path) -> tuple[list[QueryDocumentPair], list[int]]:
-    pairs, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            pairs.append(QueryDocumentPair(row["query"], row["document"]))
-            labels.append(int(row["label"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest(
-                f"{path}:{number} is not an object with query, document and label", "input"
-            ) from error
-    return pairs, labels
-
-
-if __name__ == "__main__":
-    sys.exit(main())

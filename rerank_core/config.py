@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from rerank_core.catalog import CAUSAL_FAMILIES
 
 EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded"
 
@@ -94,7 +96,8 @@ class ScorerConfig(BaseModel):
         " bge-reranker-v2-gemma, mxbai-rerank-v2); empty: known from the model's name.",
     )
     instruction: str | None = Field(
-        None, description="What relevance means, for models that take an instruction."
+        None,
+        description="What relevance means, for models that take an instruction; others refuse it.",
     )
     long_documents: Literal["truncate", "split"] = Field(
         "truncate",
@@ -102,7 +105,10 @@ class ScorerConfig(BaseModel):
         " which the best counts. Splitting reads everything and costs accordingly.",
     )
     passage_tokens: int | None = Field(
-        None, ge=16, description="Longest passage when splitting; empty: what fits the model."
+        None,
+        ge=16,
+        description="Longer documents are split, into passages of this size at most; empty: what"
+        " fits the model.",
     )
     passage_overlap: int = Field(
         32, ge=0, description="Tokens that neighbouring passages share, at least."
@@ -122,7 +128,7 @@ class ScorerConfig(BaseModel):
         0, ge=0, description="Scores remembered, in pairs (about 150 bytes each); 0: none."
     )
     calibration: str | None = Field(
-        None, description="File that `python -m rerank_core.calibration` wrote; adds probabilities."
+        None, description="File that `python -m rerank_core.calibrate` wrote; adds probabilities."
     )
     first_stage: FirstStage | None = Field(
         None, description="A small model that picks the candidates this one scores."
@@ -142,6 +148,13 @@ class ScorerConfig(BaseModel):
     local_files_only: bool = Field(
         False, description="Never ask a model hub; only folders and the local cache."
     )
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, name: str | None) -> str | None:
+        if name is not None and name not in CAUSAL_FAMILIES:
+            raise ValueError(f"unknown; use one of {', '.join(CAUSAL_FAMILIES)}, or leave it out")
+        return name
 
     def fingerprint(self) -> str:
         """Return 16 hex digits, equal exactly when two configs give comparable scores.

@@ -136,20 +136,20 @@ class SplittingScorer:
         if key not in rooms:
             rooms[key] = self._room(QueryDocumentPair(pair.query, "", pair.max_query_tokens))
         room = rooms[key]
-        # No tokenizer makes more tokens than there are bytes.
-        if 4 * len(pair.document) <= room:
-            return whole
         policy = self._policy
+        size = min(policy.passage_tokens or room, room)
+        # No tokenizer makes more tokens than there are bytes.
+        if 4 * len(pair.document) <= size:
+            return whole
         limit = room * policy.max_passages
         if pair.max_document_tokens is not None:
             limit = min(limit, pair.max_document_tokens)
         # One more than is read tells whether anything lies behind.
         offsets = self._offsets(pair.document, limit + 1)
-        if offsets is None or len(offsets) <= room:
+        if offsets is None or len(offsets) <= size:
             return whole
         behind = len(offsets) > limit
         offsets = offsets[:limit]
-        size = min(policy.passage_tokens or room, room)
         size = size - _MARGIN if size > 2 * _MARGIN else size
         passages = split_document(pair.document, offsets, size, policy.overlap)
         kept = passages[: policy.max_passages]

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rerank_core.calibration import Calibration
+from rerank_core.config import ScorerConfig
 from rerank_core.errors import InvalidRequest
 from rerank_core.ranking import activate, rank_scores
+from rerank_core.scorers import load_scorer
 from rerank_core.types import (
     FailedCandidate,
     Float32s,
@@ -27,11 +29,22 @@ class Reranker:
         self.scorer = scorer
         self.calibration = calibration
 
+    @classmethod
+    def load(cls, config: ScorerConfig) -> Reranker:
+        """Load all that `config` names: the scorer, and the calibration where there is one.
+
+        Raises ModelUnavailable with the fix, InvalidRequest for a calibration of another scorer.
+        """
+        scorer = load_scorer(config)
+        if config.calibration is None:
+            return cls(scorer)
+        return cls(scorer, Calibration.load(config.calibration, scorer.info.fingerprint))
+
     def rerank(self, requests: Sequence[RerankRequest]) -> list[RerankResult]:
         """Answer every request, in input order, scoring the pairs of all of them together.
 
         A candidate that cannot be scored is listed in its result's `failed`; the others are ranked.
-        Raises InvalidRequest for a blank query or a `top_k` below 1.
+        Raises InvalidRequest where `check_request` does.
         """
         for request in requests:
             check_request(request)
@@ -53,7 +66,7 @@ class Reranker:
 
 
 def check_request(request: RerankRequest) -> None:
-    """Raise InvalidRequest for a blank query, a `top_k` or a token limit below 1."""
+    """Raise InvalidRequest for a blank query, a limit below 1, a threshold that is no number."""
     if not request.query.strip():
         raise InvalidRequest("query must not be blank", "query")
     if request.top_k is not None and request.top_k < 1:
@@ -62,6 +75,10 @@ def check_request(request: RerankRequest) -> None:
         limit = getattr(request, name)
         if limit is not None and limit < 1:
             raise InvalidRequest(f"{name} must be at least 1; leave it out for no limit", name)
+    if request.score_threshold is not None and not math.isfinite(request.score_threshold):
+        raise InvalidRequest(
+            "score_threshold must be a finite number; leave it out to keep all", "score_threshold"
+        )
 
 
 def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
@@ -96,6 +113,8 @@ def rank_request(
     """Rank one request's candidates from their scores (one entry per candidate, in order).
 
     The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
+    `score_threshold` is held against `activated`, the scores that the answer shows; one equal to
+    the threshold stays. What falls below is neither ranked nor failed.
     """
     candidates = request.candidates
     threshold = -math.inf if request.score_threshold is None else request.score_threshold

@@ -25,7 +25,8 @@ class RerankRequest:
     """One caller's question: a query, its candidates, and how many to keep (`None`: all).
 
     `max_tokens_per_query` and `max_tokens_per_doc` cut further than the model must. Candidates
-    whose (activated) score is below `score_threshold` are left out of the ranking.
+    whose activated score is below `score_threshold` are left out of the ranking; a calibrated
+    score does not count there.
     """
 
     query: str

@@ -42,8 +42,8 @@ class CausalScorer:
         if family is None:
             raise ModelUnavailable(
                 f"model {source.name!r} is a language model without a known reranking prompt, so"
-                f" its scores would mean nothing; set `template` to one of {', '.join(CAUSAL_FAMILIES)}"
-                " if it was trained with it, or name a reranker"
+                " its scores would mean nothing; if it was trained with one of these, set"
+                f" `template` to it: {', '.join(CAUSAL_FAMILIES)}. Otherwise name a reranker"
             )
         self._device = resolve_device(config)
         model, tokenizer = _load(source)
@@ -117,7 +117,8 @@ class CausalScorer:
 
 def _load(source: Source) -> tuple[Any, Any]:
     with clear_errors(source), without_progress_bars():
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM  # its stubs know nothing of output_loading_info
+        model, report = loader.from_pretrained(
             source.path,
             dtype=DTYPES[source.config.dtype],
             use_safetensors=True,

@@ -37,6 +37,7 @@ class CrossEncoderScorer:
     def __init__(self, source: Source) -> None:
         config = source.config
         device = resolve_device(config)
+        self._instruction = config.instruction
         with clear_errors(source), without_progress_bars():
             self._model = CrossEncoder(
                 source.path,
@@ -94,6 +95,7 @@ class CrossEncoderScorer:
         texts = [(pair.query, pair.document) for pair in pairs]
         scores: Tensor = self._model.predict(
             texts,
+            prompt=self._instruction,
             batch_size=len(texts),
             activation_fn=nn.Identity(),
             show_progress_bar=False,

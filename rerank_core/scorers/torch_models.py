@@ -59,6 +59,7 @@ def _choose(source: Source) -> LoadedScorer:
         from rerank_core.scorers.causal import CausalScorer
 
         return CausalScorer(source, model_config.model_type)
+    _refuse_prompts(source, architecture)
     if config.backend != "cross_encoder":
         try:
             return _load_packed(source, architecture)
@@ -74,10 +75,24 @@ def _choose(source: Source) -> LoadedScorer:
     return CrossEncoderScorer(source)
 
 
+def _refuse_prompts(source: Source, architecture: str) -> None:
+    """Raise ModelUnavailable for settings that would change the fingerprint and no score."""
+    config = source.config
+    if architecture.endswith("ForSequenceClassification") and (
+        config.template or config.instruction
+    ):
+        raise ModelUnavailable(
+            f"model {source.name!r} is a classifier that takes neither `template` nor"
+            " `instruction`; leave them out"
+        )
+
+
 def _is_bare_language_model(source: Source, architecture: str) -> bool:
     """Whether it is a language model that does not say itself, in modules.json, how to ask it."""
     if not architecture.endswith("ForCausalLM") or source.config.backend != "auto":
         return False
+    if source.config.template is not None:
+        return True
     options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
     with clear_errors(source):
         found = cached_file(

@@ -13,7 +13,8 @@ from rerank_core import (
     ScorerConfig,
     load_scorer,
 )
-from rerank_core.calibration import Calibration, fit, main
+from rerank_core.calibrate import main
+from rerank_core.calibration import Calibration, fit
 
 
 def sample(slope, offset, size=20_000):
@@ -76,23 +77,49 @@ def test_the_command_fits_and_the_ranking_shows_probabilities(tmp_path, capsys):
     rows += [("sky", "mud", 0)]
     source, target = tmp_path / "pairs.jsonl", tmp_path / "calibration.json"
     source.write_text(
-        "\n".join(json.dumps(dict(zip(("query", "document", "label"), row))) for row in rows)
+        "\n".join(
+            json.dumps(dict(zip(("query", "document", "label"), row, strict=True))) for row in rows
+        )
     )
     assert main(["--input", str(source), "--output", str(target), "--model", "lexical"]) == 0
     assert "fitted on 4 pairs" in capsys.readouterr().out
-    scorer = load_scorer(ScorerConfig(model="lexical"))
-    calibration = Calibration.load(target, scorer.info.fingerprint)
+    reranker = Reranker.load(ScorerConfig(model="lexical", calibration=str(target)))
     request = RerankRequest("red fox", (Candidate("a", "a cat"), Candidate("b", "red fox")))
-    (result,) = Reranker(scorer, calibration).rerank([request])
+    (result,) = reranker.rerank([request])
     best, worst = (hit.calibrated_score for hit in result.ranked)
     assert best > 0.5 > worst
 
 
-def test_the_command_says_which_line_is_wrong(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("line", "options", "message"),
+    [
+        ('{"query": "a"}', [], "pairs.jsonl:1 is not an object"),
+        ('{"query": "a", "document": 3, "label": 1}', [], "must be texts"),
+        ("", [], "labels of both kinds"),
+        ("", ["--dtype", "int3"], "dtype: Input should be"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, capsys, line, options, message):
     source = tmp_path / "pairs.jsonl"
-    source.write_text('{"query": "a"}\n')
-    assert main(["--input", str(source), "--output", str(tmp_path / "out")]) == 2
-    assert "pairs.jsonl:1 is not an object" in capsys.readouterr().err
+    source.write_text(f"{line}\n")
+    common = ["--input", str(source), "--output", str(tmp_path / "out"), "--model", "lexical"]
+    assert main([*common, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+PAIRS = [{"query": "red fox", "document": d, "label": n} for d, n in (("red fox", 1), ("cat", 0))]
+
+
+def test_a_calibration_belongs_to_the_options_it_was_fitted_with(tmp_path):
+    source, target = tmp_path / "pairs.jsonl", tmp_path / "calibration.json"
+    source.write_text("\n".join(map(json.dumps, PAIRS)))
+    cascade = {"model": "lexical", "first_stage": {"model": "lexical", "keep": 1}}
+    options = ["--model", "lexical", "--first-stage", json.dumps(cascade["first_stage"])]
+    assert main(["--input", str(source), "--output", str(target), *options]) == 0
+    served = ScorerConfig.model_validate({**cascade, "calibration": str(target)})
+    assert Reranker.load(served).calibration.pairs == 2
+    with pytest.raises(InvalidRequest, match="fitted on another scorer"):
+        Reranker.load(ScorerConfig(model="lexical", calibration=str(target)))
 
 
 def test_a_threshold_leaves_out_what_is_below():
@@ -101,3 +128,23 @@ def test_a_threshold_leaves_out_what_is_below():
     (result,) = Reranker(scorer).rerank([RerankRequest("red fox", candidates, score_threshold=0.5)])
     assert [hit.doc_id for hit in result.ranked] == ["b"]
     assert result.failed == ()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "identity"])
+def test_the_threshold_is_held_against_the_score_that_is_shown(activation):
+    reranker = Reranker(load_scorer(ScorerConfig(model="lexical", activation=activation)))
+    candidates = tuple(Candidate(text, text) for text in ("red fox", "red", "cat"))
+    (every,) = reranker.rerank([RerankRequest("red fox", candidates)])
+    second = every.ranked[1].score
+    (kept,) = reranker.rerank([RerankRequest("red fox", candidates, score_threshold=second)])
+    assert kept.ranked == every.ranked[:2]
+
+
+def test_a_calibration_does_not_move_the_threshold():
+    candidates = (Candidate("a", "a cat"), Candidate("b", "red fox"))
+    request = RerankRequest("red fox", candidates, score_threshold=0.5)
+    scorer = load_scorer(ScorerConfig(model="lexical"))
+    hopeless = Calibration(0.1, -9.0, scorer.info.fingerprint, 2)
+    (result,) = Reranker(scorer, hopeless).rerank([request])
+    assert [hit.doc_id for hit in result.ranked] == ["b"]
+    assert result.ranked[0].calibrated_score < 0.01

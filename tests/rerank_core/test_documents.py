@@ -1,4 +1,4 @@
-"""Splitting long documents: passages cover the text, overlap, end with sentences; the best counts."""
+"""Long documents: passages cover the text, overlap, end with sentences; the best counts."""
 
 import re
 
@@ -81,6 +81,16 @@ def test_short_documents_are_scored_as_they_are():
     plain = lexical().score(pairs)
     assert split.raw[[0, 2]].tolist() == plain.raw[[0, 2]].tolist()
     assert list(split.passages) == [1]
+
+
+def test_passage_tokens_split_what_the_model_could_read_whole():
+    scores = load_scorer(
+        ScorerConfig(model="lexical", long_documents="split", passage_tokens=32)
+    ).score([PAIR, QueryDocumentPair("red fox", "a red fox")])
+    start, end = scores.passages[0]
+    assert "The red fox sleeps." in LONG[start:end]
+    assert end - start < 32 * 8
+    assert list(scores.passages) == [0]
 
 
 def test_the_mean_of_the_best_passages_lies_below_the_best():

@@ -1,8 +1,11 @@
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
+from rerank_core import Calibration, ScorerConfig
 from rerank_core.__main__ import main
 
 QUESTION = ["--model", "lexical", "--query", "red apple"]
@@ -44,6 +47,10 @@ def test_documents_come_from_a_file_and_from_stdin_too(tmp_path, capsys, monkeyp
         ([*QUESTION, "--file", "no-such-file"], "no-such-file"),
         ([*QUESTION, "--dtype", "int3", "a"], "dtype"),
         ([*QUESTION, "--max-length", "0", "a"], "max_length"),
+        ([*QUESTION, "--template", "qwen9", "a"], "use one of qwen3-reranker"),
+        ([*QUESTION, "--score-threshold", "nan", "a"], "score_threshold must be a finite number"),
+        ([*QUESTION, "--max-tokens-per-doc", "0", "a"], "max_tokens_per_doc must be at least 1"),
+        ([*QUESTION, "--calibration", "no-such-file", "a"], "python -m rerank_core.calibrate"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments, message, capsys):
@@ -51,3 +58,42 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments, message, cap
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+
+
+def test_every_field_of_the_scorer_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    missing = [f for f in ScorerConfig.model_fields if f"--{f.replace('_', '-')}" not in shown]
+    assert missing == []
+
+
+def test_limits_threshold_passages_and_probabilities_are_reachable(tmp_path, capsys):
+    options = ["--long-documents", "split", "--max-length", "24", "--passage-overlap", "4"]
+    calibration = tmp_path / "calibration.json"
+    config = ScorerConfig(model="lexical", long_documents="split", max_length=24, passage_overlap=4)
+    Calibration(1.0, 0.0, config.fingerprint(), 2).save(calibration)
+    text = "nothing here at all. " * 20 + "The red apple fell. " + "more of nothing. " * 20
+    arguments = [*QUESTION, *options, "--calibration", str(calibration), "--json", text, "a pear"]
+    assert main([*arguments, "--score-threshold", "0.5"]) == 0
+    (hit,) = json.loads(capsys.readouterr().out)["ranked"]
+    assert hit["index"] == 0
+    assert "The red apple fell." in text[slice(*hit["passage"])]
+    assert hit["calibrated_score"] == pytest.approx(hit["score"])
+    assert main([*arguments, "--max-tokens-per-doc", "10"]) == 0
+    hits = {hit["index"]: hit for hit in json.loads(capsys.readouterr().out)["ranked"]}
+    assert (hits[0]["truncated"], hits[0]["passage"]) == (True, None)
+
+
+def test_the_best_passage_is_what_is_shown(capsys):
+    text = "nothing here at all. " * 20 + "The red apple fell. " + "more of nothing. " * 20
+    assert main([*QUESTION, "--long-documents", "split", "--max-length", "24", text]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "(characters " in line
+    assert not line.split("·")[-1].split("█")[-1].strip().startswith("nothing here at all. nothing")
+
+
+def test_the_module_runs_as_a_command_without_a_warning():
+    command = [sys.executable, "-W", "error", "-m", "rerank_core.calibrate", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

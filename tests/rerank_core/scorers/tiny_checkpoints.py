@@ -5,15 +5,22 @@ import string
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    GemmaConfig,
+    GemmaForCausalLM,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
     XLMRobertaConfig,
@@ -152,6 +159,49 @@ def save_deberta(folder: Path, **changes) -> Path:
         **changes,
     )
     return _save(folder, DebertaV2ForSequenceClassification, config, tokenizer)
+
+
+def causal_tokenizer() -> PreTrainedTokenizerFast:
+    """Case-sensitive WordPiece that knows every family's answers as single tokens."""
+    letters = sorted({*string.printable.strip(), *"".join(TEXT)} - {" "})
+    pieces = ["[PAD]", "[UNK]", "[BOS]", "yes", "no", "Yes", *_words(), *letters]
+    pieces += [f"##{letter}" for letter in letters]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]"
+    )
+
+
+_CAUSAL = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "gemma": (GemmaConfig, GemmaForCausalLM),
+}
+
+
+def save_causal(folder: Path, kind: str, flat: bool = False) -> Path:
+    """Save a language model of a kind; a `flat` one gives every pair the same score."""
+    tokenizer = causal_tokenizer()
+    config_class, model_class = _CAUSAL[kind]
+    config = config_class(
+        **_SIZE,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=128,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        initializer_range=0.1,
+        pad_token_id=0,
+        bos_token_id=2,
+    )
+    _save(folder, model_class, config, tokenizer)
+    if flat:
+        weights = load_file(folder / "model.safetensors")
+        weights["model.norm.weight"] *= 0
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def _save(folder: Path, model_class, config, tokenizer) -> Path:

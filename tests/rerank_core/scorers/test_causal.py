@@ -1,0 +1,116 @@
+"""Language models: the score is the answer's logit at the prompt's end, whoever is beside."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.catalog import BGE_GEMMA, CAUSAL_FAMILIES, MXBAI_V2, QWEN3_RERANKER
+from tests.rerank_core.scorers.conftest import random_config
+from tests.rerank_core.scorers.tiny_checkpoints import save_causal
+
+FAMILIES = {"qwen3": QWEN3_RERANKER, "qwen2": MXBAI_V2, "gemma": BGE_GEMMA}
+PAIRS = [
+    QueryDocumentPair(query, document)
+    for query in ("how many people live here", "中国的首都")
+    for document in ("a river", "北京是中国的首都。", "", "the old town and the river " * 20)
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def checkpoint(request, tmp_path_factory):
+    family = FAMILIES[request.param]
+    return save_causal(tmp_path_factory.mktemp(request.param), request.param), family
+
+
+def load(folder, family, **options):
+    return load_scorer(
+        random_config(model=str(folder), device="cpu", template=family.name, **options)
+    )
+
+
+def reference(folder, family, pair):
+    """Ask one prompt at a time, unpadded, with the whole output layer."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tail = [piece.replace("{instruction}", family.instruction) for piece in family.tail]
+    pieces = [
+        *family.head_pieces(pair.query, None), family.document_piece(pair.document), *tail
+    ]  # fmt: skip
+    ids = [tokenizer.bos_token_id] if family.starts_with_bos else []
+    ids += [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False)]
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, -1]
+    yes = logits[tokenizer.convert_tokens_to_ids(family.positive)]
+    no = logits[tokenizer.convert_tokens_to_ids(family.negative)] if family.negative else 0.0
+    return float(yes - no)
+
+
+def test_scores_are_the_answers_logits(checkpoint):
+    folder, family = checkpoint
+    scorer = load(folder, family)
+    scores = scorer.score(PAIRS)
+    expected = [reference(folder, family, pair) for pair in PAIRS]
+    assert scorer.info.backend == "causal"
+    assert scores.errors == {}
+    np.testing.assert_allclose(scores.raw, expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected) > 0.01
+
+
+def test_only_the_document_is_cut_and_the_prompt_stays_whole(checkpoint):
+    folder, family = checkpoint
+    whole = load(folder, family).score(PAIRS[:1])
+    limit = int(whole.tokens[0]) + 8
+    pairs = [PAIRS[0], QueryDocumentPair(PAIRS[0].query, "the old town and the river " * 50)]
+    scores = load(folder, family, max_length=limit, max_query_tokens=50).score(pairs)
+    assert scores.raw[0] == pytest.approx(whole.raw[0], abs=1e-5)
+    assert scores.tokens.tolist() == [limit - 8, limit]
+    assert scores.truncated.tolist() == [False, True]
+
+
+def test_an_instruction_changes_the_score_and_the_fingerprint(tmp_path):
+    folder = save_causal(tmp_path, "qwen3")
+    plain = load(folder, QWEN3_RERANKER)
+    asked = load(folder, QWEN3_RERANKER, instruction="Find the tool.")
+    assert plain.info.fingerprint != asked.info.fingerprint
+    assert abs(plain.score(PAIRS).raw - asked.score(PAIRS).raw).max() > 1e-4
+
+
+def test_a_language_model_without_a_known_prompt_is_refused(tmp_path):
+    folder = save_causal(tmp_path, "qwen3")
+    with pytest.raises(ModelUnavailable, match="without a known reranking prompt") as caught:
+        load_scorer(random_config(model=str(folder), device="cpu"))
+    assert all(name in str(caught.value) for name in CAUSAL_FAMILIES)
+
+
+def test_a_prompt_that_is_longer_than_the_limit_is_refused(tmp_path):
+    folder = save_causal(tmp_path, "qwen3")
+    with pytest.raises(ModelUnavailable, match="the prompt alone takes"):
+        load(folder, QWEN3_RERANKER, max_length=16)
+
+
+def test_a_family_whose_answers_are_no_tokens_is_refused(tmp_path):
+    folder = save_causal(tmp_path, "qwen2")
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    tokenizer = json.loads(text)
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["never"] = vocabulary.pop("yes")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ModelUnavailable, match="has no single token 'yes'"):
+        load(folder, QWEN3_RERANKER)
+
+
+def test_a_model_that_tells_nothing_apart_does_not_pass_the_self_check(tmp_path):
+    folder = save_causal(tmp_path, "qwen3", flat=True)
+    config = ScorerConfig(model=str(folder), device="cpu", template="qwen3-reranker")
+    with pytest.raises(ModelUnavailable, match="ranks obvious pairs wrongly"):
+        load_scorer(config)
+
+
+@pytest.mark.parametrize("option", [{"template": "qwen3-reranker"}, {"instruction": "Find."}])
+def test_a_classifier_refuses_what_only_language_models_take(tiny_models, option):
+    with pytest.raises(ModelUnavailable, match="takes neither `template` nor `instruction`"):
+        load_scorer(random_config(model=str(tiny_models["bert"]), device="cpu", **option))
