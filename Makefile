@@ -39,5 +39,5 @@ bench: setup ## our scorer against its peers, on this machine
 serve: setup ## serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/serve run serve_app:app
 
-embedded-model: setup ## make the embedded model again (hours on a CPU; see tools/embedded_model)
-	$(BIN)/python -m tools.embedded_model
+embedded-model: setup ## make the embedded model again (hours on a CPU): SQUAD_DIR=folder of the question sets
+	$(BIN)/python -m tools.embedded_model --squad-dir "$(SQUAD_DIR)" --work "$(WORK)/embedded-model"
