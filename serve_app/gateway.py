@@ -5,6 +5,7 @@ It knows the replicas only as ScoringPools, so all of it runs and is tested with
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -12,7 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rerank_core import InvalidRequest, RerankResult, ScorerConfig, ScorerInfo, ScoringFailed
+from rerank_core import (
+    DeadlineExceeded,
+    InvalidRequest,
+    RerankResult,
+    ScorerConfig,
+    ScorerInfo,
+    ScoringFailed,
+)
 from rerank_core.ranking import activate
 from rerank_core.reranker import rank_request
 from serve_app.admission import Admission
@@ -143,7 +151,7 @@ class Gateway:
         check_ask(ask, self.config.limits)
         exchange.documents = len(ask.pairs)
         exchange.model = name = self._model_name(ask.model)
-        loaded = await self._readiness.loaded(name)
+        loaded = await self._loaded(name, deadline)
         scorer = self._scorers[name]
         costs = estimate_tokens(ask.pairs, _most_tokens(scorer, loaded.info))
         unit_tokens = self.config.unit_tokens or loaded.info.max_batch_tokens
@@ -171,6 +179,13 @@ class Gateway:
         )
         exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
         return dialect.write(ask, answer)
+
+    async def _loaded(self, name: str, deadline: float) -> LoadedModel:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._readiness.loaded(name)
+        except TimeoutError:
+            raise DeadlineExceeded("the model was not up before the deadline") from None
 
     def _model_name(self, asked: str | None) -> str:
         if not asked or asked in self.config.model_names:

@@ -12,10 +12,14 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
 from ray.serve.handle import DeploymentHandle
 
-from rerank_core import Overloaded
+from rerank_core import ModelUnavailable, Overloaded, RerankError
 from serve_app.config import ServeConfig
 from serve_app.door import Door
 from serve_app.exchange import Exchange
@@ -52,10 +56,15 @@ class RayPool:
         except asyncio.CancelledError:
             response.cancel()
             raise
-        except RayActorError:
+        except (RayActorError, ReplicaUnavailableError):
             raise ReplicaLost("a replica died; send the request again") from None
         except BackPressureError:
             raise Overloaded("every replica's queue is full; try again later") from None
+        except DeploymentUnavailableError:
+            raise ModelUnavailable("the model could not be deployed; try again later") from None
+        except RerankError as error:
+            # Ray wraps what a replica raised, and its wrapper's message is a traceback.
+            raise getattr(error, "cause", error) from None
 
 
 @serve.ingress()

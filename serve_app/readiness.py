@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from rerank_core import QueryDocumentPair, RerankError
-from serve_app.problems import refused
+from serve_app.problems import ReplicaLost, refused
 from serve_app.scatter import LoadedModel, ScoringPool
 from serve_app.work_units import WorkUnit
 
@@ -30,9 +30,12 @@ class Readiness:
         self._scored: dict[str, float] = {}
 
     async def loaded(self, name: str) -> LoadedModel:
-        """Return what a model's replicas have loaded; asked once."""
+        """Return what a model's replicas have loaded; asked once, again if that one died."""
         if name not in self._loaded:
-            self._loaded[name] = await self._pools[name].loaded()
+            try:
+                self._loaded[name] = await self._pools[name].loaded()
+            except ReplicaLost:
+                self._loaded[name] = await self._pools[name].loaded()
         return self._loaded[name]
 
     def scored(self, name: str) -> None:

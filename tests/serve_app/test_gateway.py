@@ -190,6 +190,15 @@ def test_a_path_that_only_begins_like_the_mount_is_left_whole():
     assert local_path({"path": "/rerank", "root_path": "/re"}) == "/rerank"
 
 
+def test_a_cold_start_is_waited_for_no_longer_than_the_deadline(gateway_of, pools):
+    class Cold(pools.local):
+        async def loaded(self):
+            await asyncio.Event().wait()
+
+    headers = {"x-rerank-timeout-seconds": "0.1"}
+    assert gateway_of(Cold()).post("/v2/rerank", BODY, headers=headers).status_code == 504
+
+
 def test_what_new_settings_leave_out_is_as_deployed(gateway_of):
     gateway = gateway_of(limits={"max_documents": 7}).gateway
     gateway.reconfigure({"limits": {"max_documents": 1}})
