@@ -11,28 +11,18 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from rerank_core import (
-    DeadlineExceeded,
-    InvalidRequest,
-    RerankResult,
-    ScorerConfig,
-    ScorerInfo,
-    ScoringFailed,
-)
-from rerank_core.ranking import activate
-from rerank_core.reranker import rank_request
+from rerank_core import DeadlineExceeded
 from serve_app.admission import Admission
+from serve_app.asked import most_tokens, rank_ask, read_ask
 from serve_app.config import ServeConfig
-from serve_app.dialects import ROUTES, Answer, Ask, Dialect, choose, common_error
+from serve_app.dialects import ROUTES, Answer, Dialect, choose, common_error
 from serve_app.door import Door
 from serve_app.exchange import Exchange, Observe
 from serve_app.limits import check_ask, deadline_of
 from serve_app.pages import Pages
 from serve_app.problems import UnknownModel, problem_of, refused
 from serve_app.readiness import Readiness
-from serve_app.scatter import Gathered, LoadedModel, RetryBudget, ScoringPool, score_in_units
+from serve_app.scatter import LoadedModel, RetryBudget, ScoringPool, score_in_units
 from serve_app.wire import (
     ClientGone,
     Receive,
@@ -147,13 +137,13 @@ class Gateway:
     async def _rerank(
         self, dialect: Dialect, body: dict[str, Any], exchange: Exchange, deadline: float
     ) -> Any:
-        ask = _read(dialect, body)
+        ask = read_ask(dialect, body)
         check_ask(ask, self.config.limits)
         exchange.documents = len(ask.pairs)
         exchange.model = name = self._model_name(ask.model)
         loaded = await self._loaded(name, deadline)
         scorer = self._scorers[name]
-        costs = estimate_tokens(ask.pairs, _most_tokens(scorer, loaded.info))
+        costs = estimate_tokens(ask.pairs, most_tokens(scorer, loaded.info))
         unit_tokens = self.config.unit_tokens or loaded.info.max_batch_tokens
         if scorer.first_stage is not None:
             # A cascade must see all candidates of a query together.
@@ -174,7 +164,7 @@ class Gateway:
             id=f"rerank-{exchange.id}",
             model=name,
             created=int(time.time()),
-            result=_rank(ask, gathered, loaded),
+            result=rank_ask(ask, gathered.scores, loaded),
             truncated=tuple(i for i, cut in enumerate(gathered.scores.truncated) if cut),
         )
         exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
@@ -213,38 +203,6 @@ class Gateway:
             raise refused(404, "not_found_error", "no such path; /openapi.json lists them")
         _check_method(method, "GET")
         return page
-
-
-def _read(dialect: Dialect, body: dict[str, Any]) -> Ask:
-    try:
-        return dialect.read(dialect.body.model_validate(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        # A location holds names and indices; only a key of an object could be the caller's text.
-        param = ".".join(str(part) for part in first["loc"][:2])[:80]
-        raise InvalidRequest(f"{param}: {first['msg']}", param) from None
-
-
-def _rank(ask: Ask, gathered: Gathered, loaded: LoadedModel) -> RerankResult:
-    scores = gathered.scores
-    if scores.errors:
-        index, reason = min(scores.errors.items())
-        raise ScoringFailed(f"document {index} could not be scored: {reason}")
-    if ask.refuse_truncation and scores.truncated.any():
-        index = int(scores.truncated.argmax())
-        raise InvalidRequest(
-            f"document {index} is longer than the model reads; shorten it or allow truncation",
-            f"documents.{index}",
-        )
-    # The threshold then counts on the same scores that are shown.
-    activation = "identity" if ask.raw_scores else loaded.info.activation
-    shown = activate(scores.raw, activation)
-    return rank_request(ask.request, scores, shown, loaded.calibration)
-
-
-def _most_tokens(scorer: ScorerConfig, info: ScorerInfo) -> int:
-    passages = scorer.max_passages if scorer.long_documents == "split" else 1
-    return info.max_length * passages
 
 
 def _check_method(method: str, allowed: str) -> None:
