@@ -1,10 +1,17 @@
 """The scorer deployment as a plain class, without Serve."""
 
 import asyncio
+import threading
 
 import pytest
 
-from rerank_core import InvalidRequest, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import (
+    InvalidRequest,
+    ModelUnavailable,
+    QueryDocumentPair,
+    ScorerConfig,
+    load_scorer,
+)
 from rerank_core.calibration import Calibration
 from serve_app.config import ServeConfig
 from serve_app.replica import ScorerReplica
@@ -33,9 +40,9 @@ class Spy:
 
 @pytest.fixture
 def replica_of():
-    def build(warm_up=True, **scorer):
+    def build(warm_up=True, stall_s=60, **scorer):
         config = ScorerConfig(model="lexical", **scorer)
-        serving = ServeConfig.model_validate({"model": "lexical", "warm_up": warm_up})
+        serving = ServeConfig(warm_up=warm_up, batching={"stall_s": stall_s})
         return ScorerReplica(config, serving, Spy)
 
     return build
@@ -91,5 +98,37 @@ def test_health_fails_while_nothing_can_be_scored_and_comes_back_with_it(replica
             await replica.check_health()
         replica._scorer.error = None
         await replica.check_health()
+
+    asyncio.run(go())
+
+
+def test_health_fails_for_good_once_the_model_has(replica_of):
+    replica = replica_of()
+    replica._scorer.error = ModelUnavailable("the device is lost")
+
+    async def go():
+        with pytest.raises(ModelUnavailable):
+            await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+        replica._scorer.error = None
+        with pytest.raises(RuntimeError, match="failed for good"):
+            await replica.check_health()
+
+    asyncio.run(go())
+
+
+def test_health_fails_when_a_pass_hangs(replica_of):
+    replica = replica_of(stall_s=0.05)
+    free = threading.Event()
+    replica._scorer.score = lambda pairs: free.wait(10) and replica._scorer.inner.score(pairs)
+
+    async def go():
+        hanging = asyncio.create_task(replica.score(WorkUnit(PAIRS, 4, "caller", 5.0)))
+        await asyncio.sleep(0.2)
+        try:
+            with pytest.raises(RuntimeError, match="a pass has been running"):
+                await replica.check_health()
+        finally:
+            free.set()
+            await hanging
 
     asyncio.run(go())
