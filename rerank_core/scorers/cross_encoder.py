@@ -54,6 +54,7 @@ class CrossEncoderScorer:
             )
         if config.dtype != "float32":
             self._model.set_keep_in_fp32_modules(_head_linears(self._model, model))
+            _keep_head_norms(model)
         max_length = usable_length(config, self._model.tokenizer, model.config, offset=0)
         self._model.max_seq_length = max_length
         self._cutter = PairCutter(self._model.tokenizer, max_length, config.max_query_tokens)
@@ -111,14 +112,32 @@ class CrossEncoderScorer:
             self._model.to(DTYPES[self._info.dtype])
 
 
-def _head_linears(encoder: CrossEncoder, model: nn.Module) -> list[str]:
+def _inside_body(model: nn.Module) -> set[nn.Module]:
     body = getattr(model, str(model.base_model_prefix), None)
-    inside = set() if body is None or body is model else set(body.modules())
+    return set() if body is None or body is model else set(body.modules())
+
+
+def _head_linears(encoder: CrossEncoder, model: nn.Module) -> list[str]:
+    inside = _inside_body(model)
     return [
         name
         for name, module in encoder.named_modules()
         if type(module) is nn.Linear and module not in inside and "lm_head" not in name
     ]
+
+
+def _keep_head_norms(model: nn.Module) -> None:
+    """Keep a head's normalisation (ModernBERT's) in float32, which its linear layers hand it."""
+
+    def in_float32(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # Each time, because `to(dtype)` on the whole model would halve it again.
+        module.float()
+        return tuple(part.float() for part in inputs)
+
+    inside = _inside_body(model)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm) and module not in inside:
+            module.register_forward_pre_hook(in_float32)
 
 
 def refuse_absent_head(source: Source, model: Any) -> None:

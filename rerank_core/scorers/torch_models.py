@@ -37,8 +37,14 @@ def load_torch_scorer(config: ScorerConfig) -> LoadedScorer:
 
 
 def refuse_nonsense(model: str, scorer: Scorer) -> None:
-    """Raise ModelUnavailable when a model puts an irrelevant document above a relevant one."""
+    """Raise ModelUnavailable for a model that fails on obvious pairs, or ranks them wrongly."""
     scores = scorer.score(obvious_pairs())
+    if scores.errors:
+        reason = next(iter(scores.errors.values()))
+        raise ModelUnavailable(
+            f"model {model!r} cannot score plain sentences: {reason}. Try dtype float32 or another"
+            " backend"
+        )
     relevant, irrelevant = scores.raw[0::2], scores.raw[1::2]
     if not (relevant > irrelevant).all():
         raise ModelUnavailable(

@@ -1,0 +1,419 @@
+"""Our scorer against its peers: same pairs, model and machine, in turns; text in, scores out.
+
+python benchmarks/bench_scorer.py                      the embedded model, every mix and request
+python benchmarks/bench_scorer.py --small              a smoke run of seconds
+python benchmarks/bench_scorer.py --model bge-reranker-v2-m3-shape --device cuda --dtype bfloat16
+    the real config of bge-reranker-v2-m3 with weights from a seed: its compute, not its scores
+python benchmarks/bench_scorer.py --seed-table         10 texts of 512 tokens, 20 of 1024, 5 of 8192
+
+Every round runs every rival once, in turning order, beside a measurement of the machine's matmul
+peak; ratios are medians over rounds of ours against the rival in the same round. Memory is what a
+call takes above the loaded models. Ends in one JSON line. Nothing else should run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
+from benchmarks.scorer_rivals import DTYPES, FlagStyle, Infinity, Ours, Predict, Rival
+from rerank_core import ScorerConfig
+from rerank_core.config import EMBEDDED_MODEL_DIR
+
+SHAPE = "bge-reranker-v2-m3-shape"
+SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
+BATCH_SIZES = (4, 8, 16, 32, 64, 128)
+
+
+def write_shape(folder: Path, small: bool) -> Path:
+    """Save bge-reranker-v2-m3's architecture with seeded weights and the embedded tokenizer."""
+    size = (64, 2, 4, 128) if small else (1024, 24, 16, 4096)
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=250002,
+        hidden_size=size[0],
+        num_hidden_layers=size[1],
+        num_attention_heads=size[2],
+        intermediate_size=size[3],
+        max_position_embeddings=8194,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=1,
+        pad_token_id=1,
+    )
+    XLMRobertaForSequenceClassification(config).eval().save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (EMBEDDED_MODEL_DIR / name).read_text(encoding="utf-8")
+        if name == "tokenizer_config.json":
+            names = {"model_input_names": ["input_ids", "attention_mask"], "model_max_length": 8192}
+            text = json.dumps(json.loads(text) | names)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+class Machine:
+    """The device: its matmul peak now, and the memory of a call."""
+
+    def __init__(self, device: str, dtype: str, small: bool) -> None:
+        self.cuda = device.startswith("cuda")
+        rows, size = (8192, 8192) if self.cuda else (2048, 256 if small else 1536)
+        self._left = torch.randn(rows, size, device=device, dtype=DTYPES[dtype])
+        self._right = torch.randn(size, size, device=device, dtype=DTYPES[dtype])
+        self._flops = 2 * rows * size * size
+
+    def peak_flops(self) -> float:
+        """Return the best rate of several large multiplications, in FLOP/s."""
+        best = 0.0
+        for _ in range(6):
+            started_s = time.perf_counter()
+            torch.mm(self._left, self._right)
+            self._wait()
+            best = max(best, self._flops / (time.perf_counter() - started_s))
+        return best
+
+    @contextlib.contextmanager
+    def call(self, record: dict[str, float]) -> Iterator[None]:
+        """Record `seconds` and `memory_mb` of what runs inside."""
+        before_mb = self._start_memory()
+        started_s = time.perf_counter()
+        yield
+        self._wait()
+        record["seconds"] = time.perf_counter() - started_s
+        record["memory_mb"] = max(0.0, self._peak_memory_mb() - before_mb)
+
+    def _wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def _start_memory(self) -> float:
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated() / 2**20
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        return _status_mb("VmRSS")
+
+    def _peak_memory_mb(self) -> float:
+        return torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _status_mb("VmHWM")
+
+
+def _status_mb(name: str) -> float:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Bench:
+    """One model in one precision: the rivals, the texts, the sums."""
+
+    def __init__(self, options: argparse.Namespace, dtype: str, work: Path) -> None:
+        self.options, self.dtype = options, dtype
+        folder = _folder(options, work)
+        common: dict[str, Any] = {
+            "model": str(folder),
+            "device": options.device,
+            "dtype": dtype,
+            "self_check": False,
+        }
+        self.ours = Ours("ours", ScorerConfig(**common))
+        padded = Ours("ours, padded", ScorerConfig(**common, backend="cross_encoder"))
+        self.encoder = CrossEncoder(
+            str(folder),
+            device=options.device,
+            max_length=self.ours.scorer.info.max_length,
+            model_kwargs={"dtype": DTYPES[dtype]},
+        )
+        if options.compile:
+            self.encoder.compile()
+        flag = FlagStyle(self.encoder, options.device)
+        self.rivals: list[Rival] = [self.ours, padded, Predict("predict, 32", self.encoder, 32)]
+        self.rivals.append(flag)
+        self.infinity: Infinity | None = None
+        if options.infinity_python:
+            self.infinity = Infinity(options.infinity_python, folder, options.device, dtype, work)
+            self.rivals.append(self.infinity)
+        self.machine = Machine(options.device, dtype, options.small)
+        info = self.ours.scorer.info
+        tokens: Any = self.ours.scorer
+        longest = info.max_length - 40
+        self.texts = Texts(lambda text: tokens.document_tokens.texts.offsets(text, 10**7), longest)
+
+    def compare(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Time every rival on the same pairs, in turns."""
+        best = self._best_predict(pairs[: max(16, len(pairs) // 4)])
+        rivals = [*self.rivals, best]
+        lengths = self.ours.lengths(pairs)
+        records: dict[str, list[dict[str, float]]] = {rival.name: [] for rival in rivals}
+        scores: dict[str, Any] = {}
+        peaks = []
+        for turn in range(self.options.rounds):
+            peaks.append(self.machine.peak_flops())
+            for rival in rivals[turn % len(rivals) :] + rivals[: turn % len(rivals)]:
+                record: dict[str, float] = {}
+                with self.machine.call(record):
+                    scores[rival.name] = rival.score(pairs)
+                records[rival.name].append(record)
+        peak = statistics.median(peaks)
+        work = self._flops(lengths)
+        found = {
+            "pairs": len(pairs),
+            "tokens": int(sum(lengths)),
+            "peak_gflops": round(peak / 1e9, 1),
+            "difference": float(np.abs(scores["ours"] - scores["predict, 32"]).max()),
+            "rivals": {},
+        }
+        for rival in rivals:
+            computed = rival.computed_tokens(pairs, lengths)
+            found["rivals"][rival.name] = self._row(
+                records[rival.name], records["ours"], found, computed, work / peak
+            )
+        found["rivals"][best.name]["batch_size"] = best.batch_size
+        return found
+
+    def seed_table(self) -> list[dict[str, Any]]:
+        """Time the reference table's requests, as far as the model reads so many tokens."""
+        rows = []
+        for documents, tokens in SEED_TABLE:
+            length = min(tokens, self.texts_limit)
+            exact = Mix("", length - 24, 0.0, length)
+            pairs = self.texts.request(documents, exact, seed=1)
+            self.ours.score(pairs[:1])
+            records: list[dict[str, float]] = []
+            for _ in range(self.options.rounds):
+                record: dict[str, float] = {}
+                with self.machine.call(record):
+                    self.ours.score(pairs)
+                records.append(record)
+            rows.append(
+                {
+                    "documents": documents,
+                    "tokens": length,
+                    "wanted_tokens": tokens,
+                    "latency_ms": round(_median(records, "seconds") * 1000, 1),
+                    "memory_mb": round(max(r["memory_mb"] for r in records)),
+                }
+            )
+        return rows
+
+    @property
+    def texts_limit(self) -> int:
+        """Tokens of a pair that the model reads."""
+        return self.ours.scorer.info.max_length
+
+    def _best_predict(self, pairs: Sequence[Pair]) -> Predict:
+        seconds = {}
+        for size in BATCH_SIZES[: 2 if self.options.small else None]:
+            record: dict[str, float] = {}
+            with self.machine.call(record):
+                Predict("", self.encoder, size).score(pairs)
+            seconds[size] = record["seconds"]
+        size = min(seconds, key=lambda key: seconds[key])
+        return Predict("predict, best", self.encoder, size)
+
+    @staticmethod
+    def _row(
+        mine: Sequence[dict[str, float]],
+        ours: Sequence[dict[str, float]],
+        found: dict[str, Any],
+        computed: int | None,
+        ideal_s: float,
+    ) -> dict[str, Any]:
+        seconds = _median(mine, "seconds")
+        ratios = [m["seconds"] / o["seconds"] for m, o in zip(mine, ours, strict=True)]
+        return {
+            "seconds": round(seconds, 4),
+            "pairs_s": round(found["pairs"] / seconds, 1),
+            "tokens_s": round(found["tokens"] / seconds),
+            "ours_faster": round(statistics.median(ratios), 3),
+            "ours_faster_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            "real_tokens": None if computed is None else round(found["tokens"] / computed, 3),
+            "memory_mb": round(max(record["memory_mb"] for record in mine)),
+            "of_peak": round(ideal_s / seconds, 3),
+        }
+
+    def _flops(self, lengths: Sequence[int]) -> float:
+        """Return what real tokens need: the body's linear layers, and attention inside pairs."""
+        model: Any = self.encoder.transformers_model
+        body = getattr(model, model.base_model_prefix)
+        weights = sum(
+            module.weight.numel() for module in body.modules() if type(module) is torch.nn.Linear
+        )
+        config = model.config
+        squares = sum(int(length) ** 2 for length in lengths)
+        attention = 4 * config.hidden_size * config.num_hidden_layers * squares
+        return float(2 * weights * sum(lengths) + attention)
+
+
+def _median(records: Sequence[dict[str, float]], key: str) -> float:
+    return statistics.median(record[key] for record in records)
+
+
+def _folder(options: argparse.Namespace, work: Path) -> Path:
+    if options.model == SHAPE:
+        return write_shape(work / "shape", options.small)
+    folder = ScorerConfig(model=options.model).model_dir
+    if folder is None:
+        raise SystemExit("give `embedded`, a folder, or bge-reranker-v2-m3-shape")
+    return folder
+
+
+def measure(options: argparse.Namespace, dtype: str, work: Path) -> dict[str, Any]:
+    """Run what was asked for in one precision."""
+    bench = Bench(options, dtype, work)
+    result: dict[str, Any] = {"dtype": dtype, "max_length": bench.texts_limit}
+    try:
+        if options.seed_table:
+            return result | {"seed_table": bench.seed_table()}
+        warm = bench.texts.pool(MIXES["chunks"], 600, seed=9)
+        for rival in bench.rivals:
+            rival.score(warm)
+        pools = {
+            MIXES[name].title: bench.texts.pool(MIXES[name], options.tokens, seed=3)
+            for name in options.mixes
+        }
+        for count in options.requests:
+            pools[f"one request of {count}"] = bench.texts.request(count, MIXES["mixed"], seed=2)
+        result["mixes"] = {}
+        for title, pairs in pools.items():
+            result["mixes"][title] = found = bench.compare(pairs)
+            print(_table(title, found), flush=True)
+    finally:
+        if bench.infinity is not None:
+            bench.infinity.close()
+    return result
+
+
+def _table(title: str, found: dict[str, Any]) -> str:
+    lines = [
+        f"\n{title}: {found['pairs']} pairs, {found['tokens']} tokens,"
+        f" matmul peak {found['peak_gflops']:.0f} GFLOP/s,"
+        f" largest difference from predict {found['difference']:.1e}",
+        f"{'':<26}{'pairs/s':>9}{'tokens/s':>10}{'ours faster':>13}{'real tokens':>13}"
+        f"{'of peak':>9}{'MB':>7}",
+    ]
+    for name, row in found["rivals"].items():
+        real = "" if row["real_tokens"] is None else f"{row['real_tokens']:.0%}"
+        size = f" ({row['batch_size']})" if "batch_size" in row else ""
+        lines.append(
+            f"{name + size:<26}{row['pairs_s']:>9.1f}{row['tokens_s']:>10,}"
+            f"{row['ours_faster']:>12.2f}x{real:>13}{row['of_peak']:>9.0%}{row['memory_mb']:>7}"
+        )
+    return "\n".join(lines)
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draw tokens per second of every rival on every mix, as an SVG."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "bench_scorer"
+    mixes = result["runs"][0]["mixes"]
+    names = list(next(iter(mixes.values()))["rivals"])
+    figure, axes = pyplot.subplots(figsize=(9, 1.1 + 0.9 * len(mixes)), layout="constrained")
+    height = 0.8 / len(names)
+    for place, name in enumerate(names):
+        at = [row + place * height for row in range(len(mixes))]
+        rates = [found["rivals"][name]["tokens_s"] for found in mixes.values()]
+        colour = "#0f766e" if name == "ours" else f"C{place}"
+        axes.barh(at, rates, height * 0.9, label=name, color=colour, alpha=0.9)
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(mixes))], list(mixes))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"tokens per second, {result['machine']['cpu']}")
+    axes.legend(fontsize="small", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _machine(device: str) -> dict[str, Any]:
+    names = [platform.processor() or platform.machine()]
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else "unknown",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "torch": torch.__version__,
+    }
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="embedded", help=f"embedded, a folder, or {SHAPE}")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, help="bfloat16 float16 on a GPU")
+    parser.add_argument("--mixes", nargs="*", choices=MIXES, default=list(MIXES))
+    parser.add_argument("--requests", type=int, nargs="*", default=[10, 100, 1000])
+    parser.add_argument("--tokens", type=int, help="of a mix (60,000; 4,000,000 on a GPU)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compile predict's model")
+    parser.add_argument("--infinity-python", help="an interpreter that has infinity-emb")
+    parser.add_argument("--seed-table", action="store_true")
+    parser.add_argument(
+        "--small", action="store_true", help="a smoke run: its figures mean nothing"
+    )
+    parser.add_argument("--record", type=Path, help="folder for the result, beside earlier ones")
+    parser.add_argument("--picture", type=Path, help="draw an SVG here")
+    options = parser.parse_args(arguments)
+    on_gpu = options.device.startswith("cuda")
+    options.dtype = options.dtype or (["bfloat16", "float16"] if on_gpu else ["float32"])
+    options.tokens = options.tokens or (4_000_000 if on_gpu else 60_000)
+    if options.small:
+        options.tokens, options.rounds, options.requests = 500, 1, [3]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run, print the JSON line, and return it."""
+    options = _options(arguments)
+    # A long corpus is tokenised once; that it is longer than the model is meant.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as work:
+        runs = [measure(options, dtype, Path(work)) for dtype in options.dtype]
+    result = {
+        "benchmark": "scorer",
+        "model": options.model,
+        "device": options.device,
+        "rounds": options.rounds,
+        "machine": _machine(options.device),
+        "runs": runs,
+    }
+    if options.picture and not options.seed_table:
+        draw(result, options.picture)
+    if options.record:
+        options.record.mkdir(parents=True, exist_ok=True)
+        kind = "seed-table" if options.seed_table else "scorer"
+        name = f"{kind}-{Path(options.model).name}-{options.device}.json"
+        (options.record / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What holds for every pool of pairs, whatever it holds: order, neighbours, ties, completeness."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rerank_core import Candidate, QueryDocumentPair, Reranker, RerankRequest, load_scorer
+from tests.rerank_core.scorers.conftest import random_config
+
+# How far a pair's score may move with what shares its batch: docs/models.md states these.
+DTYPES = ("float32", "bfloat16", "float16")
+PADDED = {"float32": 1e-5, "bfloat16": 0.02, "float16": 0.003}
+BOUNDS = {("packed", dtype): 1e-5 for dtype in DTYPES}
+BOUNDS |= {("cross_encoder", dtype): bound for dtype, bound in PADDED.items()}
+KINDS = [
+    (family, backend, dtype)
+    for family, backend in (
+        ("bert", "packed"),
+        ("xlm_roberta", "packed"),
+        ("modernbert", "packed"),
+        ("modernbert", "cross_encoder"),
+        ("deberta", "cross_encoder"),
+    )
+    for dtype in DTYPES
+]
+WORDS = ["the", "river", "old", "town", "capital", "12345", "北京", "首都", "。", "packed", "<pad>"]
+queries = st.sampled_from(["how many people live here", "中国的首都是哪里?", "q"])
+documents = st.lists(st.sampled_from(WORDS), max_size=90).map(" ".join)
+pools = st.lists(st.builds(QueryDocumentPair, queries, documents), min_size=1, max_size=12)
+hostile = st.text(st.characters(), max_size=40)
+few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module")
+def scorers(tiny_models):
+    loaded = {}
+
+    def load(family, backend, dtype="float32", max_batch_tokens=None):
+        key = (family, backend, dtype, max_batch_tokens)
+        if key not in loaded:
+            loaded[key] = load_scorer(
+                random_config(
+                    model=str(tiny_models[family]),
+                    device="cpu",
+                    backend=backend,
+                    dtype=dtype,
+                    max_batch_tokens=max_batch_tokens,
+                )
+            )
+        return loaded[key]
+
+    return load
+
+
+@pytest.mark.parametrize(("family", "backend", "dtype"), KINDS)
+@given(pool=pools, data=st.data())
+@few
+def test_permuting_pairs_permutes_scores(scorers, family, backend, dtype, pool, data):
+    order = data.draw(st.permutations(range(len(pool))))
+    scorer = scorers(family, backend, dtype)
+    straight, permuted = scorer.score(pool), scorer.score([pool[i] for i in order])
+    np.testing.assert_allclose(
+        permuted.raw, straight.raw[order], rtol=0, atol=BOUNDS[backend, dtype]
+    )
+    assert permuted.tokens.tolist() == straight.tokens[order].tolist()
+    assert permuted.truncated.tolist() == straight.truncated[order].tolist()
+
+
+@pytest.mark.parametrize(("family", "backend", "dtype"), KINDS)
+@given(pool=pools, data=st.data())
+@few
+def test_a_score_does_not_depend_on_its_neighbours(scorers, family, backend, dtype, pool, data):
+    place = data.draw(st.integers(0, len(pool) - 1))
+    alone = scorers(family, backend, dtype).score([pool[place]])
+    for budget in (None, 150):
+        among = scorers(family, backend, dtype, budget).score(pool)
+        assert abs(among.raw[place] - alone.raw[0]) <= BOUNDS[backend, dtype]
+        assert among.tokens[place] == alone.tokens[0]
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+@given(texts=st.lists(st.tuples(hostile, hostile), max_size=8))
+@few
+def test_every_pair_is_answered_exactly_once(scorers, backend, texts):
+    scores = scorers("bert", backend).score([QueryDocumentPair(q, d) for q, d in texts])
+    assert len(scores) == len(texts)
+    scored = set(np.flatnonzero(np.isfinite(scores.raw)).tolist())
+    assert scored | set(scores.errors) == set(range(len(texts)))
+    assert scored & set(scores.errors) == set()
+
+
+@given(
+    texts=st.lists(documents, max_size=10),
+    top_k=st.integers(1, 12),
+    copies=st.integers(1, 3),
+)
+@few
+def test_top_k_is_a_prefix_ties_by_index_every_candidate_once(scorers, texts, top_k, copies):
+    reranker = Reranker(scorers("bert", "packed"))
+    candidates = tuple(Candidate(str(i), text) for i, text in enumerate(texts * copies))
+    (whole,) = reranker.rerank([RerankRequest("who lives here", candidates)])
+    (short,) = reranker.rerank([RerankRequest("who lives here", candidates, top_k)])
+    assert short.ranked == whole.ranked[:top_k]
+    assert sorted(hit.index for hit in whole.ranked) == list(range(len(candidates)))
+    assert [hit.rank for hit in whole.ranked] == list(range(1, len(candidates) + 1))
+    order = [(-hit.raw_score, hit.index) for hit in whole.ranked]
+    assert order == sorted(order)
