@@ -183,7 +183,7 @@ def _build_manifest(
     files = [{**r["data"], "unit": r["unit"]} for r in chosen if r["data"]]
     if sum(file["rows"] for file in files) != counts["rows_out"]:
         raise Incomplete("the rows of the data files are not the rows that the units put out")
-    aside = [{**records[n]["aside"], "unit": n} for n in planned if records[n].get("aside")]
+    aside = [{**r["aside"], "unit": r["unit"]} for r in chosen if r.get("aside")]
     return {**header, "counts": counts, "files": files, "quarantine": aside}
 
 

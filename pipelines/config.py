@@ -46,6 +46,14 @@ class ColumnNames(BaseModel):
     candidates: str = Field("candidates", description="List column of the nested shape")
     score: str = Field("score", description="Column that the job adds; rename it if yours has one")
     rank: str = Field("rank", description="Column that the job adds, 1 is best")
+    calibrated_score: str = Field(
+        "calibrated_score", description="Column that scorer.calibration adds: a probability"
+    )
+    passage: str = Field(
+        "passage",
+        description="Column that scorer.long_documents: split adds: start and end, in characters,"
+        " of a split document's best passage",
+    )
 
 
 class RerankJobConfig(BaseSettings):
@@ -86,6 +94,11 @@ class RerankJobConfig(BaseSettings):
     columns: Names | None = Field(
         None, description="Input columns to keep in the output, separated by commas (all)"
     )
+    duplicates: Literal["keep", "set_aside", "refuse"] = Field(
+        "keep",
+        description="A document that a query has twice, by ids: keep both, set all but the first"
+        " aside, or end without success and say how many",
+    )
     unit_pairs: int = Field(
         2048,
         ge=1,
@@ -121,6 +134,16 @@ class RerankJobConfig(BaseSettings):
         False, description="Replace a former result of this tool, at the moment of success"
     )
     dry_run: bool = Field(False, description="Print the plan and stop")
+
+    @property
+    def added_columns(self) -> dict[str, str]:
+        """The columns that this job adds, by their field in `names`."""
+        added = ["score", "rank"]
+        if self.scorer.calibration:
+            added.append("calibrated_score")
+        if self.scorer.long_documents == "split":
+            added.append("passage")
+        return {field: str(getattr(self.names, field)) for field in added}
 
     @classmethod
     def settings_customise_sources(

@@ -55,9 +55,10 @@ def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
     tokens, sampled, aside = 0.0, 0, 0
     for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
         first = Slice(piece.file, piece.first, piece.last, piece.start, piece.units[:1])
-        for _, rows in read_units(first, plan.files[piece.file]):
+        for _, rows in read_units(first, plan.files[piece.file], config):
             table = join_texts(rows, texts, config.names) if texts else rows
-            found = extract(table, plan.shape, config.names, config.max_text_chars)
+            copies = config.duplicates == "keep"
+            found = extract(table, plan.shape, config.names, config.max_text_chars, copies)
             pairs = found.pairs[: _SAMPLE_PAIRS // _SAMPLE_SLICES]
             terms = counter.score(pairs).tokens.astype(float) * _TOKENS_PER_TERM
             tokens += float((terms.clip(max=limit) if limit else terms).sum())

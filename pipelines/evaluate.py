@@ -1,6 +1,6 @@
 """How good is an order: nDCG, MRR, recall and MAP of a run against judgements, before and after.
 
-python -m pipelines.evaluate --run OUT --qrels FILE [--baseline RUN] [--html PAGE] [--json]
+python -m pipelines.evaluate --run OUT --qrels FILE [--baseline RUN] [--html PAGE] [--per-query TSV]
 
 A run is a job's output folder, a TREC run or Parquet; judgements are TREC qrels or Parquet with
 query_id, doc_id, relevance. The measures are those of ir-measures (trec_eval's). It does not know
@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow.dataset as pads
 
 from pipelines import pictures
-from pipelines.verify import open_result
+from pipelines.config import ColumnNames
+from pipelines.verify import finished_manifest, open_result
 from rerank_core import InvalidRequest, RerankError
 
 MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100", "AP")
@@ -36,26 +37,31 @@ def read_run(path: str, column: str | None = None) -> Run:
     """
     if not _is_parquet(path):
         return _read_trec_run(Path(path))
-    folder = Path(path)
-    dataset = open_result(folder) if (folder / "_manifest.json").is_file() else pads.dataset(folder)
-    names = dataset.schema.names
-    if "candidates" in names:
-        rows = [
-            {**candidate, "query_id": row["query_id"]}
-            for row in dataset.to_table(columns=["query_id", "candidates"]).to_pylist()
-            for candidate in row["candidates"]
-        ]
-        names = list(rows[0]) if rows else names
+    folder, called = Path(path), ColumnNames()
+    if (folder / "_manifest.json").is_file():
+        dataset = open_result(folder)
+        called = ColumnNames(**finished_manifest(folder)["config"]["names"])
     else:
-        wanted = [n for n in ("query_id", "doc_id", "rank", "score", column) if n in names]
+        dataset = pads.dataset(folder)
+    there = dataset.schema.names
+    query, document = called.query_id, called.doc_id
+    if called.candidates in there:
+        rows = [
+            {**candidate, query: row[query]}
+            for row in dataset.to_table(columns=[query, called.candidates]).to_pylist()
+            for candidate in row[called.candidates]
+        ]
+        there = list(rows[0]) if rows else there
+    else:
+        wanted = [n for n in (query, document, called.rank, called.score, column) if n in there]
         rows = dataset.to_table(columns=wanted).to_pylist()
-    by = column or next((name for name in ("rank", "score") if name in names), None)
-    if by is None or by not in names:
+    by = column or next((name for name in (called.rank, called.score) if name in there), None)
+    if by is None or by not in there:
         raise InvalidRequest(f"{path} has no column {by or 'rank or score'}", "run")
-    sign = -1.0 if by == "rank" else 1.0
+    sign = -1.0 if by == called.rank else 1.0
     run: Run = {}
     for row in rows:
-        run.setdefault(str(row["query_id"]), {})[str(row["doc_id"])] = sign * float(row[by])
+        run.setdefault(str(row[query]), {})[str(row[document])] = sign * float(row[by])
     return run
 
 
@@ -163,6 +169,21 @@ def as_page(summary: dict[str, Any], after: dict[str, Any], before: dict[str, An
     return pictures.page("Evaluation", parts)
 
 
+def per_query(
+    after: dict[str, dict[str, float]], before: dict[str, dict[str, float]] | None
+) -> str:
+    """Return a tab-separated line per query and measure: value, and baseline and delta if any."""
+    lines = ["query\tmeasure\tvalue" + ("\tbaseline\tdelta" if before else "")]
+    for name, values in after.items():
+        for query, value in values.items():
+            cells = [query, name, f"{value:.6f}"]
+            if before:
+                old = before[name][query]
+                cells += [f"{old:.6f}", f"{value - old:+.6f}"]
+            lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 evaluated, 2 bad input."""
     parser = argparse.ArgumentParser("python -m pipelines.evaluate", description=__doc__)
@@ -172,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--baseline-column", help="compare with the run ordered by this column")
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--html", type=Path, help="write a page with a picture here")
+    parser.add_argument("--per-query", type=Path, help="write each query's values and deltas here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     try:
@@ -187,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = compare(after, before)
     text = json.dumps(summary) if options.json else as_text(summary, len(qrels))
     sys.stdout.write(text + "\n")
+    if options.per_query:
+        options.per_query.write_text(per_query(after, before), encoding="utf-8")
     if options.html:
         options.html.write_text(as_page(summary, after, before), encoding="utf-8")
     return 0

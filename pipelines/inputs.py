@@ -1,4 +1,4 @@
-"""Which files are the input, what shape they have, and how to read a slice of them.
+"""What shape the input files have, whether it can be reranked, and how to read a slice of them.
 
 Everything that can be known from footers is checked here, before any model is loaded.
 """
@@ -8,89 +8,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipelines.config import ColumnNames, RerankJobConfig, Shape
+from pipelines.file_listing import InputFile, PartitionValue, open_filesystem
 from pipelines.units import RowGroup, Slice, Unit
 from rerank_core import InvalidRequest
 
-_GLOB = set("*?[")
 _FOOTER_THREADS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One input file: its address, size in bytes, and the hash of its footer ("" if unreadable)."""
-
-    path: str
-    size: int
-    footer: str = ""
-    groups: tuple[RowGroup, ...] = ()
-    bad: str = ""
 
 
 class FileChanged(InvalidRequest):
     """An input file is not the one that the plan was made from."""
-
-
-def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
-    """Return the Parquet files behind paths, folders and globs, sorted within each input.
-
-    Hidden files and those that start with `_` are left out, as Parquet readers do. Raises
-    InvalidRequest for an input that has none.
-    """
-    found: dict[str, InputFile] = {}
-    for text in inputs:
-        files = sorted(_expand(text), key=lambda file: file.path)
-        if not files:
-            raise InvalidRequest(f"input {text}: no Parquet file there", "input")
-        found.update({file.path: file for file in files})
-    return list(found.values())
-
-
-def _expand(text: str) -> Iterator[InputFile]:
-    scheme = text.split("://")[0] + "://" if "://" in text else ""
-    base = text
-    if _GLOB & set(text):
-        base = text[: min(text.index(letter) for letter in _GLOB if letter in text)]
-        base = base.rsplit("/", 1)[0] if "/" in base else "."
-    filesystem, root = open_filesystem(base)
-    info = filesystem.get_file_info(root)
-    if info.type == pafs.FileType.NotFound:
-        raise InvalidRequest(f"input {text}: there is nothing at {base}", "input")
-    if info.type == pafs.FileType.File:
-        yield InputFile(text, info.size)
-        return
-    pattern = open_filesystem(text)[1] if _GLOB & set(text) else None
-    for item in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
-        inner = item.path[len(root) :].lstrip("/")
-        hidden = any(part.startswith((".", "_")) for part in inner.split("/"))
-        if item.type != pafs.FileType.File or hidden:
-            continue
-        wanted = _matches(item.path, pattern) if pattern else item.path.endswith(".parquet")
-        if wanted:
-            yield InputFile(scheme + item.path if scheme != "file://" else item.path, item.size)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    from pathlib import PurePosixPath
-
-    return PurePosixPath(path).match(pattern)
-
-
-def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI (s3://, gs://, hdfs://) and the path in it."""
-    if "://" in path:
-        filesystem, inner = pafs.FileSystem.from_uri(path)
-        return filesystem, inner
-    import os.path
-
-    return pafs.LocalFileSystem(), os.path.abspath(path)
 
 
 def read_footers(
@@ -106,16 +39,28 @@ def read_footers(
     good = [(file, meta) for file, meta in read if meta is not None]
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].path}: {read[0][0].bad}")
-    schema = good[0][1].schema.to_arrow_schema()
-    shape = find_shape(schema, config.names, ids_only=bool(config.queries))
+    schema = _whole_schema(*good[0])
+    shape = find_shape(schema, config)
     done = []
     for file, meta in read:
         if meta is not None:
-            _check_same(schema, meta.schema.to_arrow_schema(), good[0][0].path, file.path)
-            groups = _row_groups(meta, shape, config.names)
-            file = InputFile(file.path, file.size, file.footer, groups)
+            _check_same(schema, _whole_schema(file, meta), good[0][0].path, file.path)
+            file = replace(file, groups=_row_groups(meta, shape, config.names))
         done.append(file)
     return done, shape, schema
+
+
+def _whole_schema(file: InputFile, meta: pq.FileMetaData) -> pa.Schema:
+    """Return the file's columns, and behind them those that only its folders name."""
+    schema = meta.schema.to_arrow_schema()
+    for name, value in file.partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, _partition_type(value)))
+    return schema
+
+
+def _partition_type(value: PartitionValue) -> pa.DataType:
+    return pa.int64() if isinstance(value, int) else pa.string()
 
 
 def _read_footer(file: InputFile) -> tuple[InputFile, pq.FileMetaData | None]:
@@ -123,13 +68,13 @@ def _read_footer(file: InputFile) -> tuple[InputFile, pq.FileMetaData | None]:
     try:
         with filesystem.open_input_file(path) as source:
             meta = pq.read_metadata(source)
-            return InputFile(file.path, file.size, _footer_hash(source)), meta
+            return replace(file, footer=_footer_hash(source)), meta
     except PermissionError:
         raise
     except (pa.ArrowException, OSError) as error:
         if is_outage(error):
             raise
-        return InputFile(file.path, file.size, bad=reason_of(error)), None
+        return replace(file, bad=reason_of(error)), None
 
 
 def is_outage(error: Exception) -> bool:
@@ -167,12 +112,15 @@ def _row_groups(meta: pq.FileMetaData, shape: Shape, names: ColumnNames) -> tupl
     return tuple(groups)
 
 
-def find_shape(schema: pa.Schema, names: ColumnNames, ids_only: bool = False) -> Shape:
-    """Recognise pairs or nested from the columns; InvalidRequest says what is missing.
+def find_shape(schema: pa.Schema, config: RerankJobConfig) -> Shape:
+    """Recognise pairs or nested from the columns; InvalidRequest says what is wrong.
 
-    With `ids_only` the texts are looked up elsewhere, and the input must not have any.
+    Where texts are looked up in other tables, the input must not have any.
     """
-    if ids_only:
+    names = config.names
+    inner: set[str] = set()
+    shape: Shape = "pairs"
+    if config.queries:
         _require(schema, [names.query_id, names.doc_id])
         for name in (names.query, names.text):
             if name in schema.names:
@@ -180,24 +128,30 @@ def find_shape(schema: pa.Schema, names: ColumnNames, ids_only: bool = False) ->
                     f"the input has a column {name} and --queries would add one; drop either",
                     "queries",
                 )
-        _refuse_taken(set(schema.names), names)
-        return "pairs"
-    if names.candidates in schema.names:
-        _require(schema, [names.query_id, names.query])
-        kind = schema.field(names.candidates).type
-        if not _is_list(kind) or not pa.types.is_struct(kind.value_type):
-            raise InvalidRequest(
-                f"column {names.candidates} must be a list of structs, not {kind}", "names"
-            )
-        fields = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
-        for name in (names.doc_id, names.text):
-            if name not in fields:
-                raise InvalidRequest(f"{names.candidates} has no field {name}", "names")
-        _refuse_taken(fields, names)
-        return "nested"
-    _require(schema, [names.query_id, names.query, names.doc_id, names.text])
-    _refuse_taken(set(schema.names), names)
-    return "pairs"
+        schema = schema.append(pa.field(names.query, pa.string()))
+        schema = schema.append(pa.field(names.text, pa.string()))
+    elif names.candidates in schema.names:
+        shape = "nested"
+        inner = _candidate_fields(schema, names)
+    else:
+        _require(schema, [names.query_id, names.query, names.doc_id, names.text])
+    _refuse_taken(inner if shape == "nested" else set(schema.names), config)
+    _refuse_unknown(set(schema.names) | {f"{names.candidates}.{name}" for name in inner}, config)
+    return shape
+
+
+def _candidate_fields(schema: pa.Schema, names: ColumnNames) -> set[str]:
+    _require(schema, [names.query_id, names.query])
+    kind = schema.field(names.candidates).type
+    if not _is_list(kind) or not pa.types.is_struct(kind.value_type):
+        raise InvalidRequest(
+            f"column {names.candidates} must be a list of structs, not {kind}", "names"
+        )
+    fields = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
+    for name in (names.doc_id, names.text):
+        if name not in fields:
+            raise InvalidRequest(f"{names.candidates} has no field {name}", "names")
+    return fields
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -214,14 +168,24 @@ def _require(schema: pa.Schema, columns: list[str]) -> None:
         )
 
 
-def _refuse_taken(taken: set[str], names: ColumnNames) -> None:
-    for option, name in (("score", names.score), ("rank", names.rank)):
+def _refuse_taken(taken: set[str], config: RerankJobConfig) -> None:
+    for option, name in config.added_columns.items():
         if name in taken:
             raise InvalidRequest(
                 f"the input already has a {name}; give the new one another name, for example"
-                f" --names.{option} rerank_{option}",
+                f" --names.{option.replace('_', '-')} rerank_{option}",
                 f"names.{option}",
             )
+
+
+def _refuse_unknown(known: set[str], config: RerankJobConfig) -> None:
+    added = set(config.added_columns.values())
+    unknown = [name for name in config.columns or () if name not in known | added]
+    if unknown:
+        raise InvalidRequest(
+            f"--columns names {', '.join(unknown)}; the input has {', '.join(sorted(known))}",
+            "columns",
+        )
 
 
 def _check_same(first: pa.Schema, other: pa.Schema, first_path: str, path: str) -> None:
@@ -231,10 +195,13 @@ def _check_same(first: pa.Schema, other: pa.Schema, first_path: str, path: str) 
         )
 
 
-def read_units(piece: Slice, file: InputFile) -> Iterator[tuple[Unit, pa.Table]]:
+def read_units(
+    piece: Slice, file: InputFile, config: RerankJobConfig
+) -> Iterator[tuple[Unit, pa.Table]]:
     """Decode a slice and yield the rows of each of its units, with bounded memory.
 
-    Raises FileChanged when the file is not the planned one; pyarrow's errors when it is corrupt.
+    Columns that nobody needs are not decoded. Raises FileChanged when the file is not the planned
+    one; pyarrow's errors when it is corrupt.
     """
     filesystem, path = open_filesystem(file.path)
     with filesystem.open_input_file(path) as source:
@@ -243,7 +210,27 @@ def read_units(piece: Slice, file: InputFile) -> Iterator[tuple[Unit, pa.Table]]
         parquet = pq.ParquetFile(source)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
-        yield from _cut(parquet.iter_batches(size, groups), piece)
+        columns = _needed(parquet.schema_arrow.names, config)
+        for unit, rows in _cut(parquet.iter_batches(size, groups, columns), piece):
+            yield unit, _with_partition(rows, file)
+
+
+def _needed(there: list[str], config: RerankJobConfig) -> list[str] | None:
+    """Return the columns to decode; None for all."""
+    if config.columns is None:
+        return None
+    names = config.names
+    wanted = {names.query_id, names.query, names.doc_id, names.text, names.candidates}
+    return [name for name in there if name in wanted or name in config.columns]
+
+
+def _with_partition(rows: pa.Table, file: InputFile) -> pa.Table:
+    for name, value in file.partition:
+        if name not in rows.schema.names:
+            kind = _partition_type(value)
+            column = pa.array([value], kind).take(pa.array([0] * rows.num_rows, pa.int32()))
+            rows = rows.append_column(pa.field(name, kind), column)
+    return rows
 
 
 def _cut(batches: Iterator[pa.RecordBatch], piece: Slice) -> Iterator[tuple[Unit, pa.Table]]:

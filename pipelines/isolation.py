@@ -45,6 +45,10 @@ class Isolation:
         """Score all pairs; those that kill the process get the reason KILLED."""
         return self._range(pairs, 0, len(pairs))
 
+    def deaths(self) -> int:
+        """Return how many attempts at this unit have died so far."""
+        return len(storage.names(self.notes, ".death"))
+
     def clear(self) -> None:
         """Forget the notes of a unit that is done."""
         shutil.rmtree(self.notes, ignore_errors=True)
@@ -103,15 +107,18 @@ class Isolation:
 def join_scores(parts: Sequence[PairScores]) -> PairScores:
     """Put the scores of neighbouring ranges together."""
     errors: dict[int, str] = {}
+    passages: dict[int, tuple[int, int]] = {}
     start = 0
     for part in parts:
         errors.update({start + index: reason for index, reason in part.errors.items()})
+        passages.update({start + index: span for index, span in part.passages.items()})
         start += len(part)
     return PairScores(
         np.concatenate([part.raw for part in parts]),
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.truncated for part in parts]),
         errors,
+        passages,
     )
 
 
@@ -124,6 +131,8 @@ def _dump(scores: PairScores) -> bytes:
         truncated=scores.truncated,
         places=np.array(list(scores.errors), dtype=np.int64),
         reasons=np.array(list(scores.errors.values()), dtype=np.str_),
+        split=np.array(list(scores.passages), dtype=np.int64),
+        spans=np.array(list(scores.passages.values()), dtype=np.int64).reshape(-1, 2),
     )
     return body.getvalue()
 
@@ -131,4 +140,5 @@ def _dump(scores: PairScores) -> bytes:
 def _load(path: Path) -> PairScores:
     with np.load(path) as kept:
         errors = zip(kept["places"].tolist(), kept["reasons"].tolist(), strict=True)
-        return PairScores(kept["raw"], kept["tokens"], kept["truncated"], dict(errors))
+        spans = zip(kept["split"].tolist(), map(tuple, kept["spans"].tolist()), strict=True)
+        return PairScores(kept["raw"], kept["tokens"], kept["truncated"], dict(errors), dict(spans))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.config import ColumnNames, RerankJobConfig
-from pipelines.inputs import InputFile, list_files
+from pipelines.file_listing import InputFile, is_parquet, list_files, open_filesystem
 from rerank_core import InvalidRequest
 
 # Shared memory of a machine is often a third of it; more than this belongs in a join beforehand.
@@ -58,7 +58,11 @@ def load_texts(config: RerankJobConfig) -> Texts | None:
 
 
 def _read_texts(path: str, identity: str, text: str) -> pa.Table:
-    table = pads.dataset([file.path for file in list_files((path,))]).to_table([identity, text])
+    parts = []
+    for file in list_files((path,)):
+        filesystem, inner = open_filesystem(file.path)
+        parts.append(pq.read_table(inner, columns=[identity, text], filesystem=filesystem))
+    table = pa.concat_tables(parts, promote_options="permissive")
     table = pa.table({"id": _as_text(table[identity]), "text": table[text]}).combine_chunks()
     if pc.count_distinct(table["id"]).as_py() != table.num_rows:
         raise InvalidRequest(f"{path}: an id of {identity} is there twice", "documents")
@@ -84,17 +88,17 @@ def as_parquet(files: list[InputFile], folder: Path, names: ColumnNames) -> list
     """Return the files, TREC runs among them written as Parquet into `folder` first."""
     done = []
     for number, file in enumerate(files):
-        if file.path.endswith(".parquet"):
+        if is_parquet(file.path):
             done.append(file)
             continue
         path = folder / f"run-{number}.parquet"
         if not path.is_file():
-            _convert(Path(file.path), path, names)
+            _convert(file.path, path, names)
         done.append(InputFile(str(path), path.stat().st_size))
     return done
 
 
-def _convert(source: Path, target: Path, names: ColumnNames) -> None:
+def _convert(source: str, target: Path, names: ColumnNames) -> None:
     kinds: dict[str, pa.DataType] = {
         names.query_id: pa.string(),
         names.doc_id: pa.string(),
@@ -109,9 +113,10 @@ def _convert(source: Path, target: Path, names: ColumnNames) -> None:
     storage.create(target, memoryview(sink.getvalue()))
 
 
-def _blocks(source: Path, names: ColumnNames) -> Iterator[list[dict[str, object]]]:
+def _blocks(source: str, names: ColumnNames) -> Iterator[list[dict[str, object]]]:
     block: list[dict[str, object]] = []
-    with source.open(encoding="utf-8") as file:
+    filesystem, inner = open_filesystem(source)
+    with TextIOWrapper(filesystem.open_input_stream(inner), encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             parts = line.split()
             if len(parts) != 6:

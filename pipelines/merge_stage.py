@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.commits import JobFolder
-from pipelines.rank_stage import apply_ranks, merge_bucket, read_ranks
+from pipelines.config import ColumnNames
+from pipelines.pairs import DUPLICATE
+from pipelines.quarantine import copies_table
+from pipelines.rank_stage import apply_ranks, copies_in, merge_bucket, read_ranks, rows_of_places
 from pipelines.score_stage import Engine, JobContext
 
 
@@ -41,8 +45,8 @@ def merge_queries(
         for name, updates in touched.items()
         if name not in done
     ]
-    column = context.config.names.rank
-    yield from engine.run_tasks(rewrites, partial(rewrite_one, folder=folder, column=column))
+    names = context.config.names
+    yield from engine.run_tasks(rewrites, partial(rewrite_one, folder=folder, names=names))
 
 
 def merge_one(
@@ -72,7 +76,7 @@ def touched_units(folder: JobFolder) -> dict[str, list[list[Any]]]:
     return touched
 
 
-def rewrite_one(row: dict[str, Any], folder: JobFolder, column: str) -> dict[str, str]:
+def rewrite_one(row: dict[str, Any], folder: JobFolder, names: ColumnNames) -> dict[str, str]:
     """Write a unit again with its merged ranks and publish its final record; return a line."""
     name = str(row["unit"])
     record = folder.records_one("units", name)
@@ -81,13 +85,39 @@ def rewrite_one(row: dict[str, Any], folder: JobFolder, column: str) -> dict[str
         for file, place in json.loads(row["updates"])
     ]
     table = pq.read_table(folder.job / "data" / record["data"]["file"])
-    ranked = apply_ranks(table, column, updates)
-    cut = table.num_rows - ranked.num_rows
+    ranked = apply_ranks(table, names.rank, updates)
+    copies = copies_in(updates)
+    gone = table.num_rows - ranked.num_rows
     counts = dict(record["counts"])
     for kind in ("rows", "pairs"):
-        counts[f"{kind}_out"] -= cut
-        counts[f"{kind}_cut"] += cut
+        counts[f"{kind}_out"] -= gone
+        counts[f"{kind}_cut"] += gone - len(copies)
+        counts[f"{kind}_quarantined"] += len(copies)
     data = folder.write_parquet("data", name, ranked) if ranked.num_rows else None
-    if not folder.publish("final", name, {**record, "counts": counts, "data": data}):
+    final = {**record, "counts": counts, "data": data}
+    if copies:
+        final |= _set_copies_aside(folder, name, record, table, copies, names)
+    if not folder.publish("final", name, final):
         folder.drop("data", data)
+        if copies:
+            folder.drop("quarantine", final["aside"])
     return {"line": json.dumps({"unit": name})}
+
+
+def _set_copies_aside(
+    folder: JobFolder,
+    name: str,
+    record: dict[str, Any],
+    table: pa.Table,
+    copies: list[int],
+    names: ColumnNames,
+) -> dict[str, Any]:
+    """Write the unit's rows set aside again, with its copies; return what changes in its record."""
+    rows = rows_of_places(folder.job / "sidecars" / record["sidecar"]["file"])
+    lines = copies_table(table, copies, [rows[place] for place in copies], record["file"], names)
+    if record["aside"]:
+        former = pq.read_table(folder.job / "quarantine" / record["aside"]["file"])
+        lines = pa.concat_tables([former, lines])
+    reasons = dict(record["reasons"])
+    reasons[DUPLICATE] = reasons.get(DUPLICATE, 0) + len(copies)
+    return {"aside": folder.write_parquet("quarantine", name, lines), "reasons": reasons}

@@ -52,8 +52,8 @@ class UnitPairs:
 class RankedUnit:
     """The output rows of a unit, and what a later merge of its queries needs.
 
-    `raw` and `query` (an index into `queries`) have one entry per row of `table`; both are empty
-    for the nested shape, whose queries are complete.
+    `raw`, `query` (an index into `queries`) and `row` (the input's, in the unit) have one entry per
+    row of `table`; they are empty for the nested shape, whose queries are complete.
     """
 
     table: pa.Table
@@ -61,10 +61,16 @@ class RankedUnit:
     raw: Float32s
     query: Ints
     queries: list[Any]
+    row: Ints
 
 
-def extract(table: pa.Table, shape: Shape, names: ColumnNames, max_chars: int) -> UnitPairs:
-    """Return the pairs of a unit; rows with a null, blank or undecodable text are set aside."""
+def extract(
+    table: pa.Table, shape: Shape, names: ColumnNames, max_chars: int, copies: bool = True
+) -> UnitPairs:
+    """Return the pairs of a unit; rows with a null, blank or undecodable text are set aside.
+
+    Without `copies` so is a document that its query has had already, by their ids.
+    """
     found = UnitPairs()
     ids = [bool(known) for known in table[names.query_id].is_valid().to_pylist()]
     queries = _texts(table[names.query])
@@ -72,8 +78,12 @@ def extract(table: pa.Table, shape: Shape, names: ColumnNames, max_chars: int) -
     if shape == "pairs":
         found.pairs_in = table.num_rows
         texts = _texts(table[names.text])
+        again = [""] * len(texts)
+        if not copies:
+            again = _copies(table[names.query_id].to_pylist(), table[names.doc_id].to_pylist())
         for row, (reason, query, text) in enumerate(zip(reasons, queries, texts, strict=True)):
-            _add(found, row, row, None, reason or _problem("text", text), query, text, max_chars)
+            problem = reason or _problem("text", text) or again[row]
+            _add(found, row, row, None, problem, query, text, max_chars)
             if found.aside and found.aside[-1].row == row:
                 found.rows_aside.add(row)
         return found
@@ -81,6 +91,10 @@ def extract(table: pa.Table, shape: Shape, names: ColumnNames, max_chars: int) -
     offsets = lists.offsets.to_numpy()
     found.pairs_in = int(offsets[-1] - offsets[0])
     texts = _texts(lists.values.field(names.text))
+    again = [""] * len(texts)
+    if not copies:
+        ids = lists.values.field(names.doc_id).to_pylist()
+        again = _copies(pc.list_parent_indices(lists).to_pylist(), ids)
     missing = lists.is_null().to_pylist()
     for row, (reason, query) in enumerate(zip(reasons, queries, strict=True)):
         reason = reason or ("null_candidates" if missing[row] else "")
@@ -90,8 +104,22 @@ def extract(table: pa.Table, shape: Shape, names: ColumnNames, max_chars: int) -
             continue
         for entry in range(int(offsets[row]), int(offsets[row + 1])):
             place = entry - int(offsets[row])
-            problem = _problem("text", texts[entry])
+            problem = _problem("text", texts[entry]) or again[entry]
             _add(found, row, entry, place, problem, query, texts[entry], max_chars)
+    return found
+
+
+DUPLICATE = "duplicate"
+
+
+def _copies(groups: list[Any], ids: list[Any]) -> list[str]:
+    """Return DUPLICATE for each id that its group has had before; no id is nobody's copy."""
+    seen: set[tuple[Any, Any]] = set()
+    found = []
+    for key in zip(groups, ids, strict=True):
+        found.append(DUPLICATE if key in seen else "")
+        if key[1] is not None:
+            seen.add(key)
     return found
 
 
@@ -163,33 +191,34 @@ def rank_unit(
     names: ColumnNames,
     found: UnitPairs,
     raw: Float32s,
-    scores: Float32s,
+    added: Sequence[tuple[str, Column]],
     top_k: int | None,
 ) -> RankedUnit:
-    """Return the unit's output. `raw` decides the order, `scores` is what is written.
+    """Return the unit's output. `raw` decides the order, `added` are columns that come with it.
 
-    Both have one entry per pair of `found`; a pair whose raw score is NaN is left out.
+    All have one entry per pair of `found`; a pair whose raw score is NaN is left out.
     """
     good = np.flatnonzero(np.isfinite(raw))
     rows = np.asarray(found.row, dtype=np.int64)[good]
     entries = np.asarray(found.entry, dtype=np.int64)[good]
     if shape == "nested":
-        return _rank_nested(table, names, found, rows, entries, raw[good], scores[good], top_k)
+        added = [(name, values.take(pa.array(good))) for name, values in added]
+        return _rank_nested(table, names, found, rows, entries, raw[good], added, top_k)
     codes, queries = _query_codes(table[names.query_id], rows)
     ranks = ranks_within(codes, raw[good])
     kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
     out = table.take(rows[kept])
-    out = out.append_column(_score_field(names), pa.array(scores[good][kept], pa.float32()))
-    out = out.append_column(_rank_field(names), pa.array(ranks[kept], pa.int32()))
-    return RankedUnit(out, len(kept), raw[good][kept], codes[kept], queries)
+    for name, values in _with_rank(added, names, ranks[kept], good[kept]):
+        out = out.append_column(pa.field(name, values.type), values)
+    return RankedUnit(out, len(kept), raw[good][kept], codes[kept], queries, rows[kept])
 
 
-def _score_field(names: ColumnNames) -> Column:
-    return pa.field(names.score, pa.float32())
-
-
-def _rank_field(names: ColumnNames) -> Column:
-    return pa.field(names.rank, pa.int32())
+def _with_rank(
+    added: Sequence[tuple[str, Column]], names: ColumnNames, ranks: Any, places: Ints
+) -> list[tuple[str, Column]]:
+    """Return the added columns at `places`, the rank behind the first of them."""
+    taken = [(name, values.take(pa.array(places))) for name, values in added]
+    return [*taken[:1], (names.rank, pa.array(ranks, pa.int32())), *taken[1:]]
 
 
 def _query_codes(column: Column, rows: Ints) -> tuple[Ints, list[Any]]:
@@ -206,7 +235,7 @@ def _rank_nested(
     rows: Ints,
     entries: Ints,
     raw: Float32s,
-    scores: Float32s,
+    added: Sequence[tuple[str, Column]],
     top_k: int | None,
 ) -> RankedUnit:
     ranks = ranks_within(rows, raw)
@@ -216,12 +245,10 @@ def _rank_nested(
     structs = lists.values.take(pa.array(entries[order]))
     kind = structs.type
     fields = [kind.field(i) for i in range(kind.num_fields)]
-    added: list[Column] = [
-        pa.array(scores[order], pa.float32()),
-        pa.array(ranks[order], pa.int32()),
-    ]
+    new = _with_rank(added, names, ranks[order], order)
     structs = pa.StructArray.from_arrays(
-        [*structs.flatten(), *added], fields=[*fields, _score_field(names), _rank_field(names)]
+        [*structs.flatten(), *[values for _, values in new]],
+        fields=[*fields, *[pa.field(name, values.type) for name, values in new]],
     )
     rows_kept = np.array(
         [row for row in range(table.num_rows) if row not in found.rows_aside], dtype=np.int64
@@ -233,7 +260,7 @@ def _rank_nested(
     out = table.take(rows_kept)
     out = out.set_column(place, pa.field(names.candidates, new_lists.type), new_lists)
     none = np.empty(0, dtype=np.int64)
-    return RankedUnit(out, len(order), np.empty(0, dtype=np.float32), none, [])
+    return RankedUnit(out, len(order), np.empty(0, dtype=np.float32), none, [], none)
 
 
 def _list_like(lists: Column, offsets: Ints, values: Column) -> Column:
@@ -244,14 +271,16 @@ def _list_like(lists: Column, offsets: Ints, values: Column) -> Column:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=pa.list_(item))
 
 
-def keep_columns(table: pa.Table, columns: Sequence[str] | None, names: ColumnNames) -> pa.Table:
-    """Drop input columns that are not named; score, rank and the candidates always stay.
+def keep_columns(
+    table: pa.Table, columns: Sequence[str] | None, names: ColumnNames, added: set[str]
+) -> pa.Table:
+    """Drop input columns that are not named; what was `added` and the candidates always stay.
 
     `candidates.doc_id` keeps that field of the candidates and drops their other input fields.
     """
     if columns is None:
         return table
-    always = {names.score, names.rank, names.candidates}
+    always = added | {names.candidates}
     out = table.select([name for name in table.schema.names if name in always or name in columns])
     prefix = names.candidates + "."
     inner = {name.removeprefix(prefix) for name in columns if name.startswith(prefix)}
@@ -259,9 +288,7 @@ def keep_columns(table: pa.Table, columns: Sequence[str] | None, names: ColumnNa
         return out
     lists = one_list(out[names.candidates])
     kind = lists.values.type
-    wanted = [
-        i for i in range(kind.num_fields) if kind.field(i).name in inner | {names.score, names.rank}
-    ]
+    wanted = [i for i in range(kind.num_fields) if kind.field(i).name in inner | added]
     structs = pa.StructArray.from_arrays(
         [lists.values.field(i) for i in wanted], fields=[kind.field(i) for i in wanted]
     )

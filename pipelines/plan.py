@@ -11,11 +11,12 @@ from typing import Any
 from pipelines import storage
 from pipelines.commits import JobFolder
 from pipelines.config import RerankJobConfig, Shape
-from pipelines.inputs import InputFile, list_files, read_footers
+from pipelines.file_listing import InputFile, list_files
+from pipelines.inputs import read_footers
 from pipelines.joins import as_parquet
 from pipelines.rank_stage import bucket_count
 from pipelines.units import Slice, plan_slices, slices_from_json, slices_to_json
-from rerank_core import RerankError
+from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
 _OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars")
@@ -52,6 +53,11 @@ def identity_of(config: RerankJobConfig) -> dict[str, str]:
     tables = tuple(path for path in (config.queries, config.documents) if path)
     listing = [[file.path, file.size] for file in list_files(config.input + tables)]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
+    # Refusing duplicates and setting them aside are the same job: the first only does not end it.
+    options["duplicates"] = config.duplicates != "keep"
+    calibration = config.scorer.calibration
+    if calibration and Path(calibration).is_file():
+        options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
     return {"inputs": _hash(listing), "scorer": config.scorer.fingerprint()} | {
         name: json.dumps(value, sort_keys=True) for name, value in options.items()
     }
@@ -86,6 +92,12 @@ def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) 
     pairs = sum(group.pairs for file in files for group in file.groups)
     units = sum(len(piece.units) for piece in slices)
     buckets = bucket_count(pairs) if shape == "pairs" and units > 1 else 0
+    if buckets and config.scorer.first_stage:
+        raise InvalidRequest(
+            "a first stage must see all candidates of a query at once, and rows of pairs may lie"
+            " anywhere: use the nested shape, one row per query",
+            "scorer.first_stage",
+        )
     return Plan(identity, shape, files, slices, buckets, pairs)
 
 
@@ -109,7 +121,14 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "pairs": plan.pairs,
         "config": config.model_dump(mode="json"),
         "files": [
-            {"path": f.path, "size": f.size, "footer": f.footer, "bad": f.bad} for f in plan.files
+            {
+                "path": f.path,
+                "size": f.size,
+                "footer": f.footer,
+                "bad": f.bad,
+                "partition": f.partition,
+            }
+            for f in plan.files
         ],
         "slices": slices_to_json(plan.slices),
     }

@@ -26,7 +26,7 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="progress")
         self._new_rows = 0
-        self.pairs = self.tokens = self.quarantined = self.repeated = 0
+        self.pairs = self.tokens = self.quarantined = self.retries = 0
         # One point per line shown: seconds, rows, pairs, tokens since this run began.
         self.points: list[tuple[float, int, int, int]] = []
 
@@ -42,7 +42,7 @@ class Progress:
     def add(self, line: dict[str, Any]) -> None:
         """Count one finished unit."""
         counts = line["counts"]
-        self.repeated += not line["published"]
+        self.retries += line["retries"] + (not line["published"])
         self._new_rows += counts["rows_in"]
         self.pairs += counts["pairs_in"] - counts["pairs_quarantined"]
         self.tokens += counts["tokens"]
@@ -63,8 +63,8 @@ class Progress:
             f"  {self.pairs / elapsed_s:,.0f} pairs/s  {self.tokens / elapsed_s:,.0f} tokens/s"
             f"  {_span(elapsed_s)} gone, {_span(left_s)} left  {self.quarantined:,} set aside"
         )
-        if self.repeated:
-            text += f"  {self.repeated:,} units repeated"
+        if self.retries:
+            text += f"  {self.retries:,} retries"
         self._out.write(("\r\x1b[2K" if self._terminal else "") + text + end)
         self._out.flush()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipelines.config import ColumnNames, Shape
-from pipelines.pairs import Aside, text_of_id
+from pipelines.pairs import DUPLICATE, Aside, text_of_id
 from pipelines.units import Unit
 
 _TYPES: dict[str, pa.DataType] = {
@@ -49,6 +49,29 @@ def aside_table(
                 "reason": aside.reason,
             }
         )
+    return pa.Table.from_pylist(lines, schema=SCHEMA)
+
+
+def copies_table(
+    table: pa.Table, places: Sequence[int], rows: Sequence[int], path: str, names: ColumnNames
+) -> pa.Table:
+    """Return one line per copy that only the merge of queries over units could find.
+
+    `table` is the unit's result; an id whose column was dropped from it stays null.
+    """
+    there = table.schema.names
+    lines = [
+        {
+            "file": path,
+            "row": row,
+            "candidate": None,
+            "query_id": text_of_id(table, names.query_id, p) if names.query_id in there else None,
+            "doc_id": text_of_id(table, names.doc_id, p) if names.doc_id in there else None,
+            "stage": "merge",
+            "reason": DUPLICATE,
+        }
+        for p, row in zip(places, rows, strict=True)
+    ]
     return pa.Table.from_pylist(lines, schema=SCHEMA)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,22 @@ _SIDECAR_TYPES: dict[str, pa.DataType] = {
     "place": pa.int32(),
 }
 _SIDECAR = pa.schema(_SIDECAR_TYPES)
+_COPY_TYPES: dict[str, pa.DataType] = {
+    "doc_high": pa.uint64(),
+    "doc_low": pa.uint64(),
+    "row": pa.int64(),
+}
+# In merged ranks: beyond top_k, and the same document of the same query again.
+_CUT, _COPY = 0, -1
+
+
+class Copies(NamedTuple):
+    """What finding a query's documents that come twice needs: ids, and rows of the input file."""
+
+    ids: Sequence[Any]
+    row: Ints
+
+
 _RANKS = pa.schema({"place": pa.int32(), "rank": pa.int32()})
 
 
@@ -49,17 +66,31 @@ def bucket_count(pairs: int) -> int:
     return max(1, -(-pairs // BUCKET_ROWS))
 
 
-def sidecar(query: Ints, queries: Sequence[Any], raw: Float32s, buckets: int) -> bytes:
+def sidecar(
+    query: Ints,
+    queries: Sequence[Any],
+    raw: Float32s,
+    buckets: int,
+    copies: Copies | None = None,
+) -> bytes:
     """Return the sidecar of one unit: one record batch per bucket, in order."""
     hashes = np.array([_hash(value) for value in queries], dtype=np.uint64).reshape(-1, 2)
     high, low = hashes[query, 0], hashes[query, 1]
     bucket = high % np.uint64(buckets)
+    columns: list[Any] = [high, low, raw, np.arange(len(raw), dtype=np.int32)]
+    schema = _SIDECAR
+    if copies:
+        # A document without an id is nobody's copy.
+        keys = [secrets.token_bytes(16) if key is None else key for key in copies.ids]
+        documents = np.array([_hash(key) for key in keys], dtype=np.uint64).reshape(-1, 2)
+        columns += [documents[:, 0], documents[:, 1], copies.row]
+        schema = pa.schema(_SIDECAR_TYPES | _COPY_TYPES)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, _SIDECAR) as writer:
+    with pa.ipc.new_file(sink, schema) as writer:
         for number in range(buckets):
             place = np.flatnonzero(bucket == number)
-            columns = [high[place], low[place], raw[place], place.astype(np.int32)]
-            writer.write_batch(pa.record_batch([pa.array(c) for c in columns], schema=_SIDECAR))
+            arrays = [pa.array(column[place]) for column in columns]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
     return bytes(sink.getvalue())
 
 
@@ -74,7 +105,7 @@ def merge_bucket(
     """Rank the queries of one bucket that occur in several files.
 
     Takes the sidecars in plan order. Returns the new ranks (one record batch of place and rank per
-    touched file; rank 0 means beyond `top_k`) and the indices of those files; None for none.
+    touched file; 0 means beyond `top_k`, -1 a copy) and the indices of those files; None for none.
     """
     parts = [_read_batch(path, bucket) for path in files]
     sizes = np.array([len(part) for part in parts])
@@ -88,9 +119,15 @@ def merge_bucket(
     shared = _in_several(groups, unit)[groups]
     if not shared.any():
         return None, []
-    ranks = ranks_within(groups[shared], raw[shared])
+    groups, raw = groups[shared], raw[shared]
+    kept = np.full(len(groups), True)
+    if "doc_high" in table.column_names:
+        documents = _groups(*(table[n].to_numpy()[shared] for n in ("doc_high", "doc_low")))
+        kept = _first_of_each(groups, documents)
+    ranks = np.full(len(groups), _COPY, dtype=np.int32)
+    ranks[kept] = ranks_within(groups[kept], raw[kept])
     if top_k:
-        ranks[ranks > top_k] = 0
+        ranks[ranks > top_k] = _CUT
     unit, place = unit[shared], place[shared]
     touched = np.unique(unit)
     edges = [*np.searchsorted(unit, touched).tolist(), len(unit)]
@@ -119,6 +156,15 @@ def _groups(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:
     return groups
 
 
+def _first_of_each(groups: Ints, documents: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each entry whether it is the first with its group and document."""
+    order = np.lexsort((documents, groups))  # stable: the earlier comes first
+    same = (np.diff(groups[order]) == 0) & (np.diff(documents[order]) == 0)
+    first = np.full(len(groups), True)
+    first[order[1:][same]] = False
+    return first
+
+
 def _in_several(groups: Ints, unit: Ints) -> npt.NDArray[np.bool_]:
     """Say of each group whether its entries come from more than one unit."""
     count = int(groups.max()) + 1
@@ -139,10 +185,23 @@ def read_ranks(path: Path, unit: int) -> tuple[npt.NDArray[np.int32], npt.NDArra
         return batch["place"].to_numpy().copy(), batch["rank"].to_numpy().copy()
 
 
+def copies_in(updates: Sequence[tuple[Ints | Any, Any]]) -> list[int]:
+    """Return the places of a unit that the merge found to be copies."""
+    return sorted(int(place) for places, ranks in updates for place in places[ranks == _COPY])
+
+
+def rows_of_places(path: Path) -> dict[int, int]:
+    """Return the input row of each place in a unit's result, from its sidecar."""
+    with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+        table = reader.read_all()
+    places, rows = table["place"].to_numpy(), table["row"].to_numpy()
+    return dict(zip(places.tolist(), rows.tolist(), strict=True))
+
+
 def apply_ranks(
     table: pa.Table, column: str, updates: Sequence[tuple[Ints | Any, Any]]
 ) -> pa.Table:
-    """Return the unit's rows with the merged ranks; rows of rank 0 are dropped."""
+    """Return the unit's rows with the merged ranks; rows without one are dropped."""
     ranks = table[column].to_numpy().copy()
     for places, values in updates:
         ranks[places] = values

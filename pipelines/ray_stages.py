@@ -18,10 +18,11 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipelines.config import ColumnNames, RerankJobConfig
-from pipelines.inputs import InputFile
+from pipelines.config import RerankJobConfig
+from pipelines.file_listing import InputFile
 from pipelines.joins import Texts
-from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
+from pipelines.read_stage import read_slice, slice_row
+from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits
 from pipelines.units import Slice
 from rerank_core import InvalidRequest
 
@@ -64,7 +65,7 @@ class RayEngine:
             ray.data.from_items(items, override_num_blocks=len(items))
             # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
             .map_batches(
-                partial(_read, texts=ray.put(texts), names=context.config.names),
+                partial(_read, config=context.config, texts=ray.put(texts)),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=1 if gpus else 0,
@@ -92,9 +93,9 @@ class RayEngine:
             yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
 
 
-def _read(batch: Any, texts: Any, names: ColumnNames) -> Iterator[pa.Table]:
+def _read(batch: Any, config: RerankJobConfig, texts: Any) -> Iterator[pa.Table]:
     # One copy of the texts per machine, shared by all readers on it.
-    yield from read_slice(batch, ray.get(texts), names)
+    yield from read_slice(batch, config, ray.get(texts))
 
 
 def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:

@@ -4,20 +4,18 @@ python -m pipelines.rerank_job --input IN --output OUT [--top-k K] [--model M] [
 python -m pipelines.rerank_job verify OUT
 
 The same command resumes a stopped job. Exit codes: 0 the result is complete; 1 an error;
-2 bad options, input or model; 3 files unreadable or changed, or not the job that the folder holds;
+2 bad options, input or model; 3 files unreadable or changed, documents that come twice and are
+refused, or not the job that the folder holds;
 4 the output folder is not free; 5 the disk is full; 6 too many rows kill their process;
 130 interrupted.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -28,8 +26,10 @@ from pipelines.inputs import FileChanged
 from pipelines.isolation import TooManyKilled
 from pipelines.joins import load_texts
 from pipelines.lease import Lease
+from pipelines.manifest_header import manifest_header
 from pipelines.merge_stage import merge_queries
 from pipelines.output_folder import choose_folder, replace_result
+from pipelines.pairs import DUPLICATE
 from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of
 from pipelines.progress import Progress
 from pipelines.report import write_report
@@ -37,6 +37,11 @@ from pipelines.score_stage import Engine, JobContext, LoadScorer
 from pipelines.storage import StorageFull
 from pipelines.trec_run import write_trec_run
 from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer
+from rerank_core.calibration import Calibration
+
+
+class DuplicateIds(RerankError):
+    """Queries have documents twice, and `duplicates` is `refuse`."""
 
 
 class TooManyBadFiles(RerankError):
@@ -49,6 +54,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ModelUnavailable, 2),
     (JobChanged, 3),
     (TooManyBadFiles, 3),
+    (DuplicateIds, 3),
     (OutputRefused, 4),
     (StorageFull, 5),
     (TooManyKilled, 6),
@@ -121,8 +127,11 @@ def run_job(
         plan = fixed_plan(folder, config, identity)
         _score(folder, plan, config, load, out, engine)
         bad = _settle_bad_files(folder, plan, config)
-        manifest = commit(folder, plan.rows, _header(plan, config) | {"bad_files": bad})
-        write_report(work, manifest, folder.records("units"))
+        records = folder.records("units") | folder.records("final")
+        _refuse_duplicates(config, records)
+        header = manifest_header(plan, config, root, records)
+        manifest = commit(folder, plan.rows, header | {"bad_files": bad})
+        write_report(work, manifest, records)
         if config.trec_run:
             write_trec_run(work, Path(config.trec_run), config.names)
     if work != root:
@@ -146,6 +155,11 @@ def _score(
         out.write(f"resuming: {len(done):,} of {len(plan.rows):,} units are done\n")
     if not left and not plan.buckets:
         return
+    units, pairs = len(plan.rows), plan.pairs
+    out.write(
+        f"{config.scorer.model}, fingerprint {plan.identity['scorer']}: {pairs:,} pairs of"
+        f" {len(plan.files):,} files in {units:,} units; starting Ray and the model\n"
+    )
     with ExitStack() as stack:
         if engine is None:
             # Only here, so that a finished job answers without Ray.
@@ -154,7 +168,8 @@ def _score(
             engine = stack.enter_context(RayEngine())
             _interrupt_on_sigterm()
         texts = load_texts(config) if left else None
-        context = JobContext(folder, config, plan.shape, plan.buckets, bool(config.queries))
+        joined, calibration = bool(config.queries), _calibration(config)
+        context = JobContext(folder, config, plan.shape, plan.buckets, joined, calibration)
         rows = plan.rows
         done_rows = sum(rows[name] for name in done)
         progress = Progress(sum(rows.values()), done_rows, out, config.progress_s)
@@ -168,6 +183,21 @@ def _score(
         if plan.buckets and len(folder.done("units")) == len(rows):
             for _ in merge_queries(engine, context, list(rows)):
                 pass
+
+
+def _calibration(config: RerankJobConfig) -> Calibration | None:
+    """Read the calibration before any model is loaded; InvalidRequest if it is for another."""
+    path = config.scorer.calibration
+    return Calibration.load(path, config.scorer.fingerprint()) if path else None
+
+
+def _refuse_duplicates(config: RerankJobConfig, records: dict[str, Any]) -> None:
+    count = sum(record["reasons"].get(DUPLICATE, 0) for record in records.values())
+    if count and config.duplicates == "refuse":
+        raise DuplicateIds(
+            f"{count:,} documents come twice for their query. With --duplicates set_aside the same"
+            " command ends in moments, the later ones set aside"
+        )
 
 
 def _interrupt_on_sigterm() -> None:
@@ -202,19 +232,6 @@ def _settle_bad_files(
             "units", name, {"counts": counts, "reasons": {line["bad"]: count}, "data": None}
         )
     return [{"path": path, "reason": reason} for path, reason in sorted(reasons.items())]
-
-
-def _header(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
-    packages = ("ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
-    return {
-        "identity": plan.identity,
-        "shape": plan.shape,
-        "config": config.model_dump(mode="json"),
-        "inputs": [{"path": f.path, "bytes": f.size, "bad": f.bad} for f in plan.files],
-        "versions": {name: version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "host": {"name": platform.node(), "cpus": os.cpu_count()},
-    }
 
 
 def _say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:

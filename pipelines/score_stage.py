@@ -1,8 +1,6 @@
-"""Reads slices on CPU tasks, and scores units on actors: the two stages that Ray Data runs.
+"""Scores units on actors. An actor writes its units' results itself; lines of counts go back.
 
-A unit travels as one row (its description and its rows as Arrow bytes), so however Ray cuts and
-joins blocks, an actor gets exactly one unit per call. The actor writes the unit's result itself;
-only a line of counts goes back.
+It does not know where units come from, nor who restarts it when it dies.
 """
 
 from __future__ import annotations
@@ -10,32 +8,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.commits import JobFolder, check_conservation
-from pipelines.config import ColumnNames, RerankJobConfig, Shape
-from pipelines.inputs import InputFile, is_outage, read_units, reason_of
+from pipelines.config import RerankJobConfig, Shape
+from pipelines.file_listing import InputFile
 from pipelines.isolation import Isolation
-from pipelines.joins import Texts, join_texts
-from pipelines.pairs import Aside, RankedUnit, UnitPairs, extract, keep_columns, one_list, rank_unit
+from pipelines.joins import Texts
+from pipelines.pairs import Aside, Column, RankedUnit, extract, keep_columns, rank_unit
 from pipelines.quarantine import aside_table, count_reasons
-from pipelines.rank_stage import sidecar
-from pipelines.units import Slice, Unit, slice_from_json
+from pipelines.rank_stage import Copies, sidecar
+from pipelines.unit_account import failed_pairs, histograms, unit_counts
+from pipelines.units import Slice, Unit
 from rerank_core import Scorer, ScorerConfig, activate
-from rerank_core.types import Float32s, PairScores, QueryDocumentPair
+from rerank_core.calibration import Calibration
+from rerank_core.types import PairScores, QueryDocumentPair
 
 LoadScorer = Callable[[ScorerConfig], Scorer]
-_UNIT_ROW_TYPES: dict[str, pa.DataType] = {
-    "unit": pa.string(),
-    "file": pa.string(),
-    "rows": pa.large_binary(),
-    "bad": pa.string(),
-}
-_UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
+_ENDS: dict[str, pa.DataType] = {"start": pa.int32(), "end": pa.int32()}
+_PASSAGE = pa.struct(_ENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,7 @@ class JobContext:
     shape: Shape
     buckets: int  # 0: no merge of queries over units follows
     joined: bool = False  # texts were looked up: they are not part of the output
+    calibration: Calibration | None = None
 
 
 class Engine(Protocol):
@@ -70,70 +66,16 @@ class Engine(Protocol):
         ...
 
 
-def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
-    """Return the row that `read_slice` takes."""
-    plain = {"path": file.path, "size": file.size, "footer": file.footer}
-    return {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
-
-
-def read_slice(
-    batch: Any, texts: Texts | None = None, names: ColumnNames | None = None
-) -> Iterator[pa.Table]:
-    """Decode slices, look up their texts where they have none, and yield one row per unit.
-
-    A unit that cannot be read has `bad` and no rows. Failures of the storage itself are raised,
-    never taken for bad files.
-    """
-    for row in batch.to_pylist():
-        piece, file = (
-            slice_from_json(json.loads(row["slice"])),
-            InputFile(**json.loads(row["file"])),
-        )
-        left = list(piece.units)
-        units = read_units(piece, file)
-        while left:
-            try:
-                unit, rows = next(units)
-            except PermissionError:
-                raise
-            except (pa.ArrowException, OSError) as error:
-                if is_outage(error):
-                    raise
-                for unit in left:
-                    yield _unit_row(unit, file.path, None, reason_of(error))
-                break
-            left.remove(unit)
-            if texts and names:
-                rows = join_texts(rows, texts, names)
-            yield _unit_row(unit, file.path, _to_bytes(rows), "")
-
-
-def _unit_row(unit: Unit, path: str, rows: pa.Buffer | None, bad: str) -> pa.Table:
-    body = rows if rows is not None else pa.py_buffer(b"")
-    ends = pa.array([0, body.size], pa.int64()).buffers()[1]
-    columns = [
-        pa.array([json.dumps(asdict(unit))]),
-        pa.array([path]),
-        # Without a copy: a unit may be large.
-        pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, body]),
-        pa.array([bad]),
-    ]
-    return pa.table(columns, schema=_UNIT_ROW)
-
-
-def _to_bytes(rows: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return sink.getvalue()
-
-
 class ScoreUnits:
     """The class each actor of the pool runs: one model, one unit per call."""
 
     def __init__(self, context: JobContext, load: LoadScorer) -> None:
         self._context = context
         self._scorer = load(context.config.scorer)
+        warm_up = getattr(self._scorer, "warm_up", None)
+        if warm_up and self._scorer.info.device != "cpu":
+            # A budget that the device cannot hold shows here, not in the middle of the job.
+            warm_up()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score each unit row and publish its record; return a line of JSON for each."""
@@ -153,7 +95,8 @@ class ScoreUnits:
         started_s = time.monotonic()
         context = self._context
         config, folder = context.config, context.folder
-        found = extract(rows, context.shape, config.names, config.max_text_chars)
+        copies = config.duplicates == "keep"
+        found = extract(rows, context.shape, config.names, config.max_text_chars, copies)
         isolation = Isolation(
             self._scorer,
             folder.job / "attempts" / unit.name,
@@ -161,17 +104,20 @@ class ScoreUnits:
             config.max_killed_rows,
             config.unit_timeout_s,
         )
+        deaths = isolation.deaths()
         scores = score_distinct(isolation, found.pairs)
-        activated = activate(scores.raw, self._scorer.info.activation)
+        added = self._added(scores)
         ranked = rank_unit(
-            rows, context.shape, config.names, found, scores.raw, activated, config.top_k
+            rows, context.shape, config.names, found, scores.raw, added, config.top_k
         )
         aside = [("check", item) for item in found.aside]
-        aside += [("score", item) for item in _failed(found, scores, context.shape, rows, config)]
-        counts = _counts(unit, found, scores, ranked, context.shape)
+        aside += [
+            ("score", item) for item in failed_pairs(found, scores, context.shape, rows, config)
+        ]
+        counts = unit_counts(unit, found, scores, ranked, context.shape)
         check_conservation(f"unit {unit.name}", counts)
-        record = {"counts": counts, "reasons": count_reasons(aside)}
-        record |= _histograms(activated, scores)
+        record: dict[str, Any] = {"file": path, "retries": deaths, "counts": counts}
+        record |= {"reasons": count_reasons(aside), **histograms(scores)}
         record |= self._write(unit, path, rows, ranked, aside)
         record |= {"seconds": round(time.monotonic() - started_s, 3), "at": round(time.time(), 3)}
         published = folder.publish("units", unit.name, record)
@@ -180,6 +126,21 @@ class ScoreUnits:
                 folder.drop(place, record[key])
         isolation.clear()
         return {"unit": unit.name, "published": published, **record}
+
+    def _added(self, scores: PairScores) -> list[tuple[str, Column]]:
+        """Return the columns that the job adds, the score first; one value per pair."""
+        context = self._context
+        names = context.config.added_columns
+        activated = activate(scores.raw, self._scorer.info.activation)
+        added: list[tuple[str, Column]] = [(names["score"], pa.array(activated, pa.float32()))]
+        if context.calibration:
+            chances = context.calibration.apply(scores.raw)
+            added.append((names["calibrated_score"], pa.array(chances, pa.float32())))
+        if "passage" in names:
+            spans = [scores.passages.get(place) for place in range(len(scores))]
+            ends = [None if s is None else {"start": s[0], "end": s[1]} for s in spans]
+            added.append((names["passage"], pa.array(ends, _PASSAGE)))
+        return added
 
     def _write(
         self,
@@ -191,7 +152,8 @@ class ScoreUnits:
     ) -> dict[str, Any]:
         context = self._context
         config, folder = context.config, context.folder
-        table = keep_columns(ranked.table, config.columns, config.names)
+        added = set(config.added_columns.values())
+        table = keep_columns(ranked.table, config.columns, config.names, added)
         if context.joined and config.columns is None:
             table = table.drop_columns([config.names.query, config.names.text])
         out: dict[str, Any] = {"data": None, "aside": None, "sidecar": None}
@@ -201,19 +163,13 @@ class ScoreUnits:
             lines = aside_table(aside, rows, unit, path, context.shape, config.names)
             out["aside"] = folder.write_parquet("quarantine", unit.name, lines)
         if context.buckets:
-            body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets)
+            copies = None
+            if config.duplicates != "keep":
+                ids = ranked.table[config.names.doc_id].to_pylist()
+                copies = Copies(ids, ranked.row + unit.start)
+            body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets, copies)
             out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)
         return out
-
-
-def _histograms(activated: Float32s, scores: PairScores) -> dict[str, list[int]]:
-    """Return counts of scores in 20 equal steps of 0..1, and of tokens by powers of two."""
-    good = np.isfinite(activated)
-    tokens = np.log2(np.maximum(scores.tokens[good], 1))
-    return {
-        "score_histogram": np.histogram(np.clip(activated[good], 0, 1), 20, (0, 1))[0].tolist(),
-        "token_histogram": np.histogram(np.clip(tokens, 0, 14), 28, (0, 14))[0].tolist(),
-    }
 
 
 def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:
@@ -229,46 +185,11 @@ def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> Pair
         for place, distinct in enumerate(index)
         if int(distinct) in scores.errors
     }
-    return PairScores(scores.raw[index], scores.tokens[index], scores.truncated[index], errors)
-
-
-def _failed(
-    found: UnitPairs,
-    scores: PairScores,
-    shape: Shape,
-    rows: pa.Table,
-    config: RerankJobConfig,
-) -> list[Aside]:
-    """Return the pairs that the scorer gave no finite score, as rows set aside."""
-    bad = {int(i): "non_finite_score" for i in np.flatnonzero(~np.isfinite(scores.raw))}
-    bad.update(scores.errors)
-    if shape == "pairs":
-        return [Aside(found.row[i], None, reason) for i, reason in bad.items()]
-    offsets = one_list(rows[config.names.candidates]).offsets.to_pylist()
-    return [
-        Aside(found.row[i], found.entry[i] - offsets[found.row[i]], reason)
-        for i, reason in bad.items()
-    ]
-
-
-def _counts(
-    unit: Unit, found: UnitPairs, scores: PairScores, ranked: RankedUnit, shape: Shape
-) -> dict[str, int]:
-    failed = int((~np.isfinite(scores.raw)).sum())
-    pairs_quarantined = found.pairs_in - len(found.pairs) + failed
-    rows_quarantined = len(found.rows_aside) + (failed if shape == "pairs" else 0)
-    cut = len(found.pairs) - failed - ranked.pairs_out
-    return {
-        "rows_in": unit.rows,
-        "rows_out": ranked.table.num_rows,
-        "rows_cut": cut if shape == "pairs" else 0,
-        "rows_quarantined": rows_quarantined,
-        "pairs_in": found.pairs_in,
-        "pairs_out": ranked.pairs_out,
-        "pairs_cut": cut,
-        "pairs_quarantined": pairs_quarantined,
-        "pairs_scored_once": len(found.pairs),
-        "tokens": int(scores.tokens.sum()),
-        "truncated": int(scores.truncated.sum()),
-        "texts_cut": found.texts_cut,
+    passages = {
+        place: scores.passages[int(distinct)]
+        for place, distinct in enumerate(index)
+        if int(distinct) in scores.passages
     }
+    return PairScores(
+        scores.raw[index], scores.tokens[index], scores.truncated[index], errors, passages
+    )

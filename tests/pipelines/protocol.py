@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs import InputFile
+from pipelines.file_listing import InputFile
 from pipelines.joins import Texts
+from pipelines.read_stage import read_slice, slice_row
 from pipelines.rerank_job import run_job
-from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits, read_slice, slice_row
+from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits
 from pipelines.units import Slice
 from rerank_core import ScorerConfig, load_scorer
 
@@ -38,7 +39,7 @@ class InProcess:
         actor = ScoreUnits(context, load)
         for piece in slices:
             batch = pa.Table.from_pylist([slice_row(piece, files[piece.file])])
-            for unit in read_slice(batch, texts, context.config.names):
+            for unit in read_slice(batch, context.config, texts):
                 yield json.loads(actor(unit)["line"][0].as_py())
 
     def run_tasks(

@@ -2,15 +2,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import ColumnNames, RerankJobConfig
-from pipelines.inputs import (
-    FileChanged,
-    InputFile,
-    find_shape,
-    list_files,
-    read_footers,
-    read_units,
-)
+from pipelines.config import RerankJobConfig
+from pipelines.file_listing import InputFile, list_files
+from pipelines.inputs import FileChanged, find_shape, read_footers, read_units
 from pipelines.units import plan_slices
 from rerank_core import InvalidRequest
 
@@ -43,8 +37,11 @@ def test_an_input_without_files_is_refused(tmp_path, name):
 def test_the_shape_is_recognised_from_the_schema():
     nested = pa.list_(pa.struct([("doc_id", pa.int64()), ("text", pa.string())]))
     schema = pa.schema([("qid", pa.int64()), ("query", pa.string()), ("hits", nested)])
-    assert find_shape(PAIRS, ColumnNames()) == "pairs"
-    assert find_shape(schema, ColumnNames(query_id="qid", candidates="hits")) == "nested"
+    assert find_shape(PAIRS, config("in")) == "pairs"
+    assert (
+        find_shape(schema, config("in", names={"query_id": "qid", "candidates": "hits"}))
+        == "nested"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,7 @@ def test_the_shape_is_recognised_from_the_schema():
 )
 def test_a_schema_that_cannot_work_is_refused_with_the_fix(schema, message):
     with pytest.raises(InvalidRequest, match=message):
-        find_shape(schema, ColumnNames())
+        find_shape(schema, config("in"))
 
 
 def test_files_with_other_columns_are_refused(tmp_path):
@@ -84,7 +81,11 @@ def test_a_file_without_a_footer_is_bad_and_the_others_are_good(tmp_path, pairs_
 def test_reading_units_gives_every_row_once(pairs_input, unit_pairs):
     files, _, _ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
     slices = plan_slices([file.groups for file in files], unit_pairs)
-    read = [item for piece in slices for item in read_units(piece, files[piece.file])]
+    read = [
+        item
+        for piece in slices
+        for item in read_units(piece, files[piece.file], config(pairs_input))
+    ]
     assert [unit.index for unit, _ in read] == list(range(len(read)))
     assert all(table.num_rows == unit.rows for unit, table in read)
     rows = pa.concat_tables([table for _, table in read]).to_pylist()
@@ -96,4 +97,4 @@ def test_a_changed_file_is_not_read(pairs_input):
     (piece, *_) = plan_slices([file.groups for file in files], 50)
     pq.write_table(PAIRS.empty_table(), pairs_input / "0.parquet")
     with pytest.raises(FileChanged):
-        next(read_units(piece, files[0]))
+        next(read_units(piece, files[0], config(pairs_input)))

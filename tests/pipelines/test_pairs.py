@@ -12,6 +12,10 @@ def scores(*values):
     return np.array(values, dtype=np.float32)
 
 
+def added(*values):
+    return [("score", pa.array(values, pa.float32()))]
+
+
 def pairs_table(**changes):
     columns = {
         "query_id": ["a", "b", "a", "b"],
@@ -45,7 +49,7 @@ def test_pairs_keep_their_rows_in_order_and_gain_score_and_rank():
     table = pairs_table()
     found = extract(table, "pairs", NAMES, 100)
     ranked = rank_unit(
-        table, "pairs", NAMES, found, scores(1, 5, 2, 5), scores(0.1, 0.5, 0.2, 0.5), None
+        table, "pairs", NAMES, found, scores(1, 5, 2, 5), added(0.1, 0.5, 0.2, 0.5), None
     )
     expected = table.append_column("score", pa.array([0.1, 0.5, 0.2, 0.5], pa.float32()))
     assert ranked.table == expected.append_column("rank", pa.array([2, 1, 1, 2], pa.int32()))
@@ -54,7 +58,7 @@ def test_pairs_keep_their_rows_in_order_and_gain_score_and_rank():
 def test_order_follows_raw_scores_where_written_scores_tie():
     table = pairs_table()
     found = extract(table, "pairs", NAMES, 100)
-    ranked = rank_unit(table, "pairs", NAMES, found, scores(30, 40, 35, 50), scores(1, 1, 1, 1), 1)
+    ranked = rank_unit(table, "pairs", NAMES, found, scores(30, 40, 35, 50), added(1, 1, 1, 1), 1)
     assert ranked.table.select(["doc_id", "rank"]).to_pylist() == [
         {"doc_id": 3, "rank": 1},
         {"doc_id": 4, "rank": 1},
@@ -95,9 +99,7 @@ def test_nested_candidates_are_sorted_inside_their_rows():
         Aside(2, 0, "null_text"), Aside(3, None, "null_query"), Aside(4, None, "null_candidates")
     ]  # fmt: skip
     assert found.pairs_in == 5
-    ranked = rank_unit(
-        table, "nested", NAMES, found, scores(1, 2, 3), scores(0.25, 0.5, 0.75), None
-    )
+    ranked = rank_unit(table, "nested", NAMES, found, scores(1, 2, 3), added(0.25, 0.5, 0.75), None)
     assert ranked.table.to_pylist() == [
         {
             "query_id": 1,
@@ -122,17 +124,30 @@ def test_a_pair_without_a_score_is_left_out():
     table = pairs_table()
     found = extract(table, "pairs", NAMES, 100)
     raw = scores(1, np.nan, 2, 5)
-    ranked = rank_unit(table, "pairs", NAMES, found, raw, raw, None)
+    ranked = rank_unit(table, "pairs", NAMES, found, raw, added(1, 0, 2, 5), None)
     assert ranked.table["doc_id"].to_pylist() == [1, 3, 4]
 
 
 def test_kept_columns_are_the_named_ones_and_the_result():
     table = nested_table()
     found = extract(table, "nested", NAMES, 100)
-    ranked = rank_unit(table, "nested", NAMES, found, scores(1, 2, 3), scores(1, 2, 3), 1)
-    kept = keep_columns(ranked.table, ("query_id", "candidates.doc_id"), NAMES)
+    ranked = rank_unit(table, "nested", NAMES, found, scores(1, 2, 3), added(1, 2, 3), 1)
+    kept = keep_columns(ranked.table, ("query_id", "candidates.doc_id"), NAMES, {"score", "rank"})
     assert kept.to_pylist() == [
         {"query_id": 1, "candidates": [{"doc_id": "2", "score": 2.0, "rank": 1}]},
         {"query_id": 2, "candidates": []},
         {"query_id": 3, "candidates": [{"doc_id": "4", "score": 3.0, "rank": 1}]},
     ]
+
+
+def test_a_document_that_a_query_has_twice_is_set_aside_where_copies_are_not_wanted():
+    table = pairs_table(query_id=["a", "b", "a", "a"], doc_id=[1, 1, 1, None])
+    assert extract(table, "pairs", NAMES, 100).aside == []
+    assert extract(table, "pairs", NAMES, 100, copies=False).aside == [Aside(2, None, "duplicate")]
+    kind = pa.list_(pa.struct([("doc_id", pa.string()), ("text", pa.string())]))
+    lists = [[{"doc_id": d, "text": "t"} for d in ids] for ids in ("xyx", "x", "yy")]
+    nested = pa.table(
+        {"query_id": [1, 2, 3], "query": ["q"] * 3, "candidates": pa.array(lists, kind)}
+    )
+    found = extract(nested, "nested", NAMES, 100, copies=False)
+    assert found.aside == [Aside(0, 2, "duplicate"), Aside(2, 1, "duplicate")]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.rank_stage import apply_ranks, merge_bucket, ranks_within, read_ranks, sidecar
@@ -19,6 +19,7 @@ def by_hand(groups, raw):
     return ranks
 
 
+@settings(deadline=None)
 @given(entries)
 def test_ranks_are_descending_within_each_group_and_ties_keep_their_order(rows):
     groups = np.array([g for g, _ in rows], dtype=np.int64)
@@ -26,6 +27,7 @@ def test_ranks_are_descending_within_each_group_and_ties_keep_their_order(rows):
     assert ranks_within(groups, raw).tolist() == by_hand(groups.tolist(), raw.tolist())
 
 
+@settings(deadline=None)
 @given(
     units=st.lists(entries, min_size=1, max_size=5),
     buckets=st.integers(1, 3),

@@ -1,0 +1,65 @@
+"""What the manifest says beside counts and files: what ran, when, from what to what.
+
+Keys follow OpenLineage's run event (eventType, run, job, inputs, outputs) where it has one, so that
+a catalogue can take the file as it is. It does not know how the job was done.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import RerankJobConfig
+from pipelines.plan import Plan
+
+_PACKAGES = ("ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
+
+
+def manifest_header(
+    plan: Plan, config: RerankJobConfig, root: Path, records: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest without its counts and files; `records` are those of all units."""
+    scored = [record for record in records.values() if "seconds" in record]
+    began = min((r["at"] - r["seconds"] for r in scored), default=None)
+    ended = max((r["at"] for r in scored), default=None)
+    return {
+        "eventType": "COMPLETE",
+        "eventTime": datetime.now(UTC).isoformat(),
+        "producer": "ray-rerank",
+        "run": {"runId": str(uuid.uuid4())},
+        "job": {"namespace": "ray-rerank", "name": str(root)},
+        "inputs": [
+            {**_dataset(f.path), "path": f.path, "bytes": f.size, "bad": f.bad} for f in plan.files
+        ],
+        "outputs": [_dataset(str(root))],
+        "identity": plan.identity,
+        "shape": plan.shape,
+        "config": config.model_dump(mode="json"),
+        "scoring": {
+            "began": _time(began),
+            "ended": _time(ended),
+            "replica_seconds": round(sum(r["seconds"] for r in scored), 3),
+            "retries": sum(r["retries"] for r in scored),
+        },
+        "versions": {name: version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        "host": {"name": platform.node(), "cpus": os.cpu_count()},
+    }
+
+
+def _dataset(path: str) -> dict[str, str]:
+    """Return OpenLineage's namespace and name of a path or URI."""
+    if "://" not in path:
+        return {"namespace": "file", "name": path}
+    scheme, _, rest = path.partition("?")[0].partition("://")
+    authority, _, name = rest.partition("/")
+    return {"namespace": f"{scheme}://{authority}", "name": name}
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()

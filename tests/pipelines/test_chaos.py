@@ -1,0 +1,202 @@
+"""Kills workers, nodes and the driver of real Ray jobs; every row must come out once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from protocol import job, rows_of
+
+from pipelines.verify import verify
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+SCRIPT = str(Path(__file__).parent / "deadly_job.py")
+# Each takes about a minute on two cores; RERANK_CHAOS_SEEDS=20 runs the whole set.
+SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "2")))
+UNITS, UNIT_ROWS, ACTORS = 40, 500, 2
+KINDS = ("worker", "node", "driver")
+
+
+class Job:
+    """One run of the command line in its own process, on its own Ray unless told an address."""
+
+    def __init__(self, folder: Path, out: Path, *options: str, address: str = "") -> None:
+        self.out, self.log = out, out.with_name("calls.log")
+        self._options = [
+            "--input", str(folder), "--output", str(out), "--model", "lexical",
+            "--unit-pairs", str(UNIT_ROWS), "--replicas", str(ACTORS), *options,
+        ]  # fmt: skip
+        self._address = address
+
+    def start(self, pause_s: float = 0.0) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"DEADLY_PAUSE_S": str(pause_s), "DEADLY_LOG": str(self.log)}
+        if self._address:
+            environment["RAY_ADDRESS"] = self._address
+        with open(self.out.with_name("job.log"), "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, SCRIPT, *self._options], env=environment, stderr=log, stdout=log
+            )
+
+    def done(self) -> int:
+        return len(list((self.out / "_job" / "units").glob("*.json")))
+
+    def wait_for(self, units: int, process: subprocess.Popen[bytes], limit_s: float = 300) -> bool:
+        """Wait until so many units are done; False if the job has ended."""
+        end_s = time.monotonic() + limit_s
+        while self.done() < units:
+            assert time.monotonic() < end_s, self.out.with_name("job.log").read_text()[-2000:]
+            if process.poll() is not None:
+                return False
+            time.sleep(0.1)
+        return process.poll() is None
+
+    def finish(self, process: subprocess.Popen[bytes]) -> int:
+        return process.wait(400)
+
+
+def actors_below(root: int) -> list[int]:
+    """The scoring actors among the descendants of a process."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                )
+                names[int(entry.name)] = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+    found = []
+    for pid, name in names.items():
+        above = pid
+        while above > 1 and above != root:
+            above = parents.get(above, 0)
+        if above == root and "ScoreUnits" in name:
+            found.append(pid)
+    return found
+
+
+@pytest.fixture
+def input_8_files(tmp_path, make_rows, write_files):
+    rows = make_rows(UNITS * UNIT_ROWS // 20, 20)
+    return write_files(tmp_path / "in", rows, files=8, group=UNIT_ROWS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class TwoNodes:
+    """A real cluster of two raylets on this machine, of which the second may be lost."""
+
+    def __enter__(self) -> TwoNodes:
+        from ray.cluster_utils import Cluster
+
+        self._node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        head = self._node | {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address = self._cluster.address
+        self._second = self._cluster.add_node(**self._node)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cluster.shutdown()
+
+    def lose_a_node(self) -> None:
+        """Kill the second node, and put another in its place."""
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = self._cluster.add_node(**self._node)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kills_of_workers_nodes_and_drivers_lose_nothing_and_repeat_nothing(
+    tmp_path, input_8_files, seed
+):
+    rng = random.Random(seed)
+    strikes = list(
+        zip(sorted(rng.sample(range(1, UNITS - 2), 3)), rng.sample(KINDS, 3), strict=True)
+    )
+    with TwoNodes() as nodes:
+        run = Job(input_8_files, tmp_path / "out", address=nodes.address)
+        process = run.start(pause_s=0.3)
+        for units, kind in strikes:
+            if not run.wait_for(units, process):
+                break
+            if kind == "worker":
+                found = actors_below(os.getpid())
+                if found:
+                    os.kill(rng.choice(found), signal.SIGKILL)
+            elif kind == "node":
+                nodes.lose_a_node()
+            else:
+                process.kill()
+                process.wait()
+                process = run.start(pause_s=0.3)
+        assert run.finish(process) == 0, (tmp_path / "job.log").read_text()[-2000:]
+    assert_whole(run, input_8_files, tmp_path / "calm")
+    calls = len(run.log.read_text().splitlines())
+    assert UNITS <= calls <= UNITS + len(strikes) * ACTORS
+
+
+def assert_whole(run: Job, source: Path, calm: Path) -> None:
+    """The rows and scores are those of an undisturbed run, each once."""
+    job(source, calm, unit_pairs=UNIT_ROWS)
+    assert rows_of(run.out) == rows_of(calm)
+    assert verify(run.out)["rows_out"] == UNITS * UNIT_ROWS
+
+
+@pytest.mark.parametrize("marker", ["@@exit", "@@segv", "@@hang"])
+def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, write_files, marker):
+    rows = make_rows(8, 16)
+    poisoned = {0, 40, 63}
+    for row in poisoned:
+        rows[row]["text"] = f"poison {marker} {row}"
+    folder = write_files(tmp_path / "in", rows, files=1, group=64)
+    run = Job(folder, tmp_path / "out", "--unit-pairs", "64", "--unit-timeout-s", "2")
+    assert run.finish(run.start()) == 0, (tmp_path / "job.log").read_text()[-2000:]
+    aside = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
+    assert {(line["row"], line["reason"]) for line in aside} == {
+        (row, "killed_worker") for row in poisoned
+    }
+    assert verify(tmp_path / "out")["rows_out"] == 128 - 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_job_ends_tidily_and_the_same_command_resumes(
+    tmp_path, input_8_files, number
+):
+    run = Job(input_8_files, tmp_path / "out")
+    process = run.start(pause_s=0.5)
+    assert run.wait_for(2, process)
+    process.send_signal(number)
+    started_s = time.monotonic()
+    assert run.finish(process) == 130
+    assert time.monotonic() - started_s < 30
+    said = (tmp_path / "job.log").read_text()
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    kept = run.done()
+    assert 2 <= kept < UNITS
+    assert run.finish(run.start()) == 0
+    calls = len(run.log.read_text().splitlines())
+    assert calls <= UNITS + ACTORS
+    assert verify(tmp_path / "out")["rows_out"] == UNITS * UNIT_ROWS
