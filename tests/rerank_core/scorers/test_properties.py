@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from rerank_core import Candidate, QueryDocumentPair, Reranker, RerankRequest, load_scorer
 from tests.rerank_core.scorers.conftest import random_config
+from tests.rerank_core.scorers.tiny_checkpoints import save_causal
 
 # How far a pair's score may move with what shares its batch: docs/models.md states these.
 DTYPES = ("float32", "bfloat16", "float16")
 PADDED = {"float32": 1e-5, "bfloat16": 0.02, "float16": 0.003}
 BOUNDS = {("packed", dtype): 1e-5 for dtype in DTYPES}
 BOUNDS |= {("cross_encoder", dtype): bound for dtype, bound in PADDED.items()}
+BOUNDS |= {("auto", "float32"): 1e-5, ("auto", "bfloat16"): 0.05, ("auto", "float16"): 0.01}
 KINDS = [
     (family, backend, dtype)
     for family, backend in (
@@ -21,6 +23,7 @@ KINDS = [
         ("modernbert", "packed"),
         ("modernbert", "cross_encoder"),
         ("deberta", "cross_encoder"),
+        ("qwen3", "auto"),
     )
     for dtype in DTYPES
 ]
@@ -33,7 +36,8 @@ few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthChec
 
 
 @pytest.fixture(scope="module")
-def scorers(tiny_models):
+def scorers(tiny_models, tmp_path_factory):
+    folders = {**tiny_models, "qwen3": save_causal(tmp_path_factory.mktemp("qwen3"), "qwen3")}
     loaded = {}
 
     def load(family, backend, dtype="float32", max_batch_tokens=None):
@@ -41,7 +45,8 @@ def scorers(tiny_models):
         if key not in loaded:
             loaded[key] = load_scorer(
                 random_config(
-                    model=str(tiny_models[family]),
+                    model=str(folders[family]),
+                    template="qwen3-reranker" if family == "qwen3" else None,
                     device="cpu",
                     backend=backend,
                     dtype=dtype,

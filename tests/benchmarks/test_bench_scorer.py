@@ -1,0 +1,70 @@
+"""The scorer benchmark runs whole and gives every figure; its texts are what they say."""
+
+import json
+import random
+import re
+
+import pytest
+
+from benchmarks.bench_scorer import main
+from benchmarks.pair_mixes import MIXES, Mix, Texts
+from tests.rerank_core.scorers.tiny_checkpoints import save_bert
+
+FIGURES = {"pairs_s", "tokens_s", "ours_faster", "real_tokens", "memory_mb", "of_peak"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_bert(tmp_path_factory.mktemp("model")))
+
+
+def test_a_smoke_run_compares_every_rival_on_every_mix(model, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "pictures" / "scorer.svg"
+    options = ["--small", "--device", "cpu", "--mixes", "short", "--picture", str(picture)]
+    main([*options, "--model", model, "--record", str(tmp_path / "results")])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (run,) = result["runs"]
+    assert list(run["mixes"]) == ["short passages", "one request of 3"]
+    for found in run["mixes"].values():
+        assert found["difference"] < 1e-5
+        assert list(found["rivals"]) == [
+            "ours", "ours, padded", "predict, 32", "FlagEmbedding's way, 128", "predict, best"
+        ]  # fmt: skip
+        assert all(row.keys() >= FIGURES for row in found["rivals"].values())
+        assert (found["rivals"]["ours"]["ours_faster"], found["rivals"]["ours"]["real_tokens"]) == (
+            1.0, 1.0,
+        )  # fmt: skip
+    assert picture.read_text().count("<svg") == 1
+    recorded = list((tmp_path / "results").iterdir())
+    assert [json.loads(path.read_text()) for path in recorded] == [result]
+
+
+def test_the_seed_table_stops_at_what_the_model_reads(model, capsys):
+    main(["--small", "--seed-table", "--device", "cpu", "--model", model])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"][0]["seed_table"]
+    assert [(row["documents"], row["tokens"], row["wanted_tokens"]) for row in rows] == [
+        (10, 128, 512), (20, 128, 1024), (5, 128, 8192)
+    ]  # fmt: skip
+    assert all(row["latency_ms"] > 0 for row in rows)
+
+
+def words(text):
+    return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+def test_documents_have_exactly_the_tokens_asked_for():
+    texts = Texts(words, 1000)
+    rng = random.Random(0)
+    assert [len(texts.document(rng, n).split()) for n in (1, 7, 300, 5000)] == [1, 7, 300, 1000]
+
+
+def test_pools_are_the_same_every_time_and_as_large_as_asked():
+    texts = Texts(words, 1000)
+    pool = texts.pool(MIXES["chunks"], 5000, seed=1)
+    assert pool == texts.pool(MIXES["chunks"], 5000, seed=1)
+    lengths = [len(text.split()) for _, text in pool]
+    assert 5000 <= sum(lengths) < 5000 + 512
+    assert 180 < sum(lengths) / len(lengths) < 280
+    request = texts.request(20, Mix("", 50, 0.0, 50), seed=1)
+    assert {(query, len(text.split())) for query, text in request} == {(request[0][0], 50)}
