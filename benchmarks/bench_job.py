@@ -1,12 +1,13 @@
 """What the offline job costs: against the bare core loop, a plain script, and as rows grow.
 
-python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--html PAGE]
+python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--svg FILE]
     pairs/s of the whole job and of its scoring alone, of the core in a plain loop, and of a plain
     sentence-transformers script at its default batch size, on the same Parquet file.
-python benchmarks/bench_job.py rows --rows 10000 100000 1000000 [--html PAGE]
+python benchmarks/bench_job.py rows --rows 10000 100000 1000000 10000000 [--svg FILE]
     rows/s and peak memory of driver and workers with the lexical scorer: the pipeline's own cost.
 
-Each ends in one JSON line. Everything runs at the same priority; nothing else should run beside it.
+With --small both only show that they run. Each ends in one JSON line. Everything runs at the same
+priority; nothing else should run beside it.
 """
 
 from __future__ import annotations
@@ -151,16 +152,18 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
     }
 
 
-def core_loop(path: Path, model: str, pool: int) -> float:
-    """Return pairs/s of the core in a plain loop, the model loaded before."""
+def core_loop(path: Path, model: str, pool: int) -> tuple[float, float]:
+    """Return pairs/s of the core in a plain loop, and the seconds that loading took before it."""
+    started_s = time.perf_counter()
+    scorer = load_scorer(ScorerConfig(model=model))
+    loaded_s = time.perf_counter() - started_s
     table = pq.read_table(path)
     pairs = list(map(QueryDocumentPair, table["query"].to_pylist(), table["text"].to_pylist()))
-    scorer = load_scorer(ScorerConfig(model=model))
     scorer.score(pairs[:32])
     started_s = time.perf_counter()
     for start in range(0, len(pairs), pool):
         scorer.score(pairs[start : start + pool])
-    return len(pairs) / (time.perf_counter() - started_s)
+    return len(pairs) / (time.perf_counter() - started_s), loaded_s
 
 
 def plain_script(path: Path, model: str) -> float | None:
@@ -184,7 +187,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     path = work / "pairs.parquet"
     write_pairs(path, options.pairs)
     job = run(path, work / "out", options.model, options.unit_pairs)
-    core = core_loop(path, options.model, options.unit_pairs)
+    core, load_s = core_loop(path, options.model, options.unit_pairs)
     script = plain_script(path, options.model)
     result = {
         "pairs": options.pairs,
@@ -192,6 +195,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "job_pairs_s": round(options.pairs / job["whole_s"], 1),
         "job_scoring_pairs_s": round(options.pairs / job["scoring_s"], 1),
         "core_pairs_s": round(core, 1),
+        "core_load_s": round(load_s, 2),
         "script_pairs_s": round(script, 1) if script else None,
         **job,
     }
@@ -217,24 +221,17 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def picture(result: dict[str, Any]) -> str:
-    """Return a page with the result."""
+    """Return the result as an SVG file: pairs/s side by side, or peak memory as rows grow."""
     if "runs" in result:
-        memory = [(float(r["rows"]), float(r["worker_mb"])) for r in result["runs"]]
-        rates = [(float(r["rows"]), float(r["rows_s"])) for r in result["runs"]]
-        parts = [
-            pictures.heading("Peak worker memory in MB as rows grow"),
-            pictures.curve(memory, "memory", "rows"),
-            pictures.heading("Rows per second"),
-            pictures.curve(rates, "rows per second", "rows"),
+        memory = [
+            (float(r["rows"]), float(r["driver_mb"] + r["worker_mb"])) for r in result["runs"]
         ]
+        svg = pictures.curve(memory, "peak MB of driver and largest worker", "rows")
     else:
         names = [n for n in ("job", "job_scoring", "core", "script") if result.get(f"{n}_pairs_s")]
         values = [result[f"{name}_pairs_s"] for name in names]
-        parts = [
-            pictures.heading(f"Pairs per second: {', '.join(names)}"),
-            pictures.bars(values, names[0], names[-1], "pairs per second"),
-        ]
-    return pictures.page("The offline job, measured", parts)
+        svg = pictures.bars(values, f"pairs/s: {', '.join(names)}", "", "pairs per second")
+    return pictures.standalone(svg)
 
 
 def main() -> None:
@@ -245,20 +242,24 @@ def main() -> None:
         kind = kinds.add_parser(name)
         kind.set_defaults(measure=measure)
         kind.add_argument("--unit-pairs", type=int, default=2048)
-        kind.add_argument("--html", type=Path)
+        kind.add_argument("--svg", type=Path)
+        kind.add_argument("--small", action="store_true", help="only show that it runs")
     kinds.choices["speed"].add_argument("--pairs", type=int, default=20_000)
     kinds.choices["speed"].add_argument("--model", default="embedded")
     kinds.choices["rows"].add_argument(
-        "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000]
+        "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )
     options = parser.parse_args()
+    if options.small:
+        options.unit_pairs, options.pairs, options.rows = 100, 400, [400]
+        options.model = "lexical"
     # Ray runs its workers at a lower priority than this loop; compare like with like.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with tempfile.TemporaryDirectory() as work:
         result = options.measure(options, Path(work))
     result |= {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
-    if options.html:
-        options.html.write_text(picture(result), encoding="utf-8")
+    if options.svg:
+        options.svg.write_text(picture(result), encoding="utf-8")
     print(json.dumps(result))
 
 

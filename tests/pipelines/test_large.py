@@ -1,0 +1,82 @@
+"""What must not grow: the cost of a finished job, and of a query with a million candidates."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from protocol import LEXICAL, job
+
+from rerank_core import load_scorer
+from rerank_core.types import PairScores
+
+ROOT = Path(__file__).parents[2]
+MILLION = 1_000_000
+
+
+def test_a_finished_job_again_costs_less_than_five_seconds_and_starts_nothing(
+    tmp_path, pairs_input
+):
+    job(pairs_input, tmp_path / "out", unit_pairs=2048)
+    code = (
+        "import sys; from pipelines.rerank_job import main;"
+        f"assert main(['--input', {str(pairs_input)!r}, '--output', {str(tmp_path / 'out')!r},"
+        " '--model', 'lexical']) == 0; assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "already complete" in done.stderr
+    # Its own seconds of CPU: those on the clock depend on what else runs.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+
+
+class Number:
+    """Scores a document by the number that it is."""
+
+    def __init__(self, config):
+        self.info = load_scorer(config).info
+
+    def score(self, pairs):
+        raw = np.array([float(pair.document) for pair in pairs], dtype=np.float32)
+        ones = np.ones(len(pairs), dtype=np.int32)
+        return PairScores(raw, ones, ones.astype(bool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("top_k", [None, 1000])
+def test_one_query_with_a_million_candidates_is_ranked_unit_by_unit(tmp_path, top_k):
+    order = np.random.default_rng(0).permutation(MILLION)
+    with pq.ParquetWriter(tmp_path / "in.parquet", pa.schema(
+        {"query_id": pa.int8(), "query": pa.string(), "doc_id": pa.int32(), "text": pa.string()}
+    )) as writer:  # fmt: skip
+        for part in np.split(order, 20):
+            same = pa.array([1] * len(part), pa.int8())
+            columns = [same, pa.array(["q"] * len(part)), pa.array(part, pa.int32())]
+            writer.write_table(
+                pa.table(
+                    [*columns, pa.array([str(n) for n in part])],
+                    names=["query_id", "query", "doc_id", "text"],
+                )
+            )
+    manifest = job(
+        tmp_path / "in.parquet", tmp_path / "out", Number, unit_pairs=50_000, top_k=top_k
+    )
+    largest = max(file["rows"] for file in manifest["files"])
+    assert largest <= 50_000
+    table = pads.dataset(tmp_path / "out").to_table(columns=["doc_id", "rank"]).sort_by("rank")
+    kept = top_k or MILLION
+    assert table["rank"].to_pylist() == list(range(1, kept + 1))
+    assert table["doc_id"].to_pylist() == list(range(MILLION - 1, MILLION - 1 - kept, -1))
+    assert LEXICAL.fingerprint() == manifest["identity"]["scorer"]
