@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORK ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast bench serve embedded-model
+.PHONY: help setup demo check test test-fast chaos docs sbom audit bench serve embedded-model
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,20 @@ test: check ## check, then every test that this machine can run
 
 test-fast: setup ## only the tests without Ray, in seconds
 	$(BIN)/python -m pytest -m 'not slow and not gpu and not browser and not chaos'
+
+chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
+	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md
+
+docs: setup ## build the manual into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml
+
+sbom: setup ## list every installed part with version and licence: build/sbom.json
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: setup ## ask for known holes in the pinned versions (needs the internet)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
+		$$(awk -v today=$$(date +%F) '$$2 >= today && !/^#/ {print "--ignore-vuln", $$1}' deploy/audit-waivers.txt)
 
 bench: setup ## our scorer against its peers, on this machine
 	$(BIN)/python benchmarks/bench_scorer.py
