@@ -6,7 +6,6 @@ results go to files from the workers. Nothing here knows how a pair is scored.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipelines.config import RerankJobConfig
+from pipelines.failures import failure_line, read_line
 from pipelines.file_listing import InputFile
 from pipelines.joins import Texts
-from pipelines.read_stage import read_slice, slice_row
+from pipelines.read_stage import failed_row, read_slice, slice_row
 from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits
 from pipelines.units import Slice
-from rerank_core import InvalidRequest
+from rerank_core import InvalidRequest, RerankError
 
 _MOST_TASKS = 1000
 
@@ -90,12 +90,28 @@ class RayEngine:
         if items:
             _quiet(DataContext.get_current())
             blocks = min(len(items), _MOST_TASKS)
-            yield from _lines(ray.data.from_items(items, override_num_blocks=blocks).map(task))
+            yield from _lines(
+                ray.data.from_items(items, override_num_blocks=blocks).map(
+                    partial(_guarded, task=task)
+                )
+            )
 
 
 def _read(batch: Any, config: RerankJobConfig, texts: Any) -> Iterator[pa.Table]:
     # One copy of the texts per machine, shared by all readers on it.
-    yield from read_slice(batch, config, ray.get(texts))
+    try:
+        yield from read_slice(batch, config, ray.get(texts))
+    except RerankError as error:
+        yield failed_row(error)
+
+
+def _guarded(
+    row: dict[str, Any], task: Callable[[dict[str, Any]], dict[str, str]]
+) -> dict[str, str]:
+    try:
+        return task(row)
+    except RerankError as error:
+        return {"line": failure_line(error)}
 
 
 def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
@@ -105,7 +121,7 @@ def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     for batch in batches:
         # A block without rows has no columns.
         texts = batch["line"].to_pylist() if "line" in batch.column_names else []
-        yield from map(json.loads, texts)
+        yield from map(read_line, texts)
 
 
 def _quiet(context: DataContext) -> None:

@@ -13,16 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.config import RerankJobConfig
+from pipelines.failures import failure_line
 from pipelines.file_listing import InputFile
 from pipelines.inputs import is_outage, read_units, reason_of
 from pipelines.joins import Texts, join_texts
 from pipelines.units import Slice, Unit, slice_from_json
+from rerank_core import RerankError
 
 _UNIT_ROW_TYPES: dict[str, pa.DataType] = {
     "unit": pa.string(),
     "file": pa.string(),
     "rows": pa.large_binary(),
     "bad": pa.string(),
+    "failure": pa.string(),
 }
 _UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
 
@@ -79,8 +82,15 @@ def _unit_row(unit: Unit, path: str, rows: pa.Buffer | None, bad: str) -> pa.Tab
         # Without a copy: a unit may be large.
         pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, body]),
         pa.array([bad]),
+        pa.array([""]),
     ]
     return pa.table(columns, schema=_UNIT_ROW)
+
+
+def failed_row(error: RerankError) -> pa.Table:
+    """Return the row that ends the job with this error, in the place of a unit."""
+    row = {"unit": "", "file": "", "rows": b"", "bad": "", "failure": failure_line(error)}
+    return pa.Table.from_pylist([row], schema=_UNIT_ROW)
 
 
 def _to_bytes(rows: pa.Table) -> pa.Buffer:

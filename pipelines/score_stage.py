@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipelines.commits import JobFolder, check_conservation
 from pipelines.config import RerankJobConfig, Shape
+from pipelines.failures import failure_line
 from pipelines.file_listing import InputFile
 from pipelines.isolation import Isolation
 from pipelines.joins import Texts
@@ -24,7 +25,7 @@ from pipelines.quarantine import aside_table, count_reasons
 from pipelines.rank_stage import Copies, sidecar
 from pipelines.unit_account import failed_pairs, histograms, unit_counts
 from pipelines.units import Slice, Unit
-from rerank_core import Scorer, ScorerConfig, activate
+from rerank_core import RerankError, Scorer, ScorerConfig, activate
 from rerank_core.calibration import Calibration
 from rerank_core.types import PairScores, QueryDocumentPair
 
@@ -71,16 +72,36 @@ class ScoreUnits:
 
     def __init__(self, context: JobContext, load: LoadScorer) -> None:
         self._context = context
-        self._scorer = load(context.config.scorer)
-        warm_up = getattr(self._scorer, "warm_up", None)
-        if warm_up and self._scorer.info.device != "cpu":
-            # A budget that the device cannot hold shows here, not in the middle of the job.
-            warm_up()
+        self._failure: RerankError | None = None
+        try:
+            self._scorer = load(context.config.scorer)
+            warm_up = getattr(self._scorer, "warm_up", None)
+            if warm_up and self._scorer.info.device != "cpu":
+                # A budget that the device cannot hold shows here, not in the middle of the job.
+                warm_up()
+        except RerankError as error:
+            # Raised here, it would be an actor that dies again and again.
+            self._failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Score each unit row and publish its record; return a line of JSON for each."""
+        """Score each unit row and publish its record; return a line of JSON for each.
+
+        An error of ours is a line, too: the kind of one that is raised does not reach the driver.
+        """
+        try:
+            return pa.table({"line": self._lines(batch)})
+        except RerankError as error:
+            return pa.table({"line": [failure_line(error)]})
+
+    def _lines(self, batch: pa.Table) -> list[str]:
+        if self._failure:
+            raise self._failure
         lines = []
         for row in range(batch.num_rows):
+            failure = batch["failure"][row].as_py()
+            if failure:
+                lines.append(failure)
+                continue
             unit = Unit(**json.loads(batch["unit"][row].as_py()))
             path, bad = batch["file"][row].as_py(), batch["bad"][row].as_py()
             if bad:
@@ -89,7 +110,7 @@ class ScoreUnits:
                 rows = pa.ipc.open_stream(batch["rows"][row].as_buffer()).read_all()
                 line = self._unit(unit, path, rows)
             lines.append(json.dumps(line))
-        return pa.table({"line": lines})
+        return lines
 
     def _unit(self, unit: Unit, path: str, rows: pa.Table) -> dict[str, Any]:
         started_s = time.monotonic()

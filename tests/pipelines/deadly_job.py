@@ -1,7 +1,8 @@
 """The job's command line with a scorer that obeys markers in the documents. Run by the tests.
 
-@@exit ends the process, @@segv kills it, @@hang never returns. DEADLY_PAUSE_S slows every call,
-DEADLY_LOG gets a line per call.
+@@exit ends the process, @@segv kills it, @@hang never returns, @@full finds no room on the disk.
+DEADLY_PAUSE_S slows every call, DEADLY_LOG gets a line per call.
+
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.rerank_job import main
+from pipelines.storage import StorageFull
 from rerank_core import load_scorer
 
 
@@ -33,6 +35,8 @@ class DeadlyScorer:
                 os._exit(1)
             if "@@segv" in pair.document:
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if "@@full" in pair.document:
+                raise StorageFull("no space left")
             if "@@hang" in pair.document:
                 time.sleep(1000)
         return self.inner.score(pairs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.config import RerankJobConfig
+from pipelines.failures import read_line
 from pipelines.file_listing import InputFile
 from pipelines.joins import Texts
 from pipelines.read_stage import read_slice, slice_row
@@ -40,13 +40,13 @@ class InProcess:
         for piece in slices:
             batch = pa.Table.from_pylist([slice_row(piece, files[piece.file])])
             for unit in read_slice(batch, context.config, texts):
-                yield json.loads(actor(unit)["line"][0].as_py())
+                yield read_line(actor(unit)["line"][0].as_py())
 
     def run_tasks(
         self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
     ) -> Iterator[dict[str, Any]]:
         for item in items:
-            yield json.loads(task(item)["line"])
+            yield read_line(task(item)["line"])
 
 
 def job(folder: Path, out: Path, load: LoadScorer = load_scorer, **changes: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipelines.verify import verify
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.chaos,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -39,7 +40,8 @@ class Job:
         self.out, self.log = out, out.with_name("calls.log")
         self._options = [
             "--input", str(folder), "--output", str(out), "--model", "lexical",
-            "--unit-pairs", str(UNIT_ROWS), "--replicas", str(ACTORS), *options,
+            *(() if "--unit-pairs" in options else ("--unit-pairs", str(UNIT_ROWS))),
+            *(() if "--replicas" in options else ("--replicas", str(ACTORS))), *options,
         ]  # fmt: skip
         self._address = address
 
@@ -126,7 +128,6 @@ class TwoNodes:
         self._second = self._cluster.add_node(**self._node)
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kills_of_workers_nodes_and_drivers_lose_nothing_and_repeat_nothing(
     tmp_path, input_8_files, seed
@@ -200,3 +201,31 @@ def test_an_interrupted_job_ends_tidily_and_the_same_command_resumes(
     calls = len(run.log.read_text().splitlines())
     assert calls <= UNITS + ACTORS
     assert verify(tmp_path / "out")["rows_out"] == UNITS * UNIT_ROWS
+
+
+def test_what_stops_a_worker_reaches_the_exit_code(tmp_path, make_rows, write_files):
+    rows = make_rows(2, 10)
+    rows[7]["text"] = "@@full"
+    run = Job(write_files(tmp_path / "in", rows, files=1, group=20), tmp_path / "out")
+    assert run.finish(run.start()) == 5
+    said = (tmp_path / "job.log").read_text()
+    assert "error: no space left" in said
+    assert "run the same command again" in said
+
+
+def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files):
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 100 << 20}
+    head |= {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        run = Job(input_8_files, tmp_path / "out", "--replicas", "1:2", "--gpus-per-replica", "0.5",
+                  address=cluster.address)  # fmt: skip
+        assert run.finish(run.start(pause_s=0.2)) == 0, (tmp_path / "job.log").read_text()[-2000:]
+    finally:
+        cluster.shutdown()
+    calls = [line.split()[0] for line in run.log.read_text().splitlines()]
+    assert len(calls) == UNITS
+    assert len(set(calls)) == 2
+    assert verify(run.out)["rows_out"] == UNITS * UNIT_ROWS
