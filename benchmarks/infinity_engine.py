@@ -30,7 +30,8 @@ async def main(model: str, device: str, dtype: str) -> None:
         model_warmup=False,
         trust_remote_code=False,
     )
-    async with AsyncEmbeddingEngine.from_args(arguments) as engine:
+    engine = AsyncEmbeddingEngine.from_args(arguments)
+    async with engine:
         answer({"ready": True})
         while line := await asyncio.to_thread(sys.stdin.readline):
             pairs = json.loads(line)
