@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_the_same_tests_pass_behind_haproxy(tmp_path):
     (tmp_path / "state").mkdir()
     settings = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in PORTS}
+    # A stopping gateway is kept for half a minute otherwise.
+    settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
     for name, file in (
         ("CONFIG_FILE_LOC", "haproxy.cfg"),
         ("SOCKET_PATH", "admin.sock"),
