@@ -92,15 +92,25 @@ def descendants(root: int) -> Iterator[int]:
         waiting += children.get(pid, [])
 
 
-class Memory:
-    """Samples anonymous memory (so without Ray's shared store) of driver and scoring actors."""
+class Usage:
+    """Samples anonymous memory (so without Ray's shared store) of driver and scoring actors.
+
+    `actors_cpu_s` is what the scoring actors used of the CPUs, loading included: unlike the clock,
+    it hardly depends on what else runs.
+    """
 
     def __init__(self) -> None:
         self.driver_mb = self.worker_mb = 0.0
+        self._cpu_s: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self) -> Memory:
+    @property
+    def actors_cpu_s(self) -> float:
+        """Seconds of CPU of all scoring actors."""
+        return sum(self._cpu_s.values())
+
+    def __enter__(self) -> Usage:
         self._thread.start()
         return self
 
@@ -118,6 +128,15 @@ class Memory:
                     continue
                 if ours:
                     self.worker_mb = max(self.worker_mb, _anonymous_mb(pid))
+                    self._cpu_s[pid] = _cpu_s(pid) or self._cpu_s.get(pid, 0.0)
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _anonymous_mb(pid: int) -> float:
@@ -137,7 +156,7 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
         unit_pairs=unit_pairs,
     )
     started_s = time.perf_counter()
-    with Memory() as memory:
+    with Usage() as usage:
         manifest = run_job(config, out=io.StringIO())
     whole_s = time.perf_counter() - started_s
     names = storage.names(out / "_job" / "units")
@@ -147,14 +166,18 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
         "rows": manifest["counts"]["rows_in"],
         "whole_s": round(whole_s, 2),
         "scoring_s": round(max(record["at"] for record in records) - first, 2),
-        "driver_mb": round(memory.driver_mb),
-        "worker_mb": round(memory.worker_mb),
+        "driver_mb": round(usage.driver_mb),
+        "worker_mb": round(usage.worker_mb),
+        "actors_cpu_s": round(usage.actors_cpu_s, 2),
     }
 
 
-def core_loop(path: Path, model: str, pool: int) -> tuple[float, float]:
-    """Return pairs/s of the core in a plain loop, and the seconds that loading took before it."""
-    started_s = time.perf_counter()
+def core_loop(path: Path, model: str, pool: int) -> tuple[float, float, float]:
+    """Measure the core in a plain loop.
+
+    Returns pairs/s, the seconds that loading took before it, and seconds of CPU with loading.
+    """
+    started_s, began_cpu_s = time.perf_counter(), time.process_time()
     scorer = load_scorer(ScorerConfig(model=model))
     loaded_s = time.perf_counter() - started_s
     table = pq.read_table(path)
@@ -163,7 +186,8 @@ def core_loop(path: Path, model: str, pool: int) -> tuple[float, float]:
     started_s = time.perf_counter()
     for start in range(0, len(pairs), pool):
         scorer.score(pairs[start : start + pool])
-    return len(pairs) / (time.perf_counter() - started_s), loaded_s
+    cpu_s = time.process_time() - began_cpu_s
+    return len(pairs) / (time.perf_counter() - started_s), loaded_s, cpu_s
 
 
 def plain_script(path: Path, model: str) -> float | None:
@@ -187,7 +211,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     path = work / "pairs.parquet"
     write_pairs(path, options.pairs)
     job = run(path, work / "out", options.model, options.unit_pairs)
-    core, load_s = core_loop(path, options.model, options.unit_pairs)
+    core, load_s, core_cpu_s = core_loop(path, options.model, options.unit_pairs)
     script = plain_script(path, options.model)
     result = {
         "pairs": options.pairs,
@@ -196,6 +220,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "job_scoring_pairs_s": round(options.pairs / job["scoring_s"], 1),
         "core_pairs_s": round(core, 1),
         "core_load_s": round(load_s, 2),
+        "core_cpu_s": round(core_cpu_s, 2),
         "script_pairs_s": round(script, 1) if script else None,
         **job,
     }

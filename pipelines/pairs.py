@@ -94,7 +94,8 @@ def extract(
     again = [""] * len(texts)
     if not copies:
         ids = lists.values.field(names.doc_id).to_pylist()
-        again = _copies(pc.list_parent_indices(lists).to_pylist(), ids)
+        parents: Column = pc.list_parent_indices(lists)
+        again = _copies(parents.to_pylist(), ids)
     missing = lists.is_null().to_pylist()
     for row, (reason, query) in enumerate(zip(reasons, queries, strict=True)):
         reason = reason or ("null_candidates" if missing[row] else "")

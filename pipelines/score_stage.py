@@ -30,8 +30,7 @@ from rerank_core.calibration import Calibration
 from rerank_core.types import PairScores, QueryDocumentPair
 
 LoadScorer = Callable[[ScorerConfig], Scorer]
-_ENDS: dict[str, pa.DataType] = {"start": pa.int32(), "end": pa.int32()}
-_PASSAGE = pa.struct(_ENDS)
+_PASSAGE = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
 
 
 @dataclass(frozen=True, slots=True)
