@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -106,6 +108,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray gives it 30 s, which is short on a busy machine."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
+
+
 class TwoNodes:
     """A real cluster of two raylets on this machine, of which the second may be lost."""
 
@@ -114,9 +127,9 @@ class TwoNodes:
 
         self._node = {"num_cpus": 1, "object_store_memory": 100 << 20}
         head = self._node | {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address = self._cluster.address
-        self._second = self._cluster.add_node(**self._node)
+        self._second = patiently(lambda: self._cluster.add_node(**self._node))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -125,7 +138,7 @@ class TwoNodes:
     def lose_a_node(self) -> None:
         """Kill the second node, and put another in its place."""
         self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = self._cluster.add_node(**self._node)
+        self._second = patiently(lambda: self._cluster.add_node(**self._node))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -218,7 +231,7 @@ def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files):
 
     head = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 100 << 20}
     head |= {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         run = Job(input_8_files, tmp_path / "out", "--replicas", "1:2", "--gpus-per-replica", "0.5",
                   address=cluster.address)  # fmt: skip
