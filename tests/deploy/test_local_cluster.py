@@ -1,8 +1,8 @@
 """The quickstart's cluster for real: two nodes, a token, a deploy, updates under requests, a job.
 
 It runs the commands of docs/quickstart.md with ports and folders of its own, and the shipped fake
-scorer instead of a model. It starts some thirty processes and never ran to its end on a machine that
-had other work, so it runs only where RAY_RERANK_TWO_NODES=1 is set.
+scorer instead of a model. It starts some thirty processes and was never run to its end beside other
+work, so it runs only where RAY_RERANK_TWO_NODES=1 is set.
 """
 
 from __future__ import annotations
