@@ -3,7 +3,7 @@
 It answers what cannot be tried at a desk, such as how 1,000 GPUs behave when the load doubles. It
 knows no Ray and no model: a forward pass takes a fixed time plus tokens / rate, both measured
 elsewhere. Every decision is a plain function in service_model.py, so another one can be tried.
-Not yet compared with a real cluster: read differences between runs, not single figures.
+check_simulation.py sets its throughput beside the real service's.
 
 python -m benchmarks.simulate --requests-per-s 3000 --gpus 1000 --tokens-per-s 100000
 """
