@@ -1,4 +1,4 @@
-"""One real local Ray, and Serve on it, for every slow test of a session; the front ends share it."""
+"""One real local Ray, and Serve on it, for every slow test of a session."""
 
 import socket
 import time

@@ -129,7 +129,7 @@ def _rerank(source: Path, output: Path, model: str, environment: Mapping[str, st
     if code:
         raise DemoFailed(f"the job ended with code {code}")
     print(f"{time.monotonic() - start:.1f} s with starting and stopping Ray")
-    return _by_question(pq.read_table(output / "data"), "rank")
+    return _by_question(pq.read_table(output), "rank")
 
 
 def _by_question(pairs: pa.Table, rank: str) -> Pairs:
