@@ -4,11 +4,15 @@ Only this module decides placement. Postponed annotations stay off here: with th
 see the builder's argument type and would pass a plain dict.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import click
 import ray
 from ray import serve
+from ray._private.accelerators import get_accelerator_manager_for_resource
+from ray._private.services import canonicalize_bootstrap_address
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
@@ -85,5 +89,23 @@ def _gpus(scorer: ScorerConfig, config: ServeConfig) -> float:
         return asked
     if scorer.model == "lexical" or scorer.device == "cpu":
         return 0
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return 1 if resources.get("GPU", 0) >= 1 else 0
+    return 1 if _cluster_gpus() >= 1 else 0
+
+
+def _cluster_gpus() -> float:
+    if ray.is_initialized():
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return resources.get("GPU", 0)
+    # `serve run` builds the application before it connects: look where it will, and let go again.
+    command = click.get_current_context(silent=True)
+    asked = command.params.get("address") if command else None
+    address = canonicalize_bootstrap_address(asked)  # type: ignore[arg-type]
+    if address is None:
+        # It will start a cluster of this machine alone.
+        manager = get_accelerator_manager_for_resource("GPU")
+        return manager.get_current_node_num_accelerators() if manager else 0
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        return _cluster_gpus()
+    finally:
+        ray.shutdown()

@@ -56,7 +56,7 @@ def _held_out(trials: dict[str, dict[str, float]]) -> str:
 def _verdict(trials: dict[str, dict[str, float]]) -> str:
     """One plain sentence for each set where the model is not the best of the three."""
     lost = [
-        f"On the set \"{_TITLES[name].split(':')[0]}\" it does **not** beat "
+        f'On the set "{_TITLES[name].split(":")[0]}" it does **not** beat '
         + " or ".join(
             label
             for key, label in (("bm25", "BM25"), ("base", "the base encoder"))
