@@ -60,6 +60,7 @@ class RayEngine:
         """Score the units of the slices; yield a line for each as it is done, in any order."""
         _quiet(DataContext.get_current())
         gpus, cpus = _replica_needs(context.config)
+        cores = int(_resources().get("CPU", 1))
         items = [slice_row(piece, files[piece.file]) for piece in slices]
         stream = (
             ray.data.from_items(items, override_num_blocks=len(items))
@@ -69,7 +70,7 @@ class RayEngine:
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=1 if gpus else 0,
-                compute=TaskPoolStrategy(size=max(1, int(_resources().get("CPU", 1)) // 2)),
+                compute=TaskPoolStrategy(size=max(1, min(len(items), cores // 2))),
             )
             .map_batches(
                 ScoreUnits,
