@@ -78,7 +78,9 @@ class RayEngine:
                 batch_format="pyarrow",
                 num_cpus=cpus,
                 num_gpus=gpus,
-                compute=_pool(context.config, gpus, cpus),
+                compute=_pool(
+                    context.config, gpus, cpus, sum(len(piece.units) for piece in slices)
+                ),
                 fn_constructor_args=(context, load),
             )
         )
@@ -147,15 +149,17 @@ def _resources() -> dict[str, float]:
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 
-def _pool(config: RerankJobConfig, gpus: float, cpus: float) -> ActorPoolStrategy:
+def _pool(config: RerankJobConfig, gpus: float, cpus: float, units: int) -> ActorPoolStrategy:
+    """Return the pool that the config asks for, but no more replicas than there are units."""
     resources = _resources()
     room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / cpus
     if config.replicas == "auto":
-        return ActorPoolStrategy(size=max(1, int(room)))
+        return ActorPoolStrategy(size=max(1, min(int(room), units)))
     low, _, high = config.replicas.partition(":")
     if not high:
-        return ActorPoolStrategy(size=int(low))
+        return ActorPoolStrategy(size=min(int(low), units))
     if int(high) < int(low):
         raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
-    start = min(int(high), max(int(low), int(room)))
-    return ActorPoolStrategy(min_size=int(low), max_size=int(high), initial_size=start)
+    least, most = min(int(low), units), min(int(high), units)
+    start = min(most, max(least, int(room)))
+    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start)

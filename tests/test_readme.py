@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -100,6 +101,8 @@ def running_service(tmp_path_factory) -> Iterator[None]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            # A shell's background job ignores Ctrl-C and its children inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
     try:
         wait_until_ready(service, log)

@@ -7,8 +7,8 @@ DEADLY_PAUSE_S slows every call, DEADLY_LOG gets a line per call.
 
 from __future__ import annotations
 
+import ctypes
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ class DeadlyScorer:
             if "@@exit" in pair.document:
                 os._exit(1)
             if "@@segv" in pair.document:
-                os.kill(os.getpid(), signal.SIGSEGV)
+                ctypes.string_at(0)  # in this thread: a signal sent would let it go on for a while
             if "@@full" in pair.document:
                 raise StorageFull("no space left")
             if "@@hang" in pair.document:
