@@ -51,8 +51,10 @@ class Incomplete(RerankError):
 def is_job_folder(root: Path) -> bool:
     """Say whether this tool made the folder."""
     job = root / "_job"
-    # A job may be killed between its first two folders.
-    return (job / "epochs").is_dir() or (list(root.iterdir()) == [job] and not any(job.iterdir()))
+    if (job / "epochs").is_dir():
+        return True
+    # A job may be killed between its first folders.
+    return list(root.iterdir()) == [job] and {p.name for p in job.iterdir()} <= {"heartbeats"}
 
 
 def is_complete(root: Path) -> bool:
@@ -108,10 +110,14 @@ class JobFolder:
 
     def publish(self, stage: str, name: str, record: dict[str, Any]) -> bool:
         """Make a unit's work count; False if another attempt was first. Raises Fenced."""
+        self.refuse_if_fenced()
+        return storage.create_json(self.record(stage, name), {**record, "epoch": self.epoch})
+
+    def refuse_if_fenced(self) -> None:
+        """Raise Fenced when a newer job owns the folder."""
         newest = newest_epoch(self.root)
         if newest != self.epoch:
             raise Fenced(f"epoch {self.epoch} was taken over by epoch {newest}")
-        return storage.create_json(self.record(stage, name), {**record, "epoch": self.epoch})
 
     def drop(self, folder: str, description: dict[str, Any] | None) -> None:
         """Delete an attempt file whose record lost."""
@@ -147,6 +153,7 @@ def commit(folder: JobFolder, planned: dict[str, int], header: dict[str, Any]) -
     `planned` maps unit names to their rows. Raises Incomplete when a record is missing or counts
     do not add up; then nothing has changed.
     """
+    folder.refuse_if_fenced()
     manifest = storage.read_json(folder.root / MANIFEST)
     if manifest is None:
         manifest = _build_manifest(folder, planned, header)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -31,6 +31,16 @@ def _comma_separated(value: Any) -> Any:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
+def _local(value: str | None) -> str | None:
+    if value and "://" in value:
+        raise ValueError(
+            "must be a path of a mounted file system, not a URI: an object store has no rename,"
+            " which the commit needs"
+        )
+    return value
+
+
+LocalPath = Annotated[str, AfterValidator(_local)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -83,7 +93,9 @@ class RerankJobConfig(BaseSettings):
     documents: str | None = Field(
         None, description="Table of (doc_id, text), where the input holds ids only"
     )
-    output: str = Field(min_length=1, description="A new folder, or one where this job stopped")
+    output: LocalPath = Field(
+        min_length=1, description="A new folder, or one where this job stopped"
+    )
     top_k: int | None = Field(None, ge=1, description="How many to keep per query (all)")
     scorer: ScorerConfig = Field(
         default_factory=lambda: ScorerConfig(), description="How pairs are scored, as online"
@@ -129,7 +141,9 @@ class RerankJobConfig(BaseSettings):
         description="Longer texts are cut before tokenising; none has that many tokens that count",
     )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in logs")
-    trec_run: str | None = Field(None, description="Also write the ranking as a TREC run here")
+    trec_run: LocalPath | None = Field(
+        None, description="Also write the ranking as a TREC run here"
+    )
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"
     )

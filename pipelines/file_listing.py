@@ -75,7 +75,9 @@ def _expand(text: str) -> Iterator[InputFile]:
     if info.type == pafs.FileType.NotFound:
         raise InvalidRequest(f"input {text}: there is nothing at {base}", "input")
     if info.type == pafs.FileType.File:
-        yield InputFile(text, info.size)
+        # One file has one address, or a folder and a file in it would be read twice.
+        local = isinstance(filesystem, pafs.LocalFileSystem)
+        yield InputFile(root if local else text, info.size)
         return
     pattern = [part for part in address[len(base) :].split("/") if part]
     for item in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):

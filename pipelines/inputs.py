@@ -20,6 +20,7 @@ from pipelines.units import RowGroup, Slice, Unit
 from rerank_core import InvalidRequest
 
 _FOOTER_THREADS = 16
+_STORE_ERRORS = ("AWS Error", "google::cloud::Status", "Azure Error")
 
 
 class FileChanged(InvalidRequest):
@@ -79,8 +80,10 @@ def _read_footer(file: InputFile) -> tuple[InputFile, pq.FileMetaData | None]:
 
 def is_outage(error: Exception) -> bool:
     """Say whether the storage failed, not the file: such an error is never a bad file."""
-    missing = isinstance(error, FileNotFoundError)
-    return isinstance(error, OSError) and error.errno is not None and not missing
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return False
+    # pyarrow gives what an object store answers no number, only its own words.
+    return error.errno is not None or any(words in str(error) for words in _STORE_ERRORS)
 
 
 def reason_of(error: Exception) -> str:
@@ -137,7 +140,49 @@ def find_shape(schema: pa.Schema, config: RerankJobConfig) -> Shape:
         _require(schema, [names.query_id, names.query, names.doc_id, names.text])
     _refuse_taken(inner if shape == "nested" else set(schema.names), config)
     _refuse_unknown(set(schema.names) | {f"{names.candidates}.{name}" for name in inner}, config)
+    _refuse_kinds(schema, shape, names)
+    if config.trec_run:
+        _require_ids_in_output(shape, config)
     return shape
+
+
+def _refuse_kinds(schema: pa.Schema, shape: Shape, names: ColumnNames) -> None:
+    """Refuse ids and texts that are neither text nor a plain value, and views anywhere."""
+    kinds = {name: schema.field(name).type for name in (names.query_id, names.query)}
+    if shape == "nested":
+        candidate = schema.field(names.candidates).type.value_type
+        kinds |= {f"{names.candidates}.{f.name}": f.type for f in candidate}
+        inner = (f"{names.candidates}.{name}" for name in (names.doc_id, names.text))
+    else:
+        inner = (name for name in (names.doc_id, names.text))
+        kinds |= {name: schema.field(name).type for name in (names.doc_id, names.text)}
+    plain = {names.query_id, names.query, *inner}
+    for name, kind in kinds.items():
+        if name in plain and pa.types.is_nested(kind):
+            raise InvalidRequest(
+                f"column {name} must be text or a plain value, not {kind}", "names"
+            )
+    for field in schema:
+        if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
+            raise InvalidRequest(
+                f"column {field.name} is a {field.type}, which cannot be reordered yet; write it"
+                " as string or binary",
+                "input",
+            )
+
+
+def _require_ids_in_output(shape: Shape, config: RerankJobConfig) -> None:
+    """Refuse a TREC run of a job whose output would not have the ids that it needs."""
+    names = config.names
+    kept = config.columns
+    if kept is None:
+        return
+    inner = [name for name in kept if name.startswith(f"{names.candidates}.")]
+    document = f"{names.candidates}.{names.doc_id}" if shape == "nested" else names.doc_id
+    wanted = [names.query_id, *([document] if shape == "pairs" or inner else [])]
+    missing = [name for name in wanted if name not in kept]
+    if missing:
+        raise InvalidRequest(f"--trec-run needs {', '.join(missing)} among --columns", "columns")
 
 
 def _candidate_fields(schema: pa.Schema, names: ColumnNames) -> set[str]:

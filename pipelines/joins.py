@@ -64,7 +64,11 @@ def _read_texts(path: str, identity: str, text: str) -> pa.Table:
         filesystem, inner = open_filesystem(file.path)
         parts.append(pq.read_table(inner, columns=[identity, text], filesystem=filesystem))
     table = pa.concat_tables(parts, promote_options="permissive")
-    table = pa.table({"id": _as_text(table[identity]), "text": table[text]}).combine_chunks()
+    # Large: taking rows of more than 2 GiB of texts overflows the offsets of a plain string.
+    kind = table.schema.field(text).type
+    texts = table[text].cast(pa.large_string()) if pa.types.is_string(kind) else table[text]
+    table = pa.table({"id": _as_text(table[identity]), "text": texts})
+    table = table.filter(table["id"].is_valid()).combine_chunks()
     if pc.count_distinct(table["id"]).as_py() != table.num_rows:
         raise InvalidRequest(f"{path}: an id of {identity} is there twice", "documents")
     return table
@@ -123,12 +127,18 @@ def _blocks(source: str, names: ColumnNames) -> Iterator[list[dict[str, object]]
             parts = line.split()
             if len(parts) != 6:
                 raise InvalidRequest(f"{source}:{number}: a TREC run line has 6 fields", "input")
+            try:
+                rank, score = int(parts[3]), float(parts[4])
+            except ValueError:
+                raise InvalidRequest(
+                    f"{source}:{number}: rank and score of a TREC run are numbers", "input"
+                ) from None
             block.append(
                 {
                     names.query_id: parts[0],
                     names.doc_id: parts[2],
-                    "first_rank": int(parts[3]),
-                    "first_score": float(parts[4]),
+                    "first_rank": rank,
+                    "first_score": score,
                 }
             )
             if len(block) == _RUN_LINES:

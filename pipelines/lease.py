@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines import storage
-from pipelines.commits import Fenced, JobFolder, OutputRefused, newest_epoch
+from pipelines.commits import JobFolder, OutputRefused, newest_epoch
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -27,16 +27,16 @@ class Lease:
         self._root = root
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
-        self.lost = threading.Event()
         self.folder = JobFolder(root, 0)
 
     def __enter__(self) -> JobFolder:
         epoch = refuse_if_alive(self._root) + 1
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self.folder = JobFolder(self._root, epoch)
+        # Before the epoch: an epoch without a heartbeat is one that was let go.
+        storage.replace(self._path(), b"")
         if not storage.create_json(self._root / "_job" / "epochs" / f"{epoch}.json", mine):
             raise OutputRefused(f"another job has just started on {self._root}")
-        self.folder = JobFolder(self._root, epoch)
-        self._touch()
         self._thread.start()
         return self.folder
 
@@ -50,24 +50,17 @@ class Lease:
         self._thread.join()
         self._path().unlink(missing_ok=True)
 
-    def check(self) -> None:
-        """Raise Fenced when another job has taken over."""
-        if self.lost.is_set():
-            raise Fenced(f"another job has taken over {self._root}")
-
     def _path(self) -> Path:
         return self._root / "_job" / "heartbeats" / str(self.folder.epoch)
 
-    def _touch(self) -> None:
-        self._path().parent.mkdir(parents=True, exist_ok=True)
-        self._path().touch()
-
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            if newest_epoch(self._root) != self.folder.epoch:
-                self.lost.set()
-                return
-            self._touch()
+            try:
+                if newest_epoch(self._root) != self.folder.epoch:
+                    return
+                self._path().touch()
+            except OSError:
+                continue  # a short outage of the storage must not end the heartbeat
 
 
 def refuse_if_alive(root: Path) -> int:

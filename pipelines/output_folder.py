@@ -39,6 +39,10 @@ def choose_folder(root: Path, identity: dict[str, str], overwrite: bool) -> Path
     if not overwrite:
         refuse_change(plan["identity"], identity)
     refuse_if_alive(root)
+    left = storage.read_json(following / "_job" / "plan.json")
+    if left and identities_differ(left["identity"], identity):
+        refuse_if_alive(following)  # else it is what an abandoned attempt to replace has left
+        shutil.rmtree(following)
     return following
 
 

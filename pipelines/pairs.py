@@ -72,15 +72,15 @@ def extract(
     Without `copies` so is a document that its query has had already, by their ids.
     """
     found = UnitPairs()
-    ids = [bool(known) for known in table[names.query_id].is_valid().to_pylist()]
     queries = _texts(table[names.query])
-    reasons = [_row_problem(known, query) for known, query in zip(ids, queries, strict=True)]
+    ids = _id_problems(table[names.query_id])
+    reasons = [no_id or _problem("query", q) for no_id, q in zip(ids, queries, strict=True)]
     if shape == "pairs":
         found.pairs_in = table.num_rows
         texts = _texts(table[names.text])
         again = [""] * len(texts)
         if not copies:
-            again = _copies(table[names.query_id].to_pylist(), table[names.doc_id].to_pylist())
+            again = _copies(id_values(table[names.query_id]), id_values(table[names.doc_id]))
         for row, (reason, query, text) in enumerate(zip(reasons, queries, texts, strict=True)):
             problem = reason or _problem("text", text) or again[row]
             _add(found, row, row, None, problem, query, text, max_chars)
@@ -93,9 +93,8 @@ def extract(
     texts = _texts(lists.values.field(names.text))
     again = [""] * len(texts)
     if not copies:
-        ids = lists.values.field(names.doc_id).to_pylist()
         parents: Column = pc.list_parent_indices(lists)
-        again = _copies(parents.to_pylist(), ids)
+        again = _copies(parents.to_pylist(), id_values(lists.values.field(names.doc_id)))
     missing = lists.is_null().to_pylist()
     for row, (reason, query) in enumerate(zip(reasons, queries, strict=True)):
         reason = reason or ("null_candidates" if missing[row] else "")
@@ -168,8 +167,23 @@ def _decoded(value: bytes) -> str:
         return _UNDECODABLE
 
 
-def _row_problem(has_id: bool, query: str | None) -> str:
-    return _problem("query", query) if has_id else "null_query_id"
+def id_values(column: Column) -> list[Any]:
+    """Return ids as values that can be compared; bytes where one is not UTF-8."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return list(column.cast(pa.large_binary()).to_pylist())
+
+
+def _id_problems(column: Column) -> list[str]:
+    """Return why a row's query_id cannot be ranked by, or an empty text."""
+    try:
+        return ["null_query_id" if value is None else "" for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [
+            _problem("query_id", text) if text in (None, _UNDECODABLE) else ""
+            for text in _texts(column)
+        ]
 
 
 def _problem(name: str, text: str | None) -> str:

@@ -69,7 +69,7 @@ def _hash(value: Any) -> str:
 
 def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
     """Return the names of what differs between two jobs."""
-    return [name for name in new if old.get(name) != new[name]]
+    return [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
 
 
 def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:

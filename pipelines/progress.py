@@ -27,8 +27,6 @@ class Progress:
         self._thread = threading.Thread(target=self._loop, daemon=True, name="progress")
         self._new_rows = 0
         self.pairs = self.tokens = self.quarantined = self.retries = 0
-        # One point per line shown: seconds, rows, pairs, tokens since this run began.
-        self.points: list[tuple[float, int, int, int]] = []
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -54,7 +52,6 @@ class Progress:
 
     def _show(self, end: str) -> None:
         elapsed_s = max(1e-3, time.monotonic() - self._started_s)
-        self.points.append((round(elapsed_s, 1), self._new_rows, self.pairs, self.tokens))
         done = self._done_rows + self._new_rows
         share = 100 * done / max(1, self._rows)
         left_s = (self._rows - done) * elapsed_s / self._new_rows if self._new_rows else None

@@ -102,7 +102,7 @@ def _hash(value: Any) -> tuple[int, int]:
 def merge_bucket(
     files: Sequence[Path], bucket: int, top_k: int | None
 ) -> tuple[bytes | None, list[int]]:
-    """Rank the queries of one bucket that occur in several files.
+    """Rank the queries of one bucket that occur in several files; all, if copies matter.
 
     Takes the sidecars in plan order. Returns the new ranks (one record batch of place and rank per
     touched file; 0 means beyond `top_k`, -1 a copy) and the indices of those files; None for none.
@@ -116,12 +116,15 @@ def merge_bucket(
     raw, place = table["raw"].to_numpy(), table["place"].to_numpy()
     unit = np.repeat(np.arange(len(files)), sizes)
     groups = _groups(high, low)
+    with_copies = "doc_high" in table.column_names
     shared = _in_several(groups, unit)[groups]
+    if with_copies and top_k:
+        shared[:] = True  # top_k has not cut the units of such a job
     if not shared.any():
         return None, []
     groups, raw = groups[shared], raw[shared]
     kept = np.full(len(groups), True)
-    if "doc_high" in table.column_names:
+    if with_copies:
         documents = _groups(*(table[n].to_numpy()[shared] for n in ("doc_high", "doc_low")))
         kept = _first_of_each(groups, documents)
     ranks = np.full(len(groups), _COPY, dtype=np.int32)

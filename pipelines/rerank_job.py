@@ -12,15 +12,17 @@ refused, or not the job that the folder holds;
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from pipelines import storage
-from pipelines.commits import BALANCE, MANIFEST, JobFolder, OutputRefused, commit
+from pipelines.commits import BALANCE, MANIFEST, SUCCESS, JobFolder, OutputRefused, commit
 from pipelines.config import RerankJobConfig, load_config
 from pipelines.inputs import FileChanged
 from pipelines.isolation import TooManyKilled
@@ -32,7 +34,7 @@ from pipelines.output_folder import choose_folder, replace_result
 from pipelines.pairs import DUPLICATE
 from pipelines.plan import JobChanged, Plan, fixed_plan, identity_of
 from pipelines.progress import Progress
-from pipelines.report import write_report
+from pipelines.report import REPORT, write_report
 from pipelines.score_stage import Engine, JobContext, LoadScorer
 from pipelines.storage import StorageFull
 from pipelines.trec_run import write_trec_run
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer)
 
             sys.stdout.write(describe(config) + "\n")
         else:
+            _interrupt_on_sigterm()
             run_job(config, load, sys.stderr)
         return 0
     except (Exception, KeyboardInterrupt) as error:
@@ -122,39 +125,53 @@ def run_job(
     work = choose_folder(root, identity, config.overwrite)
     if work is None:
         out.write(f"already complete: {root}; nothing to do\n")
-        return dict(storage.read_json(root / MANIFEST))
+        manifest = dict(storage.read_json(root / MANIFEST))
+        _write_extras(root, manifest, config)
+        return manifest
     with Lease(work) as folder:
         plan = fixed_plan(folder, config, identity)
-        _score(folder, plan, config, load, out, engine)
-        bad = _settle_bad_files(folder, plan, config)
+        bad = _work(folder, plan, config, load, out, engine)
         records = folder.records("units") | folder.records("final")
         _refuse_duplicates(config, records)
         header = manifest_header(plan, config, root, records)
         manifest = commit(folder, plan.rows, header | {"bad_files": bad})
-        write_report(work, manifest, records)
-        if config.trec_run:
-            write_trec_run(work, Path(config.trec_run), config.names)
+        _write_extras(work, manifest, config)
     if work != root:
         replace_result(root, work)
     _say_end(root, manifest, out)
     return manifest
 
 
-def _score(
+def _write_extras(root: Path, manifest: dict[str, Any], config: RerankJobConfig) -> None:
+    """Write what is no part of the commit, unless it is there: a run may die just before it."""
+    if not (root / REPORT).is_file():
+        folder = JobFolder(root, 0)
+        write_report(root, manifest, folder.records("units") | folder.records("final"))
+    if config.trec_run:
+        path, success = Path(config.trec_run), root / SUCCESS
+        if not path.is_file() or path.stat().st_mtime < success.stat().st_mtime:
+            write_trec_run(root, path, config.names)
+
+
+def _work(
     folder: JobFolder,
     plan: Plan,
     config: RerankJobConfig,
     load: LoadScorer,
     out: TextIO,
     engine: Engine | None,
-) -> None:
-    """Do the units that have no record, then the merge of queries over units."""
+) -> list[dict[str, str]]:
+    """Do the units that have no record, then the merge of queries over units.
+
+    Returns the files that could not be read.
+    """
     done = folder.done("units")
     left = [piece for whole in plan.slices if (piece := whole.pending(done))]
     if done:
         out.write(f"resuming: {len(done):,} of {len(plan.rows):,} units are done\n")
     if not left and not plan.buckets:
-        return
+        return _settle_bad_files(folder, plan, config)
+    _forget_former_deaths(folder, config.max_killed_rows, done)
     units, pairs = len(plan.rows), plan.pairs
     out.write(
         f"{config.scorer.model}, fingerprint {plan.identity['scorer']}: {pairs:,} pairs of"
@@ -166,7 +183,7 @@ def _score(
             from pipelines.ray_stages import RayEngine
 
             engine = stack.enter_context(RayEngine())
-            _interrupt_on_sigterm()
+            _interrupt_on_sigterm()  # again: Ray has set its own
         texts = load_texts(config) if left else None
         joined, calibration = bool(config.queries), _calibration(config)
         context = JobContext(folder, config, plan.shape, plan.buckets, joined, calibration)
@@ -180,9 +197,25 @@ def _score(
                 storage.replace(folder.record("bad", line["unit"]), storage.json_bytes(line))
             else:
                 progress.add(line)
+        # Before the merge: units of unreadable files have no scores, but need their records.
+        bad = _settle_bad_files(folder, plan, config)
         if plan.buckets and len(folder.done("units")) == len(rows):
             for _ in merge_queries(engine, context, list(rows)):
                 pass
+        return bad
+
+
+def _forget_former_deaths(folder: JobFolder, max_killed: int, done: set[str]) -> None:
+    """After a run that ended with too many killed rows, try those of unfinished units again."""
+    killed = folder.job / "killed"
+    names = storage.names(killed)
+    if len(names) <= max_killed:
+        return
+    for name in names:
+        unit = name.partition("-")[0]
+        if unit not in done:
+            (killed / name).unlink(missing_ok=True)
+            shutil.rmtree(folder.job / "attempts" / unit, ignore_errors=True)
 
 
 def _calibration(config: RerankJobConfig) -> Calibration | None:
@@ -204,7 +237,8 @@ def _interrupt_on_sigterm() -> None:
     def interrupt(signum: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _settle_bad_files(
@@ -214,9 +248,11 @@ def _settle_bad_files(
 
     A later run tries them again as long as they are not settled.
     """
-    done = folder.done("units")
-    bad = {n: line for n, line in folder.records("bad").items() if n not in done}
-    reasons = dict(plan.bad_files) | {line["file"]: line["bad"] for line in bad.values()}
+    units = folder.records("units")
+    bad = {n: line for n, line in folder.records("bad").items() if n not in units}
+    settled = [record for record in units.values() if record.get("bad")]
+    reasons = dict(plan.bad_files)
+    reasons |= {line["file"]: line["bad"] for line in [*settled, *bad.values()]}
     if len(reasons) > config.max_bad_files:
         listed = "; ".join(f"{path}: {reason}" for path, reason in sorted(reasons.items())[:10])
         raise TooManyBadFiles(
@@ -228,9 +264,8 @@ def _settle_bad_files(
         count = rows[name]
         aside = ("rows_in", "pairs_in", "rows_quarantined", "pairs_quarantined")
         counts = dict.fromkeys(BALANCE, 0) | dict.fromkeys(aside, count)
-        folder.publish(
-            "units", name, {"counts": counts, "reasons": {line["bad"]: count}, "data": None}
-        )
+        record = {"counts": counts, "reasons": {line["bad"]: count}, "data": None}
+        folder.publish("units", name, record | {"file": line["file"], "bad": line["bad"]})
     return [{"path": path, "reason": reason} for path, reason in sorted(reasons.items())]
 
 

@@ -20,7 +20,7 @@ from pipelines.failures import failure_line
 from pipelines.file_listing import InputFile
 from pipelines.isolation import Isolation
 from pipelines.joins import Texts
-from pipelines.pairs import Aside, Column, RankedUnit, extract, keep_columns, rank_unit
+from pipelines.pairs import Aside, Column, RankedUnit, extract, id_values, keep_columns, rank_unit
 from pipelines.quarantine import aside_table, count_reasons
 from pipelines.rank_stage import Copies, sidecar
 from pipelines.unit_account import failed_pairs, histograms, unit_counts
@@ -127,9 +127,9 @@ class ScoreUnits:
         deaths = isolation.deaths()
         scores = score_distinct(isolation, found.pairs)
         added = self._added(scores)
-        ranked = rank_unit(
-            rows, context.shape, config.names, found, scores.raw, added, config.top_k
-        )
+        # Where copies may lie in other units, only the merge knows what top_k cuts.
+        top_k = config.top_k if copies or not context.buckets else None
+        ranked = rank_unit(rows, context.shape, config.names, found, scores.raw, added, top_k)
         aside = [("check", item) for item in found.aside]
         aside += [
             ("score", item) for item in failed_pairs(found, scores, context.shape, rows, config)
@@ -185,7 +185,7 @@ class ScoreUnits:
         if context.buckets:
             copies = None
             if config.duplicates != "keep":
-                ids = ranked.table[config.names.doc_id].to_pylist()
+                ids = id_values(ranked.table[config.names.doc_id])
                 copies = Copies(ids, ranked.row + unit.start)
             body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets, copies)
             out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)

@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ def create(path: Path, body: bytes | memoryview) -> bool:
     """Write `body` to a new file; False, and nothing changed, if the name is taken."""
     temporary = _write_beside(path, body)
     try:
-        os.link(temporary, path)
+        with _full_disk_said(path, body):
+            os.link(temporary, path)
     except FileExistsError:
-        return False
+        # NFS may say so of our own link, when its first answer was lost and it asked again.
+        if not os.path.samefile(temporary, path):
+            return False
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
@@ -37,7 +42,9 @@ def create(path: Path, body: bytes | memoryview) -> bool:
 
 def replace(path: Path, body: bytes | memoryview) -> None:
     """Write `body` to the file, whether or not it was there."""
-    os.replace(_write_beside(path, body), path)
+    temporary = _write_beside(path, body)
+    with _full_disk_said(path, body):
+        os.replace(temporary, path)
     _sync_folder(path.parent)
 
 
@@ -74,20 +81,29 @@ def names(folder: Path, suffix: str = "") -> list[str]:
 def _write_beside(path: Path, body: bytes | memoryview) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
+        with _full_disk_said(path, body):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+    except (OSError, StorageFull):
         temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"no space left for {len(body)} bytes in {path.parent}; committed work is safe:"
-                " free some space and run the same command again"
-            ) from None
         raise
     return temporary
+
+
+@contextmanager
+def _full_disk_said(path: Path, body: bytes | memoryview) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull(
+            f"no space left for {len(body)} bytes in {path.parent}; committed work is safe:"
+            " free some space and run the same command again"
+        ) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.config import ColumnNames
-from pipelines.verify import open_result
+from pipelines.verify import finished_manifest, open_result
 from rerank_core import InvalidRequest
 
 _TAG = "ray-rerank"
@@ -17,6 +17,10 @@ _TAG = "ray-rerank"
 
 def write_trec_run(root: Path, path: Path, names: ColumnNames) -> None:
     """Write the run of the finished job in `root`; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not finished_manifest(root)["files"]:
+        path.write_bytes(b"")
+        return
     dataset = open_result(root)
     nested = names.candidates in dataset.schema.names
     wanted = (

@@ -58,22 +58,27 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
         if extra:
             raise Incomplete(f"{folder} has files that are not in the manifest: {sorted(extra)}")
     plan = storage.read_json(root / "_job" / "plan.json")
-    planned = sum(u["stop"] - u["start"] for piece in plan["slices"] for u in piece["units"])
-    records = {n: storage.read_json(root / "_job" / "units" / f"{n}.json") for n in _units(plan)}
+    planned = {
+        f"{u['index']:06d}": u["stop"] - u["start"]
+        for piece in plan["slices"]
+        for u in piece["units"]
+    }
+    records = {n: storage.read_json(root / "_job" / "units" / f"{n}.json") for n in planned}
     lost = [name for name, record in records.items() if record is None]
     if lost:
         raise Incomplete(f"units without a record: {lost[:5]}")
     finals = storage.names(root / "_job" / "final", ".json")
     records |= {n: storage.read_json(root / "_job" / "final" / f"{n}.json") for n in finals}
-    counts = totals([record for record in records.values() if record])
-    check_conservation("job", counts)
-    if counts != manifest["counts"] or counts.get("rows_in", 0) != planned:
-        raise Incomplete("the manifest's counts are not those of the records and the plan")
+    for name, rows in planned.items():
+        check_conservation(f"unit {name}", records[name]["counts"])
+        if records[name]["counts"]["rows_in"] != rows:
+            raise Incomplete(f"unit {name} has not the {rows} rows that the plan says")
+    counts = totals(list(records.values()))
+    if counts != manifest["counts"]:
+        raise Incomplete("the manifest's counts are not those of the records")
+    if sum(file["rows"] for file in manifest["files"]) != counts["rows_out"]:
+        raise Incomplete("the data files have not the rows that the units put out")
     return counts
-
-
-def _units(plan: dict[str, Any]) -> list[str]:
-    return [f"{unit['index']:06d}" for piece in plan["slices"] for unit in piece["units"]]
 
 
 def _check_file(path: Path, expected: dict[str, Any]) -> None:

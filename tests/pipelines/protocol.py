@@ -98,6 +98,8 @@ class KillSwitch:
             return
         if not str(arguments[0]).startswith(self._folder) or "heartbeats" in str(arguments[0]):
             return
+        if isinstance(self._error, OSError) and event in {"os.remove", "os.rmdir", "shutil.rmtree"}:
+            return  # a full disk still deletes
         self.count += 1
         if 0 <= self._left < self.count:
             raise self._error

@@ -147,3 +147,13 @@ def test_documents_that_come_twice_anywhere_are_set_aside_by_option(
     assert {line["reason"] for line in aside} == {"duplicate"}
     job(folder, tmp_path / "kept", unit_pairs=8)
     assert len(rows_of(tmp_path / "kept")) == 64
+
+
+def test_a_copy_in_another_unit_takes_no_place_among_the_best(tmp_path, write_files):
+    texts = [("d1", "nothing at all"), ("z", "cold stone"), ("d1", "lamp music"), ("x", "lamp")]
+    rows = [{"query_id": "q", "query": "lamp music", "doc_id": d, "text": t} for d, t in texts]
+    write_files(tmp_path / "in", rows, files=1, group=10)
+    job(tmp_path / "in", tmp_path / "out", unit_pairs=2, top_k=1, duplicates="set_aside")
+    assert [(r["doc_id"], r["rank"]) for r in rows_of(tmp_path / "out")] == [("x", 1)]
+    counts = verify(tmp_path / "out")
+    assert (counts["rows_in"], counts["rows_cut"], counts["rows_quarantined"]) == (4, 2, 1)

@@ -78,3 +78,10 @@ def test_several_inputs_are_separated_by_commas():
     )
     assert config.input == ("a", "b/*.parquet")
     assert config.columns == ("query_id", "doc_id")
+
+
+@pytest.mark.parametrize("option", ["--output", "--trec-run"])
+def test_an_object_store_to_write_to_is_refused(option):
+    arguments = ["--input", "in", "--output", "out", option, "s3://bucket/out"]
+    with pytest.raises(InvalidRequest, match="must be a path of a mounted file system"):
+        load_config(arguments)

@@ -16,9 +16,16 @@ from protocol import Killed, KillSwitch, forget_owner, job, rows_of, snapshot
 
 import pipelines
 from pipelines import storage
-from pipelines.commits import Fenced, Incomplete, JobFolder, OutputRefused, commit
+from pipelines.commits import (
+    Fenced,
+    Incomplete,
+    JobFolder,
+    OutputRefused,
+    commit,
+    is_job_folder,
+)
 from pipelines.lease import STALE_S, Lease
-from pipelines.plan import JobChanged
+from pipelines.plan import JobChanged, identities_differ
 from pipelines.verify import verify
 from rerank_core import InvalidRequest
 
@@ -242,3 +249,70 @@ def test_verify_finds_damage(tmp_path, small, damage):
     damage(tmp_path / "out")
     with pytest.raises(Incomplete):
         verify(tmp_path / "out")
+
+
+def test_verify_finds_rows_that_went_from_one_unit_to_another(tmp_path, small):
+    out = tmp_path / "out"
+    run(small, out)
+    for name, change in (("000001", 1), ("000002", -1)):
+        path = out / "_job" / "final" / f"{name}.json"
+        record = storage.read_json(path)
+        for key in ("rows_in", "rows_cut"):
+            record["counts"][key] += change
+        storage.replace(path, storage.json_bytes(record))
+    with pytest.raises(Incomplete, match="unit 000001 has not the 15 rows"):
+        verify(out)
+
+
+def test_an_option_that_is_gone_makes_another_job():
+    before = {"inputs": "a", "calibration": "b"}
+    assert identities_differ(before, {"inputs": "a"}) == ["calibration"]
+
+
+def test_overwrite_drops_what_an_abandoned_overwrite_has_left(tmp_path, small, switch):
+    out = tmp_path / "out"
+    job(small, out, unit_pairs=15)
+    switch.arm(tmp_path / ".out.next", after=40)
+    with pytest.raises(Killed):
+        run(small, out, overwrite=True)
+    switch.disarm()
+    forget_owner(out)
+    assert (tmp_path / ".out.next" / "_job" / "plan.json").is_file()
+    job(small, out, unit_pairs=15, top_k=1, overwrite=True)
+    assert {row["rank"] for row in rows_of(out)} == {1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_a_job_killed_after_its_commit_still_writes_its_trec_run(tmp_path, small):
+    out, trec = tmp_path / "out", tmp_path / "runs" / "out.run"
+    run(small, out)
+    run(small, out, trec_run=str(trec))
+    assert len(trec.read_text().splitlines()) == len(rows_of(out))
+    (out / "_report.html").unlink()
+    run(small, out)
+    assert "Rerank job" in (out / "_report.html").read_text()
+
+
+def test_an_owner_that_lost_its_folder_commits_nothing(tmp_path, small):
+    with Lease(tmp_path / "out") as folder:
+        storage.create_json(folder.job / "epochs" / "2.json", {})
+        with pytest.raises(Fenced, match="epoch 2"):
+            commit(folder, {}, {})
+    assert not (tmp_path / "out" / "_manifest.json").exists()
+
+
+def test_a_job_that_is_just_starting_is_not_taken_over(tmp_path):
+    out, seen = tmp_path / "out", []
+
+    def look(event, arguments):
+        # The moment the epoch is there, its heartbeat must be.
+        if event == "os.link" and str(arguments[1]) == str(out / "_job" / "epochs" / "1.json"):
+            seen.append((out / "_job" / "heartbeats" / "1").exists())
+
+    sys.addaudithook(look)
+    with Lease(out):
+        pass
+    assert seen == [True]
+    shutil.rmtree(out / "_job" / "epochs")
+    (out / "_job" / "heartbeats" / "1").touch()
+    assert is_job_folder(out)  # killed between the two

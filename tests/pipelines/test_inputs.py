@@ -98,3 +98,36 @@ def test_a_changed_file_is_not_read(pairs_input):
     pq.write_table(PAIRS.empty_table(), pairs_input / "0.parquet")
     with pytest.raises(FileChanged):
         next(read_units(piece, files[0], config(pairs_input)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("text", pa.list_(pa.string()), "column text must be text or a plain value"),
+        ("query_id", pa.struct([("a", pa.int8())]), "column query_id must be text"),
+        ("doc_id", pa.string_view(), "column doc_id is a string_view"),
+    ],
+)
+def test_a_type_that_would_fail_in_the_middle_is_refused_before(name, kind, message):
+    schema = PAIRS.set(PAIRS.get_field_index(name), pa.field(name, kind))
+    with pytest.raises(InvalidRequest, match=message):
+        find_shape(schema, config("in"))
+
+
+def test_a_trec_run_without_the_ids_it_needs_is_refused_before():
+    nested = pa.list_(pa.struct([("doc_id", pa.int64()), ("text", pa.string()), ("n", pa.int8())]))
+    fields = [("query_id", pa.int64()), ("query", pa.string()), ("candidates", nested)]
+    for columns, missing in ((("text",), "query_id, doc_id"), (("query_id",), "doc_id")):
+        with pytest.raises(InvalidRequest, match=f"--trec-run needs {missing}"):
+            find_shape(PAIRS, config("in", columns=columns, trec_run="r"))
+    with pytest.raises(InvalidRequest, match=r"--trec-run needs candidates\.doc_id"):
+        find_shape(
+            pa.schema(fields), config("in", columns=("query_id", "candidates.n"), trec_run="r")
+        )
+    assert find_shape(pa.schema(fields), config("in", columns=("query_id",), trec_run="r"))
+
+
+def test_a_file_that_two_inputs_name_is_read_once(tmp_path, pairs_input, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = list_files((str(pairs_input),))
+    assert list_files(("in", "in/1.parquet", f"file://{pairs_input}/2.parquet")) == whole

@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import job, rows_of
 
+from pipelines.config import RerankJobConfig
+from pipelines.joins import load_texts
 from rerank_core import InvalidRequest
 
 
@@ -71,3 +73,32 @@ def test_an_id_with_two_texts_is_refused(tmp_path, tables):
     pq.write_table(pa.concat_tables([table, table]), tables["queries"])
     with pytest.raises(InvalidRequest, match="there twice"):
         job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+
+
+def test_a_text_without_an_id_is_nobodys(tmp_path):
+    ids = pa.table({"doc_id": ["a", None, None], "text": ["x", "y", "z"]})
+    pq.write_table(ids, tmp_path / "docs.parquet")
+    queries = pa.table({"query_id": ["q"], "query": ["x"]})
+    pq.write_table(queries, tmp_path / "queries.parquet")
+    pq.write_table(
+        pa.table({"query_id": ["q", "q"], "doc_id": ["a", None]}), tmp_path / "ids.parquet"
+    )
+    tables = {name: str(tmp_path / f"{name}.parquet") for name in ("queries",)}
+    tables["documents"] = str(tmp_path / "docs.parquet")
+    job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+    aside = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
+    assert [(line["row"], line["reason"]) for line in aside] == [(1, "null_text")]
+
+
+def test_texts_of_more_than_2_gib_can_be_taken_from(tmp_path, tables):
+    config = RerankJobConfig(input=("x",), output=str(tmp_path / "out"), **tables)
+    texts = load_texts(config)
+    assert texts is not None
+    assert texts.documents["text"].type == texts.queries["text"].type == pa.large_string()
+
+
+@pytest.mark.parametrize("line", ["q0 Q0 d0-1 one 1.0 t", "q0 Q0 d0-1 1 high t", "q0 Q0 d0-1 1"])
+def test_a_trec_run_that_cannot_be_read_is_refused_with_its_line(tmp_path, tables, line):
+    (tmp_path / "bad.run").write_text(f"q0 Q0 d0-1 1 1.0 t\n{line}\n")
+    with pytest.raises(InvalidRequest, match=r"bad\.run:2"):
+        job(tmp_path / "bad.run", tmp_path / "out", **tables)
