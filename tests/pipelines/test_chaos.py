@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,12 @@ class Job:
             environment["RAY_ADDRESS"] = self._address
         with open(self.out.with_name("job.log"), "ab") as log:
             return subprocess.Popen(
-                [sys.executable, SCRIPT, *self._options], env=environment, stderr=log, stdout=log
+                [sys.executable, SCRIPT, *self._options],
+                env=environment,
+                stderr=log,
+                stdout=log,
+                # A shell's background job ignores Ctrl-C and its children inherit that.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def done(self) -> int:
