@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipelines.config import RerankJobConfig
-from pipelines.inputs import read_units
+from pipelines.file_listing import InputFile
+from pipelines.inputs import is_outage, read_units
 from pipelines.joins import join_texts, load_texts
 from pipelines.pairs import extract
 from pipelines.plan import Plan, identity_of, make_plan
@@ -47,6 +51,16 @@ def describe(config: RerankJobConfig) -> str:
     return "\n".join(lines)
 
 
+def _readable(piece: Slice, file: InputFile, config: RerankJobConfig) -> Iterator[pa.Table]:
+    """Yield the rows of the slice's units; none if the job would set the file aside."""
+    try:
+        for _, rows in read_units(piece, file, config):
+            yield rows
+    except (pa.ArrowException, OSError) as error:
+        if is_outage(error):
+            raise
+
+
 def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
     """Return (estimated tokens, pairs, rows set aside) of the first unit of a few slices."""
     limit = config.scorer.max_length
@@ -55,7 +69,7 @@ def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
     tokens, sampled, aside = 0.0, 0, 0
     for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
         first = Slice(piece.file, piece.first, piece.last, piece.start, piece.units[:1])
-        for _, rows in read_units(first, plan.files[piece.file], config):
+        for rows in _readable(first, plan.files[piece.file], config):
             table = join_texts(rows, texts, config.names) if texts else rows
             copies = config.duplicates == "keep"
             found = extract(table, plan.shape, config.names, config.max_text_chars, copies)

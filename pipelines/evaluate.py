@@ -25,7 +25,8 @@ from pipelines.verify import finished_manifest, open_result
 from rerank_core import InvalidRequest, RerankError
 
 MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100", "AP")
-_ROUNDS = 10_000
+# Rounds of the paired test, and how many are held in memory at once.
+_ROUNDS, _BLOCK = 10_000, 100
 # query -> document -> a number that orders them, higher first
 Run = dict[str, dict[str, float]]
 
@@ -49,7 +50,7 @@ def read_run(path: str, column: str | None = None) -> Run:
         rows = [
             {**candidate, query: row[query]}
             for row in dataset.to_table(columns=[query, called.candidates]).to_pylist()
-            for candidate in row[called.candidates]
+            for candidate in row[called.candidates] or ()
         ]
         there = list(rows[0]) if rows else there
     else:
@@ -61,8 +62,15 @@ def read_run(path: str, column: str | None = None) -> Run:
     sign = -1.0 if by == called.rank else 1.0
     run: Run = {}
     for row in rows:
-        run.setdefault(str(row[query]), {})[str(row[document])] = sign * float(row[by])
+        if row[by] is not None:  # a document that the first stage did not have
+            _add(run, str(row[query]), str(row[document]), sign * float(row[by]))
     return run
+
+
+def _add(run: Run, query: str, document: str, value: float) -> None:
+    """Add a document to a query's; one that comes twice stands where it stands best."""
+    documents = run.setdefault(query, {})
+    documents[document] = max(value, documents.get(document, value))
 
 
 def _is_parquet(path: str) -> bool:
@@ -75,7 +83,7 @@ def _read_trec_run(path: Path) -> Run:
         parts = line.split()
         if len(parts) != 6:
             raise InvalidRequest(f"{path}:{number}: a TREC run line has 6 fields", "run")
-        run.setdefault(parts[0], {})[parts[2]] = -float(parts[3])
+        _add(run, parts[0], parts[2], -float(parts[3]))
     return run
 
 
@@ -86,8 +94,15 @@ def read_qrels(path: str) -> dict[str, dict[str, int]]:
         rows = pads.dataset(path).to_table(columns=["query_id", "doc_id", "relevance"]).to_pylist()
         judged = [(row["query_id"], row["doc_id"], row["relevance"]) for row in rows]
     else:
+        judged = []
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-        judged = [(p[0], p[2], p[3]) for p in (line.split() for line in lines if line.strip())]
+        for number, line in enumerate(lines, start=1):
+            parts = line.split()
+            if len(parts) not in (0, 4):
+                raise InvalidRequest(f"{path}:{number}: a line of TREC qrels has 4 fields", "qrels")
+            judged += [(parts[0], parts[2], parts[3])] if parts else []
+    if not judged:
+        raise InvalidRequest(f"{path} has no judgements", "qrels")
     for query, document, relevance in judged:
         qrels.setdefault(str(query), {})[str(document)] = int(relevance)
     return qrels
@@ -110,9 +125,11 @@ def evaluate(
 def p_value(before: Sequence[float], after: Sequence[float]) -> float:
     """Return the two-sided p of a paired randomisation test: do the signs of the deltas matter?"""
     deltas = np.asarray(after) - np.asarray(before)
-    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(_ROUNDS, len(deltas)))
-    chance = np.abs(signs @ deltas) >= abs(deltas.sum()) - 1e-12
-    return float((chance.sum() + 1) / (_ROUNDS + 1))
+    random, chance = np.random.default_rng(0), 0
+    for _ in range(_ROUNDS // _BLOCK):
+        signs = random.choice((-1.0, 1.0), size=(_BLOCK, len(deltas)))
+        chance += int((np.abs(signs @ deltas) >= abs(deltas.sum()) - 1e-12).sum())
+    return (chance + 1) / (_ROUNDS + 1)
 
 
 def compare(

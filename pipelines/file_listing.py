@@ -57,6 +57,12 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     What stands behind a `?` of a URI sets up the connection, as pyarrow documents it.
     """
     if "://" in path:
+        if ":" in path.partition("://")[2].partition("/")[0].rpartition("@")[0]:
+            raise InvalidRequest(
+                "an address with a secret in it would be written into plan, manifest and report;"
+                " give it through the environment or a profile of the store",
+                "input",
+            )
         filesystem, inner = pafs.FileSystem.from_uri(path)
         return filesystem, inner
     return pafs.LocalFileSystem(), os.path.abspath(path)

@@ -38,6 +38,8 @@ def choose_folder(root: Path, identity: dict[str, str], overwrite: bool) -> Path
         return None if is_complete(root) else root
     if not overwrite:
         refuse_change(plan["identity"], identity)
+    if root.is_mount():
+        raise OutputRefused(f"{root} is a mount point and cannot be exchanged; take a folder in it")
     refuse_if_alive(root)
     left = storage.read_json(following / "_job" / "plan.json")
     if left and identities_differ(left["identity"], identity):

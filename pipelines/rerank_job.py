@@ -120,7 +120,7 @@ def run_job(
 
     Works on Ray unless another engine is given.
     """
-    root = Path(config.output).absolute()
+    root = Path(config.output).resolve()  # a link itself cannot be exchanged
     identity = identity_of(config)
     work = choose_folder(root, identity, config.overwrite)
     if work is None:

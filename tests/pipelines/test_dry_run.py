@@ -1,6 +1,8 @@
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from pipelines.rerank_job import main
 
 
@@ -24,3 +26,15 @@ def test_a_dry_run_loads_neither_ray_nor_torch(tmp_path, pairs_input):
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_dry_run_goes_past_a_row_group_that_cannot_be_read(tmp_path, pairs_input, capsys):
+    path = pairs_input / "0.parquet"
+    body = bytearray(path.read_bytes())
+    for group in range(3):
+        start = pq.read_metadata(path).row_group(group).column(3).data_page_offset
+        body[start : start + 60] = b"\xff" * 60
+    path.write_bytes(bytes(body))
+    options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*options, "--model", "lexical"]) == 0
+    assert "hours: " in capsys.readouterr().out

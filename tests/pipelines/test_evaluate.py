@@ -77,3 +77,20 @@ def test_a_broken_run_is_refused_with_its_line(files, capsys):
     (files / "run").write_text("q1 a 1\n")
     assert main(["--run", str(files / "run"), "--qrels", str(files / "qrels")]) == 2
     assert "run:1: a TREC run line has 6 fields" in capsys.readouterr().err
+
+
+def test_a_document_that_comes_twice_stands_where_it_stands_best(tmp_path):
+    rows = {"query_id": ["q"] * 4, "doc_id": ["a", "b", "a", "c"], "first": [3.0, 2.0, 1.0, None]}
+    pq.write_table(pa.table(rows), tmp_path / "run.parquet")
+    assert read_run(str(tmp_path / "run.parquet"), "first") == {"q": {"a": 3.0, "b": 2.0}}
+    (tmp_path / "run").write_text("q 0 a 1 9 t\nq 0 b 2 8 t\nq 0 a 3 7 t\n")
+    assert read_run(str(tmp_path / "run")) == {"q": {"a": -1.0, "b": -2.0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("q1 0 a\n", "qrels:1: a line of TREC qrels"), ("\n", "no judgements")]
+)
+def test_broken_judgements_are_refused(files, capsys, text, message):
+    (files / "qrels").write_text(text)
+    assert main(["--run", str(files / "run"), "--qrels", str(files / "qrels")]) == 2
+    assert message in capsys.readouterr().err

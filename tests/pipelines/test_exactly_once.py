@@ -316,3 +316,14 @@ def test_a_job_that_is_just_starting_is_not_taken_over(tmp_path):
     shutil.rmtree(out / "_job" / "epochs")
     (out / "_job" / "heartbeats" / "1").touch()
     assert is_job_folder(out)  # killed between the two
+
+
+def test_an_output_behind_a_link_is_replaced_where_it_is(tmp_path, small):
+    (tmp_path / "disk").mkdir()
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "disk" / "real", target_is_directory=True)
+    job(small, out, unit_pairs=15)
+    run(small, out, overwrite=True)
+    assert out.is_symlink()
+    assert sorted(p.name for p in (tmp_path / "disk").iterdir()) == ["real"]
+    assert {row["rank"] for row in rows_of(out)} == set(range(1, 8))

@@ -131,3 +131,9 @@ def test_a_file_that_two_inputs_name_is_read_once(tmp_path, pairs_input, monkeyp
     monkeypatch.chdir(tmp_path)
     whole = list_files((str(pairs_input),))
     assert list_files(("in", "in/1.parquet", f"file://{pairs_input}/2.parquet")) == whole
+
+
+def test_an_address_with_a_secret_is_refused_without_repeating_it():
+    with pytest.raises(InvalidRequest, match="through the environment") as refused:
+        list_files(("s3://AKIA:hush@bucket/in",))
+    assert "hush" not in str(refused.value)
