@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.config import ColumnNames, RerankJobConfig
 from pipelines.file_listing import InputFile, is_parquet, list_files, open_filesystem
+from pipelines.inputs import is_outage, reason_of
 from rerank_core import InvalidRequest
 
 # Shared memory of a machine is often a third of it; more than this belongs in a join beforehand.
@@ -62,11 +63,20 @@ def _read_texts(path: str, identity: str, text: str) -> pa.Table:
     parts = []
     for file in list_files((path,)):
         filesystem, inner = open_filesystem(file.path)
-        parts.append(pq.read_table(inner, columns=[identity, text], filesystem=filesystem))
+        try:
+            parts.append(pq.read_table(inner, columns=[identity, text], filesystem=filesystem))
+        except (pa.ArrowException, OSError) as error:
+            if is_outage(error):
+                raise
+            raise InvalidRequest(f"{file.path}: {reason_of(error)}", "documents") from None
     table = pa.concat_tables(parts, promote_options="permissive")
     # Large: taking rows of more than 2 GiB of texts overflows the offsets of a plain string.
-    kind = table.schema.field(text).type
-    texts = table[text].cast(pa.large_string()) if pa.types.is_string(kind) else table[text]
+    for name in (identity, text):
+        if pa.types.is_nested(table.schema.field(name).type):
+            raise InvalidRequest(f"{path}: column {name} must be text or a plain value", "names")
+    kind, texts = table.schema.field(text).type, table[text]
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        texts = texts.cast(pa.large_string())
     table = pa.table({"id": _as_text(table[identity]), "text": texts})
     table = table.filter(table["id"].is_valid()).combine_chunks()
     if pc.count_distinct(table["id"]).as_py() != table.num_rows:

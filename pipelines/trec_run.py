@@ -32,9 +32,13 @@ def write_trec_run(root: Path, path: Path, names: ColumnNames) -> None:
     if missing:
         raise InvalidRequest(f"a TREC run needs the column {missing[0]} in the output", "columns")
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        for batch in dataset.to_batches(columns=wanted):
-            file.writelines(_lines(batch, names, nested))
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for batch in dataset.to_batches(columns=wanted):
+                file.writelines(_lines(batch, names, nested))
+    except UnicodeDecodeError:
+        temporary.unlink()
+        raise InvalidRequest("a TREC run cannot hold an id that is not UTF-8", "trec_run") from None
     os.replace(temporary, path)
 
 

@@ -15,11 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from protocol import Killed, KillSwitch, forget_owner, job, rows_of
 
 from pipelines import storage
+from pipelines.config import ColumnNames
 from pipelines.inputs import FileChanged, is_outage
 from pipelines.rerank_job import TooManyBadFiles
 from pipelines.storage import StorageFull
+from pipelines.trec_run import write_trec_run
 from pipelines.verify import verify
-from rerank_core import load_scorer
+from rerank_core import InvalidRequest, load_scorer
 from rerank_core.types import PairScores
 
 CANARY = "xyzzy-private"
@@ -249,6 +251,9 @@ def test_ids_that_are_not_utf8_cost_only_their_rows(tmp_path, make_rows):
     assert [(r["row"], r["reason"]) for r in quarantine(tmp_path / "out")] == [
         (2, "query_id_not_utf8")
     ]
+    with pytest.raises(InvalidRequest, match="an id that is not UTF-8"):
+        write_trec_run(tmp_path / "out", tmp_path / "run", ColumnNames())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, pairs_input):
@@ -259,13 +264,23 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
         job(pairs_input, out)
     broken.disarm()
     forget_owner(out)
-    left = next(f"{n:06d}" for n in range(6) if not (out / f"_job/units/{n:06d}.json").exists())
-    # What a unit leaves behind whose every attempt died.
-    for place in range(3):
-        storage.replace(out / "_job" / "killed" / f"{left}-{place}", b"")
+    plan = storage.read_json(out / "_job" / "plan.json")
+    units = [unit for piece in plan["slices"] for unit in piece["units"]]
+    left = next(u for u in units if not (out / f"_job/units/{u['index']:06d}.json").exists())
+    name = f"{left['index']:06d}"
+
+    def died(low: int, high: int) -> None:
+        """Leave what a unit leaves behind whose first three pairs died again and again."""
         for death in range(2):
-            note = out / "_job" / "attempts" / left / f"{death}.{place}-{place + 1}.death"
-            storage.replace(note, b"")
+            storage.replace(out / f"_job/attempts/{name}/{death}.{low}-{high}.death", b"")
+        middle = (low + high) // 2
+        for start, stop in ((low, middle), (middle, high)) if high - low > 1 else ():
+            if start < 3:
+                died(start, stop)
+
+    died(0, left["stop"] - left["start"])
+    for place in range(3):
+        storage.replace(out / "_job" / "killed" / f"{name}-{place}", b"")
     counts = job(pairs_input, out, max_killed_rows=2)["counts"]
     assert (counts["rows_out"], counts["rows_quarantined"]) == (600, 0)
 

@@ -102,3 +102,17 @@ def test_a_trec_run_that_cannot_be_read_is_refused_with_its_line(tmp_path, table
     (tmp_path / "bad.run").write_text(f"q0 Q0 d0-1 1 1.0 t\n{line}\n")
     with pytest.raises(InvalidRequest, match=r"bad\.run:2"):
         job(tmp_path / "bad.run", tmp_path / "out", **tables)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ({"doc_id": ["a"], "body": ["x"]}, "docs.*unreadable: .*text"),
+        ({"doc_id": ["a"], "text": [["x"]]}, "column text must be text"),
+    ],
+)
+def test_a_table_without_texts_is_refused(tmp_path, tables, documents, message):
+    pq.write_table(pa.table(documents), tmp_path / "docs.parquet")
+    tables["documents"] = str(tmp_path / "docs.parquet")
+    with pytest.raises(InvalidRequest, match=message):
+        job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
