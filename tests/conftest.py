@@ -1,25 +1,11 @@
 """One real local Ray, and Serve on it, for every slow test of a session."""
 
-import os
 import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
-
-# Chaos under load needs cores to spare; `make chaos` runs it on any machine.
-CHAOS_CORES = 4
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "RERANK_CHAOS" in os.environ or (os.cpu_count() or 1) >= CHAOS_CORES:
-        return
-    skip = pytest.mark.skip(reason=f"chaos wants {CHAOS_CORES} cores; run make chaos")
-    for item in items:
-        if item.get_closest_marker("chaos"):
-            item.add_marker(skip)
-
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
