@@ -263,7 +263,7 @@ class Bench:
         config = model.config
         squares = sum(int(length) ** 2 for length in lengths)
         attention = 4 * config.hidden_size * config.num_hidden_layers * squares
-        return float(2 * weights * sum(lengths) + attention)
+        return float(2 * weights * sum(map(int, lengths)) + attention)
 
 
 def _median(records: Sequence[dict[str, float]], key: str) -> float:
