@@ -74,9 +74,9 @@ def _request(options: argparse.Namespace) -> RerankRequest:
 def _documents(options: argparse.Namespace) -> list[str]:
     documents: list[str] = []
     for document in options.documents:
-        documents += sys.stdin.read().splitlines() if document == "-" else [document]
+        documents += sys.stdin.read().split("\n") if document == "-" else [document]
     if options.file:
-        documents += options.file.read_text(encoding="utf-8").splitlines()
+        documents += options.file.read_text(encoding="utf-8").split("\n")
     return [document for document in documents if document.strip()]
 
 

@@ -147,6 +147,14 @@ class MicroBatcher:
                 self._running_since = time.monotonic()
             try:
                 self._run(batch)
+            except BaseException as error:
+                # A panic of Rust code is no Exception. Without an answer its callers, and all who
+                # come after them, would wait for a thread that is gone.
+                self._broken = (
+                    f"the scoring thread failed ({type(error).__name__}); this process must be"
+                    " restarted"
+                )
+                _fail(batch, ModelUnavailable(self._broken))
             finally:
                 with self._wake:
                     self._running_since = None
@@ -230,4 +238,5 @@ class MicroBatcher:
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
     for waiting in batch:
-        waiting.future.set_exception(error)
+        if not waiting.future.done():
+            waiting.future.set_exception(error)

@@ -78,20 +78,23 @@ def _log_loss(chances: Float32s, labels: Sequence[int]) -> float:
 
 def _read(path: Path) -> tuple[list[QueryDocumentPair], list[int]]:
     pairs, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: a document may hold one of Unicode's own line separators.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            query, document, label = row["query"], row["document"], int(row["label"])
+            query, document, label = row["query"], row["document"], float(row["label"])
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(
                 f"{path}:{number} is not an object with query, document and label", "input"
             ) from error
         if not (isinstance(query, str) and isinstance(document, str)):
             raise InvalidRequest(f"{path}:{number}: query and document must be texts", "input")
+        if label not in (0, 1):
+            raise InvalidRequest(f"{path}:{number}: label must be 0 or 1", "input")
         pairs.append(QueryDocumentPair(query, document))
-        labels.append(label)
+        labels.append(int(label))
     return pairs, labels
 
 

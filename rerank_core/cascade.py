@@ -67,9 +67,11 @@ class CascadeScorer:
         dropped: list[list[int]] = []
         for places in queries.values():
             order = sorted(places, key=lambda i: -early[i])
-            kept += order[: self._keep]
-            if order[self._keep :]:
-                dropped.append(order[self._keep :])
+            unread = sum(early[i] == np.inf for i in places)
+            keep = max(self._keep, unread)
+            kept += order[:keep]
+            if order[keep:]:
+                dropped.append(order[keep:])
         return kept, dropped
 
     @staticmethod

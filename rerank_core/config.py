@@ -87,8 +87,8 @@ class ScorerConfig(BaseModel):
     max_batch_tokens: int | None = Field(
         None,
         ge=1,
-        description="Tokens in one forward pass; empty: 2048 on a CPU, 65536 on a GPU. Lower it"
-        " when memory runs out.",
+        description="Tokens in one forward pass; empty: 2048 on a CPU, 65536 on a GPU (32768 for"
+        " padded models, 16384 for language models). Lower it when memory runs out.",
     )
     template: str | None = Field(
         None,
@@ -125,7 +125,10 @@ class ScorerConfig(BaseModel):
         " no English, and for tests.",
     )
     cache_pairs: int = Field(
-        0, ge=0, description="Scores remembered, in pairs (about 150 bytes each); 0: none."
+        0,
+        ge=0,
+        description="Scores remembered, in pairs (about 220 bytes each); 0: none. No effect beside"
+        " first_stage.",
     )
     calibration: str | None = Field(
         None, description="File that `python -m rerank_core.calibrate` wrote; adds probabilities."
@@ -164,7 +167,10 @@ class ScorerConfig(BaseModel):
         """
         fields = {name: getattr(self, name) for name in _SCORE_FIELDS}
         folder = self.model_dir
-        if folder is not None:
+        if "lexical" in (self.model, self.backend):
+            # Its scores have nothing to do with the weights that `model` may name.
+            fields |= {"model": "lexical", "revision": None}
+        elif folder is not None:
             fields["model"] = _folder_hash(folder)
         if self.first_stage is not None:
             # Only when there is one, so that adding the feature changed nobody's fingerprint.

@@ -144,12 +144,17 @@ class SplittingScorer:
         limit = room * policy.max_passages
         if pair.max_document_tokens is not None:
             limit = min(limit, pair.max_document_tokens)
+        if limit < 1:
+            return whole
         # One more than is read tells whether anything lies behind.
         offsets = self._offsets(pair.document, limit + 1)
         if offsets is None or len(offsets) <= size:
             return whole
-        behind = len(offsets) > limit
+        more = len(offsets) > limit
         offsets = offsets[:limit]
+        # Very long words or gaps can end what was tokenised before `limit` tokens are found.
+        end = offsets[-1][1]
+        behind = more or any(letter.isalnum() for letter in pair.document[end:])
         size = size - _MARGIN if size > 2 * _MARGIN else size
         passages = split_document(pair.document, offsets, size, policy.overlap)
         kept = passages[: policy.max_passages]

@@ -21,6 +21,7 @@ from rerank_core.scorers.checkpoints import (
     DTYPES,
     Source,
     clear_errors,
+    in_float32,
     refuse_missing_weights,
     resolve_device,
     without_progress_bars,
@@ -108,11 +109,8 @@ class CausalScorer:
         return logits[:, 0] - logits[:, 1] if logits.shape[1] == 2 else logits[:, 0]
 
     def _score_in_float32(self, pair: TokenizedPair) -> float:
-        self._model.float()
-        try:
+        with in_float32(self._model):
             return float(self._forward([pair])[0])
-        finally:
-            self._model.to(DTYPES[self._info.dtype])
 
 
 def _load(source: Source) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ Every way to fail ends in ModelUnavailable with the fix. It does not know how pa
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
@@ -135,6 +137,8 @@ def resolve_device(config: ScorerConfig) -> torch.device:
         raise ModelUnavailable(
             f"device {config.device!r} is unknown; use auto, cpu or cuda"
         ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelUnavailable(f"device {config.device!r} is not supported; use auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelUnavailable(
             f"device {config.device!r} is not here: {torch.cuda.device_count()} CUDA devices are"
@@ -143,13 +147,51 @@ def resolve_device(config: ScorerConfig) -> torch.device:
     return device
 
 
-def declared_activation(config: ScorerConfig, model_config: Any) -> str:
+def set_precision(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Change the precision of the weights alone.
+
+    `model.to(dtype)` would also round rotary frequencies, which are buffers, and with them where
+    the tokens of a long text stand.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+@contextlib.contextmanager
+def in_float32(model: torch.nn.Module) -> Iterator[None]:
+    """Hold the weights in float32 for a while; afterwards each is exactly what it was."""
+    before = [(weight, weight.dtype) for weight in model.parameters()]
+    try:
+        set_precision(model, torch.float32)
+        yield
+    finally:
+        for weight, dtype in before:
+            weight.data = weight.data.to(dtype)
+
+
+def stored_file(source: Source, name: str) -> str | None:
+    """Return where a file of the checkpoint lies, or None if it has no such file."""
+    options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
+    with clear_errors(source):
+        path: str | None = cached_file(
+            source.path, name, _raise_exceptions_for_missing_entries=False, **options
+        )
+    return path
+
+
+def declared_activation(source: Source, model_config: Any) -> str:
     """Return `sigmoid` or `identity`: what the config asks for, else what the checkpoint says."""
+    config = source.config
     if config.activation != "auto":
         return config.activation
+    # sentence-transformers 6 writes it to a file of its own, before that it stood in config.json.
+    path = stored_file(source, "config_sentence_transformers.json")
+    stored = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     saved = getattr(model_config, "sentence_transformers", None) or {}
-    declared = saved.get("activation_fn") or getattr(
-        model_config, "sbert_ce_default_activation_function", None
+    declared = (
+        stored.get("activation_fn")
+        or saved.get("activation_fn")
+        or getattr(model_config, "sbert_ce_default_activation_function", None)
     )
     kind = str(declared or "Sigmoid").rsplit(".", 1)[-1].lower()
     if kind not in ("sigmoid", "identity"):
@@ -158,6 +200,14 @@ def declared_activation(config: ScorerConfig, model_config: Any) -> str:
             " set `activation` to sigmoid or identity"
         )
     return kind
+
+
+def position_offset(body: Any) -> int:
+    """RoBERTa types start counting after the id of the padding token; the others at 0."""
+    embeddings: Any = getattr(body, "embeddings", None)
+    if hasattr(embeddings, "create_position_ids_from_input_ids"):
+        return int(embeddings.padding_idx) + 1
+    return 0
 
 
 def usable_length(config: ScorerConfig, tokenizer: Any, model_config: Any, offset: int) -> int:

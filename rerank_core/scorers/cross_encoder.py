@@ -9,7 +9,6 @@ from typing import Any
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
-from transformers.utils.hub import cached_file
 
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.batch_runner import BatchRunner
@@ -18,8 +17,11 @@ from rerank_core.scorers.checkpoints import (
     Source,
     clear_errors,
     declared_activation,
+    in_float32,
+    position_offset,
     refuse_missing_weights,
     resolve_device,
+    stored_file,
     usable_length,
     without_progress_bars,
 )
@@ -55,7 +57,8 @@ class CrossEncoderScorer:
         if config.dtype != "float32":
             self._model.set_keep_in_fp32_modules(_head_linears(self._model, model))
             _keep_head_norms(model)
-        max_length = usable_length(config, self._model.tokenizer, model.config, offset=0)
+        offset = position_offset(getattr(model, str(model.base_model_prefix), None))
+        max_length = usable_length(config, self._model.tokenizer, model.config, offset)
         self._model.max_seq_length = max_length
         self._cutter = PairCutter(self._model.tokenizer, max_length, config.max_query_tokens)
         self._info = ScorerInfo(
@@ -66,7 +69,7 @@ class CrossEncoderScorer:
             dtype=config.dtype,
             max_length=max_length,
             max_batch_tokens=config.max_batch_tokens or DEFAULT_BUDGETS[device.type],
-            activation=declared_activation(config, model.config),
+            activation=declared_activation(source, model.config),
             fingerprint=config.fingerprint(),
         )
 
@@ -105,11 +108,8 @@ class CrossEncoderScorer:
         return scores
 
     def _score_in_float32(self, pair: CutPair) -> float:
-        self._model.float()
-        try:
+        with in_float32(self._model):
             return float(self._forward([pair])[0])
-        finally:
-            self._model.to(DTYPES[self._info.dtype])
 
 
 def _inside_body(model: nn.Module) -> set[nn.Module]:
@@ -158,20 +158,14 @@ def refuse_absent_head(source: Source, model: Any) -> None:
 
 
 def _stored_weights(source: Source) -> set[str]:
-    options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
-
-    def locate(name: str) -> str | None:
-        path: str | None = cached_file(
-            source.path, name, _raise_exceptions_for_missing_entries=False, **options
-        )
-        return path
-
-    index = locate("model.safetensors.index.json")
+    index = stored_file(source, "model.safetensors.index.json")
     if index is not None:
         with open(index, encoding="utf-8") as file:
             return set(json.load(file)["weight_map"])
-    weights = locate("model.safetensors")
+    weights = stored_file(source, "model.safetensors")
     if weights is None:
-        raise ModelUnavailable(f"model {source.name!r} has no model.safetensors")
+        raise ModelUnavailable(
+            f"model {source.name!r} has no model.safetensors; fetch the complete checkpoint"
+        )
     with safe_open(weights, framework="pt") as tensors:
         return set(tensors.keys())

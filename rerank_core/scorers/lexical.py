@@ -73,7 +73,7 @@ class LexicalScorer:
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of a document's terms count beside this query."""
-        return max(1, self._max_length - len(_terms(pair.query)))
+        return max(1, self._max_length - len(_terms(pair.query)[: pair.max_query_tokens]))
 
     @property
     def texts(self) -> LexicalScorer:

@@ -22,7 +22,10 @@ from rerank_core.scorers.checkpoints import (
     DTYPES,
     Source,
     declared_activation,
+    in_float32,
+    position_offset,
     resolve_device,
+    set_precision,
     usable_length,
 )
 from rerank_core.scorers.cpu_linear import can_quicken, quicken
@@ -57,7 +60,8 @@ class PackedScorer:
     def __init__(self, source: Source, model: PreTrainedModel, tokenizer: Any) -> None:
         config, model_config = source.config, model.config
         self._device = torch.device("cpu")
-        body, offset = _body_of(model), _position_offset(model)
+        body = _body_of(model)
+        offset = position_offset(body)
         try:
             self._tokens = PairTokenizer(
                 tokenizer,
@@ -75,7 +79,8 @@ class PackedScorer:
             quicken(body)
         self._check_agreement(probes, expected)
         self._device = resolve_device(config)
-        self._body.to(self._device, DTYPES[config.dtype])
+        set_precision(self._body, DTYPES[config.dtype])
+        self._body.to(self._device)
         self._head.to(self._device)
         self._info = ScorerInfo(
             model=source.name,
@@ -85,7 +90,7 @@ class PackedScorer:
             dtype=config.dtype,
             max_length=self._tokens.max_length,
             max_batch_tokens=config.max_batch_tokens or DEFAULT_BUDGETS[self._device.type],
-            activation=declared_activation(config, model_config),
+            activation=declared_activation(source, model_config),
             fingerprint=config.fingerprint(),
         )
 
@@ -125,11 +130,8 @@ class PackedScorer:
         return logits.squeeze(-1)
 
     def _score_in_float32(self, pair: TokenizedPair) -> float:
-        self._body.float()
-        try:
+        with in_float32(self._body):
             return float(self._forward([pair])[0])
-        finally:
-            self._body.to(DTYPES[self._info.dtype])
 
     def _check_agreement(self, probes: Sequence[TokenizedPair], expected: Float32s) -> None:
         try:
@@ -231,14 +233,6 @@ def _detach_head(model: PreTrainedModel, body: Any) -> nn.Module:
     if hasattr(body, "pooler"):
         body.pooler = None
     return model
-
-
-def _position_offset(model: PreTrainedModel) -> int:
-    """RoBERTa types start counting after the id of the padding token; the others at 0."""
-    embeddings: Any = getattr(_body_of(model), "embeddings", None)
-    if hasattr(embeddings, "create_position_ids_from_input_ids"):
-        return int(embeddings.padding_idx) + 1
-    return 0
 
 
 @torch.inference_mode()

@@ -73,7 +73,8 @@ class PairTokenizer:
         self.max_length = max_length
         room = max_length - self.template.special_tokens
         wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
-        self.max_query_tokens = max(1, min(wanted, room))
+        # A document always keeps a token, or all documents of a long query would score the same.
+        self.max_query_tokens = max(1, min(wanted, room - 1))
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""

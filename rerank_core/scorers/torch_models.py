@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 
 import torch
-from transformers.utils.hub import cached_file
 
 from rerank_core.catalog import obvious_pairs
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.checkpoints import (
     Source,
-    clear_errors,
     find_source,
     load_classifier,
     load_config,
+    stored_file,
 )
 from rerank_core.scorers.packed import NotPackable, PackedScorer
 from rerank_core.types import LoadedScorer, Scorer
@@ -57,8 +56,6 @@ def refuse_nonsense(model: str, scorer: Scorer) -> None:
 
 def _choose(source: Source) -> LoadedScorer:
     config = source.config
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     model_config = load_config(source)
     architecture = (model_config.architectures or ["unknown"])[0]
     if _is_bare_language_model(source, architecture):
@@ -91,6 +88,11 @@ def _refuse_prompts(source: Source, architecture: str) -> None:
             f"model {source.name!r} is a classifier that takes neither `template` nor"
             " `instruction`; leave them out"
         )
+    if config.template:
+        raise ModelUnavailable(
+            f"model {source.name!r} is not asked with our prompts under backend {config.backend!r},"
+            " so `template` would do nothing; leave it out, or use backend auto"
+        )
 
 
 def _is_bare_language_model(source: Source, architecture: str) -> bool:
@@ -99,12 +101,7 @@ def _is_bare_language_model(source: Source, architecture: str) -> bool:
         return False
     if source.config.template is not None:
         return True
-    options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
-    with clear_errors(source):
-        found = cached_file(
-            source.path, "modules.json", _raise_exceptions_for_missing_entries=False, **options
-        )
-    return found is None
+    return stored_file(source, "modules.json") is None
 
 
 def _load_packed(source: Source, architecture: str) -> PackedScorer:

@@ -221,3 +221,22 @@ def test_close_ends_the_running_pass_and_fails_what_waits():
         return raw(await first)
 
     assert run_with(gate, body) == [0]
+
+
+class Panic(BaseException):
+    """What a panic in Rust code looks like from Python."""
+
+
+def test_a_panic_in_the_scorer_answers_everyone_instead_of_leaving_them_waiting():
+    def panics(pairs):
+        raise Panic
+
+    async def go(batcher):
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                with pytest.raises(ModelUnavailable, match=r"failed \(Panic\); .* restarted"):
+                    await batcher.submit([pair(1)], 1)
+
+    batcher = MicroBatcher(panics, merge_tokens=10, max_queued_tokens=100)
+    asyncio.run(go(batcher))
+    batcher.close()

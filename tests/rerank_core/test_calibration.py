@@ -90,11 +90,22 @@ def test_the_command_fits_and_the_ranking_shows_probabilities(tmp_path, capsys):
     assert best > 0.5 > worst
 
 
+def test_a_document_may_hold_unicodes_own_line_separators(tmp_path):
+    source = tmp_path / "pairs.jsonl"
+    rows = [row | {"document": row["document"] + "\u2028\x85more"} for row in PAIRS]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    target = tmp_path / "calibration.json"
+    assert main(["--input", str(source), "--output", str(target), "--model", "lexical"]) == 0
+    assert json.loads(target.read_text())["pairs"] == 2
+
+
 @pytest.mark.parametrize(
     ("line", "options", "message"),
     [
         ('{"query": "a"}', [], "pairs.jsonl:1 is not an object"),
         ('{"query": "a", "document": 3, "label": 1}', [], "must be texts"),
+        ('{"query": "a", "document": "b", "label": 0.5}', [], "pairs.jsonl:1: label must be 0 or"),
         ("", [], "labels of both kinds"),
         ("", ["--dtype", "int3"], "dtype: Input should be"),
     ],

@@ -89,3 +89,11 @@ def test_nothing_in_nothing_out():
 def test_keeping_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         CascadeScorer(Fixed(float), Fixed(float), 0)
+
+
+def test_everything_the_small_model_fails_on_goes_to_the_large_one_beyond_keep_too():
+    small, large = Fixed(float, failing={"1", "2", "3"}), Fixed(float)
+    scores = CascadeScorer(small, large, 2).score(pairs(1, 2, 3, 9, 8))
+    assert sorted(large.asked) == ["1", "2", "3"]
+    assert scores.raw.tolist() == [1, 2, 3, 0, -1]
+    assert scores.errors == {}

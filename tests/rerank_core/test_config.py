@@ -69,3 +69,9 @@ def test_the_same_weights_have_the_same_fingerprint_wherever_they_lie(tmp_path):
     one, two = (ScorerConfig(model=str(folder)).fingerprint() for folder in (first, second))
     (second / "model.safetensors").write_bytes(b"others!")
     assert one == two != ScorerConfig(model=str(second)).fingerprint()
+
+
+def test_the_lexical_backend_never_shares_a_fingerprint_with_the_model_it_stands_for():
+    lexical = BASE.model_copy(update={"backend": "lexical"})
+    assert lexical.fingerprint() != BASE.fingerprint()
+    assert lexical.fingerprint() == ScorerConfig(model="lexical").fingerprint()

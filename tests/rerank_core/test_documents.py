@@ -16,6 +16,7 @@ from rerank_core import (
     load_scorer,
 )
 from rerank_core.documents import split_document
+from tests.rerank_core.scorers.tiny_checkpoints import save_bert
 
 
 def words(text):
@@ -138,3 +139,39 @@ def test_limits_of_the_request_cut_query_and_document():
     assert scores.tokens.tolist() == [6, 4, 4]
     assert scores.truncated.tolist() == [False, True, False]
     assert np.argsort(-scores.raw).tolist() == [2, 0, 1]
+
+
+def test_what_lies_behind_the_tokenised_characters_is_said_to_be_unread(tmp_path):
+    scorer = load_scorer(
+        ScorerConfig(
+            model=str(save_bert(tmp_path)), device="cpu", self_check=False, long_documents="split"
+        )
+    )
+    gaps = (" " * 20).join(["river"] * 400)
+    pairs = [QueryDocumentPair("town", gaps, max_document_tokens=n) for n in (300, 2000)]
+    assert scorer.score(pairs).truncated.tolist() == [True, False]
+    assert list(scorer.score(pairs).passages) == [0, 1]
+
+
+def test_a_query_that_fills_the_model_leaves_room_to_split(tmp_path):
+    folder = str(save_bert(tmp_path))
+    scorer = load_scorer(
+        ScorerConfig(
+            model=folder,
+            device="cpu",
+            self_check=False,
+            max_length=40,
+            max_query_tokens=40,
+            long_documents="split",
+        )
+    )
+    scores = scorer.score([QueryDocumentPair("river " * 50, "town " * 5)])
+    assert (scores.errors, scores.truncated.tolist()) == ({}, [True])
+
+
+def test_a_limit_on_the_query_leaves_its_room_to_the_passages():
+    pair = QueryDocumentPair("red fox " * 30, LONG, max_query_tokens=2)
+    scores = lexical(long_documents="split").score([pair])
+    start, end = scores.passages[0]
+    assert "red fox sleeps" in LONG[start:end]
+    assert end - start > 40

@@ -31,6 +31,13 @@ def test_json_is_for_machines(capsys):
     assert {"load_s", "rerank_s", "tokens"} <= body.keys()
 
 
+def test_a_document_is_a_line_of_the_file_whatever_else_it_holds(tmp_path, capsys):
+    (tmp_path / "documents.txt").write_text("a\u2028red apple\nb\n", encoding="utf-8")
+    assert main([*QUESTION, "--json", "--file", str(tmp_path / "documents.txt")]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert [hit["index"] for hit in body["ranked"]] == [0, 1]
+
+
 def test_documents_come_from_a_file_and_from_stdin_too(tmp_path, capsys, monkeypatch):
     (tmp_path / "documents.txt").write_text("苹果 red apple\n\n", encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.StringIO("from stdin\n"))

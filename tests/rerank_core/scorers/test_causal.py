@@ -114,3 +114,18 @@ def test_a_model_that_tells_nothing_apart_does_not_pass_the_self_check(tmp_path)
 def test_a_classifier_refuses_what_only_language_models_take(tiny_models, option):
     with pytest.raises(ModelUnavailable, match="takes neither `template` nor `instruction`"):
         load_scorer(random_config(model=str(tiny_models["bert"]), device="cpu", **option))
+
+
+def test_scoring_one_pair_in_float32_leaves_no_trace(tmp_path):
+    scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, dtype="bfloat16")
+    pair = QueryDocumentPair("who lives here", "the old town and the river " * 60)
+    before = scorer.score([pair]).raw[0]
+    (item,), _ = scorer._prompt.encode([pair])
+    scorer._score_in_float32(item)
+    assert scorer.score([pair]).raw[0] == before
+
+
+def test_a_template_that_a_backend_would_ignore_is_refused(tmp_path):
+    folder = save_causal(tmp_path, "qwen3")
+    with pytest.raises(ModelUnavailable, match="`template` would do nothing"):
+        load(folder, QWEN3_RERANKER, backend="cross_encoder")

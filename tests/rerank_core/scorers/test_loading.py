@@ -164,3 +164,53 @@ def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
     (tokens,), _ = half._tokens.encode([pair])
     assert half._score_in_float32(tokens) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
     assert half.score([pair]).raw[0] == before
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_reads_the_end_of_a_long_text_where_it_stands(tiny_models, dtype):
+    """Rotary frequencies stay in float32: rounded, they move the last tokens of long texts."""
+    folder = str(tiny_models["modernbert"])
+    scorer = load_scorer(random_config(model=folder, device="cpu", dtype=dtype))
+    assert {buffer.dtype for buffer in scorer._body.buffers() if buffer.is_floating_point()} == {
+        torch.float32
+    }
+    assert {weight.dtype for weight in scorer._body.parameters()} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+def test_scoring_one_pair_in_float32_leaves_no_trace(tiny_models, backend):
+    folder = str(tiny_models["modernbert"])
+    scorer = load_scorer(
+        random_config(model=folder, device="cpu", dtype="bfloat16", backend=backend)
+    )
+    pair = QueryDocumentPair("who lives here", "the old town and the river " * 20)
+    before = scorer.score([pair]).raw[0]
+    encode = scorer._tokens.encode if backend == "packed" else scorer._cutter.cut
+    (item,), _ = encode([pair])
+    scorer._score_in_float32(item)
+    assert scorer.score([pair]).raw[0] == before
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+def test_the_activation_that_sentence_transformers_6_saves_in_a_file_of_its_own(
+    checkpoint, backend
+):
+    declared = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps(declared))
+    scorer = load_scorer(random_config(model=str(checkpoint), device="cpu", backend=backend))
+    assert scorer.info.activation == "identity"
+
+
+def test_a_device_of_another_kind(checkpoint):
+    with pytest.raises(ModelUnavailable, match="'meta' is not supported; use auto, cpu or cuda"):
+        load_scorer(random_config(model=str(checkpoint), device="meta"))
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+def test_no_backend_reads_beyond_the_positions_of_the_model(tiny_models, tmp_path, backend):
+    folder = shutil.copytree(tiny_models["xlm_roberta"], tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 10**30}))
+    scorer = load_scorer(random_config(model=str(folder), device="cpu", backend=backend))
+    scores = scorer.score([QueryDocumentPair("who", "the old town " * 200)])
+    assert (scores.errors, scores.tokens.tolist()) == ({}, [128])
