@@ -34,6 +34,8 @@ _SCORE_FIELDS = (
     "passage_score",
     "max_passages",
 )
+# Weights, settings, vocabularies, prompts, and a checkpoint's own code.
+_SCORE_FILES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
 
 
 class FirstStage(BaseModel):
@@ -192,7 +194,7 @@ class ScorerConfig(BaseModel):
 
 
 def _folder_hash(folder: Path) -> str:
-    files = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".txt"})
+    files = sorted(p for p in folder.rglob("*") if p.suffix in _SCORE_FILES)
     stamps = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
     return _files_hash(str(folder), stamps)
 

@@ -75,3 +75,11 @@ def test_the_lexical_backend_never_shares_a_fingerprint_with_the_model_it_stands
     lexical = BASE.model_copy(update={"backend": "lexical"})
     assert lexical.fingerprint() != BASE.fingerprint()
     assert lexical.fingerprint() == ScorerConfig(model="lexical").fingerprint()
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "chat_template.jinja", "modeling.py"])
+def test_vocabulary_prompt_and_code_of_a_folder_belong_to_its_fingerprint(tmp_path, name):
+    (tmp_path / name).write_text("one")
+    before = ScorerConfig(model=str(tmp_path)).fingerprint()
+    (tmp_path / name).write_text("another")
+    assert ScorerConfig(model=str(tmp_path)).fingerprint() != before
