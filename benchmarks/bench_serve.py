@@ -2,10 +2,10 @@
 
 python benchmarks/bench_serve.py [--model embedded] [--infinity VENV] [--svg FILE] [--small]
 
-For each size of request: documents/s at saturation (closed loop), then latency and goodput as an
-open loop offers shares of the core's own rate; and what HTTP and Ray cost a single small request.
-One service runs at a time, with the same threads. infinity-emb is measured where VENV, a virtual
-environment of its own, has it. Ends in one JSON line.
+For each size of request: documents/s at saturation (the same 40 requests from 8 clients), then
+latency and goodput as an open loop offers shares of the core's own rate; and what HTTP and Ray cost
+a single small request. One service runs at a time, with the same threads. infinity-emb is measured
+where VENV, a virtual environment of its own, has it. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
 from benchmarks.local_serve import deploy, free_port, local_serve, machine, wait_until
-from benchmarks.open_loop import Summary, done_per_s, keep_busy, send_at_rate, summarise
+from benchmarks.open_loop import Summary, answer_all, keep_busy, send_at_rate, summarise
 from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
 
 # A request is good if it is answered within this.
@@ -43,12 +43,13 @@ class Plan:
 
     sizes: tuple[int, ...] = (10, 50)
     shares: tuple[float, ...] = (0.3, 0.6, 0.9)
-    seconds: float = 8.0
+    seconds: float = 20.0
+    requests: int = 40
     clients: int = 8
     singles: int = 200
 
 
-SMALL = Plan(sizes=(10,), shares=(0.5,), seconds=2.0, clients=2, singles=5)
+SMALL = Plan(sizes=(10,), shares=(0.5,), seconds=2.0, requests=6, clients=2, singles=5)
 
 
 def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
@@ -127,14 +128,12 @@ def core_alone(config: ScorerConfig, plan: Plan) -> tuple[dict[int, float], floa
 
     rates = {}
     for size in plan.sizes:
-        done, started = 0, time.perf_counter()
-        asked = bodies(size)
+        asked = bodies(size, plan.requests)
         ask(asked[0])
         started = time.perf_counter()
-        while (took := time.perf_counter() - started) < plan.seconds:
-            ask(asked[done % len(asked)])
-            done += 1
-        rates[size] = done * size / took
+        for body in asked:
+            ask(body)
+        rates[size] = len(asked) * size / (time.perf_counter() - started)
     return rates, median_seconds(ask, plan.singles)
 
 
@@ -153,10 +152,10 @@ def measure(url: str, plan: Plan, core: dict[int, float]) -> dict[str, Any]:
     path = f"{url}/rerank"
     saturated, rows = {}, []
     for size in plan.sizes:
-        asked = bodies(size)
+        asked = bodies(size, plan.requests)
         asyncio.run(keep_busy(path, asked, 1, 1.0))
-        samples = asyncio.run(keep_busy(path, asked, plan.clients, plan.seconds))
-        saturated[size] = round(done_per_s(samples, plan.seconds / 4) * size, 1)
+        took_s = asyncio.run(answer_all(path, asked, plan.clients))
+        saturated[size] = round(len(asked) * size / took_s, 1)
         for share in plan.shares:
             rate = core[size] * share / size
             sent = asyncio.run(send_at_rate(path, asked, rate, plan.seconds))
@@ -188,10 +187,13 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="a folder, or embedded")
     parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=Plan.shares, help="of the core's rate, to offer"
+    )
     parser.add_argument("--svg", type=Path, help="draw a picture into this file")
     parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
     options = parser.parse_args()
-    plan = SMALL if options.small else Plan()
+    plan = SMALL if options.small else Plan(shares=tuple(options.shares))
     config = ScorerConfig(model=options.model, threads=options.threads)
     rates, alone_s = core_alone(config, plan)
     found = {}

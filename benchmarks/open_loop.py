@@ -117,6 +117,33 @@ async def keep_busy(
     return samples
 
 
+async def answer_all(
+    url: str, bodies: Sequence[Any], clients: int, *, timeout_s: float = 300.0
+) -> float:
+    """Post every body once from `clients` that each wait for their answer; return the seconds.
+
+    What is refused is asked again. The same work for every service, however long it takes.
+    """
+    left = list(reversed(bodies))
+    limit = aiohttp.ClientTimeout(total=timeout_s)
+    async with aiohttp.ClientSession(timeout=limit) as session:
+
+        async def client() -> None:
+            while left:
+                body = left.pop()
+                async with session.post(url, json=body) as answer:
+                    await answer.read()
+                if answer.status == 429:
+                    left.append(body)
+                    await asyncio.sleep(0.05)
+                else:
+                    answer.raise_for_status()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return time.perf_counter() - started
+
+
 def done_per_s(samples: Sequence[Sample], skip_s: float = 0.0) -> float:
     """Return answers with 200 a second, from the end of `skip_s` to the last answer."""
     ends = sorted(s.due + s.seconds for s in samples if s.status == 200)
