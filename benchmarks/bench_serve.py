@@ -76,7 +76,7 @@ def ours(model: str, threads: int) -> Iterator[str]:
     """Serve the model with one replica; yields the base URL."""
     scorer = {"model": model, "threads": threads}
     with local_serve() as url:
-        deploy(url, {"scorer": scorer, "admission": {"max_wait_s": 2}})
+        deploy(url, {"scorer": scorer, "admission": {"max_wait_s": 10}})
         yield url
 
 
@@ -187,13 +187,14 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="a folder, or embedded")
     parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--sizes", type=int, nargs="+", default=Plan.sizes, help="documents")
     parser.add_argument(
         "--shares", type=float, nargs="*", default=Plan.shares, help="of the core's rate, to offer"
     )
     parser.add_argument("--svg", type=Path, help="draw a picture into this file")
     parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
     options = parser.parse_args()
-    plan = SMALL if options.small else Plan(shares=tuple(options.shares))
+    plan = SMALL if options.small else Plan(tuple(options.sizes), tuple(options.shares))
     config = ScorerConfig(model=options.model, threads=options.threads)
     rates, alone_s = core_alone(config, plan)
     found = {}

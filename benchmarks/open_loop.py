@@ -122,7 +122,8 @@ async def answer_all(
 ) -> float:
     """Post every body once from `clients` that each wait for their answer; return the seconds.
 
-    What is refused is asked again. The same work for every service, however long it takes.
+    What is refused is asked again when the answer says, as clients do: asking at once would keep the
+    service busy with refusals. The same work for every service, however long it takes.
     """
     left = list(reversed(bodies))
     limit = aiohttp.ClientTimeout(total=timeout_s)
@@ -135,7 +136,7 @@ async def answer_all(
                     await answer.read()
                 if answer.status == 429:
                     left.append(body)
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
                 else:
                     answer.raise_for_status()
 
