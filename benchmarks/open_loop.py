@@ -122,8 +122,8 @@ async def answer_all(
 ) -> float:
     """Post every body once from `clients` that each wait for their answer; return the seconds.
 
-    What is refused is asked again when the answer says, as clients do: asking at once would keep the
-    service busy with refusals. The same work for every service, however long it takes.
+    What is refused is asked again when the answer says, as clients do: asking at once would keep
+    the service busy with refusals. The same work for every service, however long it takes.
     """
     left = list(reversed(bodies))
     limit = aiohttp.ClientTimeout(total=timeout_s)
