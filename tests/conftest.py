@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of this session's own with four logical CPUs; it never joins another cluster."""
