@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import functools
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +111,26 @@ def test_only_batch_runs_on_spot() -> None:
     assert spot == {"gpu_batch"}
 
 
-def test_every_gpu_type_stages_pinned_weights_before_ray_starts() -> None:
+def test_every_worker_type_stages_pinned_weights_before_ray_starts() -> None:
+    # CPU machines too: gateways and drivers look at the model's folder.
     for name, node_type in load(AWS)["available_node_types"].items():
         commands = " ".join(node_type.get("worker_setup_commands", []))
         pinned = re.search(r"--revision [0-9a-f]{40}\b", commands) is not None
-        assert pinned == ("GPU" in node_type["resources"]), name
+        assert pinned == (name != "head"), name
+
+
+def globs_and_what_is_before_them(text: str) -> set[tuple[str, str]]:
+    words = shlex.split(text)
+    return {(before, word) for before, word in pairwise(words) if word.startswith("*")}
+
+
+def test_every_pattern_of_a_download_has_its_own_option() -> None:
+    # A second pattern behind one --include would be taken for a file's name.
+    patterns = {("--include", f"*.{end}") for end in ("json", "safetensors", "model", "txt")}
+    (staging,) = load(AWS)["available_node_types"]["cpu"]["worker_setup_commands"]
+    image = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").split("hf download")[1]
+    assert globs_and_what_is_before_them(staging.split("hf download")[1].rstrip(")")) == patterns
+    assert globs_and_what_is_before_them(image.split(";")[0].replace("\\\n", " ")) == patterns
 
 
 @both
