@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
+from pipelines.config import load_config
+from serve_app.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -126,6 +131,51 @@ def test_every_secret_that_is_named_has_an_example() -> None:
     assert examples["ray-rerank-redis"] == {"password"}
 
 
+def test_no_command_line_holds_a_secret() -> None:
+    for container in containers():
+        for word in container.get("command", []) + container.get("args", []):
+            # What stands before the here-document becomes arguments; the document does not.
+            assert "PASSWORD" not in word.split("<<")[0]
+
+
+def groups_of(kind: str) -> dict[str, dict[str, Any]]:
+    return {g["groupName"]: g for g in one(kind)["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+
+
+def test_disruption_budgets_can_be_computed_for_pods_that_kuberay_owns() -> None:
+    # RayCluster has no scale subresource: for its pods maxUnavailable would allow no eviction.
+    budgets = [o["spec"] for o in objects() if o["kind"] == "PodDisruptionBudget"]
+    groups = groups_of("RayService")
+    guarded = {b["selector"]["matchLabels"]["ray.io/group"]: b["minAvailable"] for b in budgets}
+    assert guarded == dict.fromkeys(groups, 1)
+    for budget in budgets:
+        labels = {"app.kubernetes.io/component": "service"}
+        group = budget["selector"]["matchLabels"].pop("ray.io/group")
+        assert budget["selector"]["matchLabels"] == labels
+        assert labels.items() <= groups[group]["template"]["metadata"]["labels"].items()
+
+
+def test_a_drain_can_take_one_of_the_gateways_pods() -> None:
+    assert groups_of("RayService")["ingress"]["minReplicas"] > 1
+
+
+@pytest.mark.parametrize("where", ["rayjob.yaml", "cluster.md"])
+def test_the_job_scores_as_the_service_does(where: str) -> None:
+    if where == "rayjob.yaml":
+        command = one("RayJob")["spec"]["entrypoint"]
+    else:
+        page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+        (command,) = re.findall(r"^ray job submit (.*?[^\\])\n", page, re.DOTALL | re.MULTILINE)
+    words = shlex.split(command.replace("\\\n", " "))
+    job = load_config(words[words.index("pipelines.rerank_job") + 1 :])
+    serve = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
+    online = ServeConfig.model_validate(serve["applications"][0]["args"]).scorer
+    assert job.scorer.fingerprint() == online.fingerprint()
+    # `auto` would count the GPUs of a cluster that has not started any.
+    assert job.replicas != "auto"
+    assert job.gpus_per_replica == 1
+
+
 def test_the_service_deploys_exactly_the_serve_config_of_the_repository() -> None:
     inline = one("RayService")["spec"]["serveConfigV2"]
     assert inline == (ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8")
@@ -142,7 +192,8 @@ class Pod(NamedTuple):
 HOME = "ray-rerank"
 PART = {"app.kubernetes.io/part-of": "ray-rerank"}
 HEAD = Pod(HOME, {**PART, "ray.io/node-type": "head"})
-WORKER = Pod(HOME, {**PART, "ray.io/node-type": "worker"})
+WORKER = Pod(HOME, {**PART, "app.kubernetes.io/component": "service", "ray.io/node-type": "worker"})
+JOB_WORKER = Pod(HOME, {**PART, "app.kubernetes.io/component": "job", "ray.io/node-type": "worker"})
 STRANGER = Pod(HOME, {"app": "something-else"})
 CLIENT = Pod("shop", {"app": "search"}, {"ray-rerank.dev/client": "true"})
 OPERATOR = Pod("kuberay", {"app.kubernetes.io/name": "kuberay-operator"})
@@ -193,11 +244,11 @@ def test_a_stranger_in_the_same_namespace_reaches_nothing() -> None:
 
 def test_a_client_reaches_the_http_port_of_workers_and_nothing_else() -> None:
     assert open_ports(CLIENT, WORKER) == {8000}
-    assert open_ports(CLIENT, HEAD) == set()
+    assert open_ports(CLIENT, HEAD) == open_ports(CLIENT, JOB_WORKER) == set()
 
 
 def test_prometheus_reaches_metrics_and_nothing_else() -> None:
-    assert open_ports(PROMETHEUS, HEAD) == open_ports(PROMETHEUS, WORKER) == {8080, 9101}
+    assert open_ports(PROMETHEUS, HEAD) == open_ports(PROMETHEUS, WORKER) == {8080}
 
 
 def test_the_operator_reaches_the_job_api_but_not_the_control_plane() -> None:
