@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Callers": (
         Panel(
             "Requests by status",
-            "200 is an answer, 429 a refusal for lack of room, 5xx our fault.",
+            "200 is an answer, 429 a refusal for lack of room, 5xx our fault. Probes count, too.",
             "reqps",
             (("sum by (status) (rate(ray_rerank_requests_total[1m]))", "{{status}}"),),
         ),
@@ -56,7 +56,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Requests by API",
-            "Which dialects are in use.",
+            "Which dialects are in use. none: probes, pages, and what is refused unread.",
             "reqps",
             (("sum by (dialect) (rate(ray_rerank_requests_total[5m]))", "{{dialect}}"),),
         ),
@@ -67,7 +67,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 (
                     'sum(rate(ray_rerank_requests_total{status="429"}[5m]))'
-                    " / sum(rate(ray_rerank_requests_total[5m]))",
+                    ' / sum(rate(ray_rerank_requests_total{dialect!="none"}[5m]))',
                     "refused",
                 ),
             ),
@@ -152,7 +152,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Replicas": (
         Panel(
             "Replicas",
-            "Healthy ones, and how many the autoscaler is after.",
+            "Healthy ones, how many the autoscaler is after, and how many the load is worth.",
             "short",
             (
                 ("sum by (deployment) (ray_serve_deployment_replica_healthy)", "{{deployment}}"),
@@ -161,7 +161,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{deployment}}, target",
                 ),
                 (
-                    "max by (deployment) (ray_serve_autoscaling_desired_replicas)",
+                    "max by (deployment) (ray_serve_autoscaling_total_requests)"
+                    " / max by (deployment) (ray_serve_autoscaling_target_ongoing_requests)",
                     "{{deployment}}, wanted without bounds",
                 ),
             ),
@@ -179,11 +180,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Failed health checks",
-            "Should be flat; each third in a row replaces a replica.",
+            "Since the controller started. Should be flat; each third in a row replaces a replica.",
             "short",
             (
                 (
-                    "sum by (deployment) (increase(ray_serve_health_check_failures_total[10m]))",
+                    "sum by (deployment) (ray_serve_health_check_failures_total)",
                     "{{deployment}}",
                 ),
             ),

@@ -41,20 +41,30 @@ def asked_metrics(query: str) -> set[str]:
     return set(re.findall(r"\b(?:ray_\w+|up)\b", query))
 
 
-def names_in(folder: Path) -> set[str]:
-    """Names that the sources under `folder` give to metrics: any quoted snake_case word."""
+# What Prometheus makes of a metric's name, by its kind.
+ENDINGS = {"Gauge": ("",), "Counter": ("_total",), "Histogram": ("_bucket", "_sum", "_count")}
+# metrics.py makes most of its own through two short functions.
+KINDS = {"_seconds": "Histogram", "_count": "Counter"}
+
+
+def series_in(folder: Path, prefix: str) -> set[str]:
+    """Every series of the metrics that the sources under `folder` make, with Ray's prefix."""
+    made = rf'\b(Gauge|Counter|Histogram|_seconds|_count)\(\s*"({prefix}\w+)"'
     sources = (path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
-    return {name for text in sources for name in re.findall(r'"([a-z]+(?:_[a-z]+)+)"', text)}
+    found = {match for text in sources for match in re.findall(made, text)}
+    kinds = [(KINDS.get(kind, kind), name) for kind, name in found]
+    # A counter whose name has the ending already does not get it twice.
+    plain = [(k, name.removesuffix("_total") if k == "Counter" else name) for k, name in kinds]
+    return {f"ray_{name}{ending}" for kind, name in plain for ending in ENDINGS[kind]}
 
 
 def known_names() -> set[str]:
-    """What may follow `ray_` in a query: counters end in _total, histograms have three series."""
-    ours = {name for name in names_in(ROOT / "serve_app") if name.startswith("rerank_")}
-    serve = {n for n in names_in(RAY / "serve" / "_private") if n.startswith("serve_")}
-    node = {n for n in names_in(RAY / "dashboard" / "modules" / "reporter") if "node_" in n}
-    plain = ours | serve | node
-    suffixes = ("", "_total", "_bucket", "_sum", "_count")
-    return {f"ray_{name}{suffix}" for name in plain for suffix in suffixes}
+    """Every series that a query may ask for."""
+    return (
+        series_in(ROOT / "serve_app", "rerank_")
+        | series_in(RAY / "serve" / "_private", "serve_")
+        | series_in(RAY / "dashboard" / "modules" / "reporter", "node_")
+    )
 
 
 def test_the_dashboard_in_the_repository_is_the_generated_one() -> None:
@@ -68,8 +78,10 @@ def test_every_query_asks_for_metrics_that_exist() -> None:
 
 
 def test_a_metric_that_nobody_writes_would_be_found() -> None:
-    assert "ray_rerank_request_total" not in known_names()
-    assert "ray_rerank_requests_total" in known_names()
+    known = known_names()
+    assert "ray_rerank_requests_total" in known
+    # A mistyped name, and a gauge taken for a counter.
+    assert not {"ray_rerank_request_total", "ray_rerank_queued_tokens_total"} & known
 
 
 def test_every_metric_of_ours_is_shown_or_watched() -> None:
@@ -100,6 +112,16 @@ def test_every_alert_has_a_severity_a_summary_and_a_page_in_the_runbook(
     assert re.fullmatch(r"\d+[mh]", alert["for"])
     runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     assert f"### {alert['alert']}\n" in runbook
+
+
+def test_no_query_asks_what_only_flickers() -> None:
+    # Ray writes the wish above the maximum once per upscale_delay_s and the target in between.
+    assert not any("desired_replicas" in query for query in queries())
+
+
+def test_increase_is_never_asked_of_a_counter_that_starts_with_its_first_event() -> None:
+    # One series a replica: its first value, often its only one, is no increase.
+    assert not any("health_check_failures_total[" in query for query in queries())
 
 
 def test_prometheus_gives_both_kinds_of_cluster_the_job_that_queries_ask_for() -> None:
