@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
@@ -31,12 +32,12 @@ class ScorerReplica:
         config: ServeConfig,
         load: Callable[[ScorerConfig], LoadedScorer],
     ) -> None:
-        self._scorer = load(scorer)
+        # In a thread that ends: OpenMP keeps workers for every thread that ever computed, and once
+        # they outnumber the cores none of them spins at a barrier. One core in five stood idle.
+        with ThreadPoolExecutor(1, "start") as start:
+            self._scorer = start.submit(_start, load, scorer, config.warm_up).result()
         self._deployed = self._batching = batching = config.batching
         self._running = False
-        if config.warm_up:
-            # The largest pass first: memory that is not there shows now, not under load.
-            self._scorer.warm_up()
         # A wrong file stops the start, instead of failing every request.
         path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
         self._calibration = Calibration.load(path, fingerprint) if path else None
@@ -114,3 +115,13 @@ class ScorerReplica:
         if self._alone:
             return 1
         return batching.merge_tokens or self._scorer.info.max_batch_tokens
+
+
+def _start(
+    load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
+) -> LoadedScorer:
+    scorer = load(config)
+    if warm_up:
+        # The largest pass first: memory that is not there shows now, not under load.
+        scorer.warm_up()
+    return scorer

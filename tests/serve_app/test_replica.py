@@ -27,6 +27,7 @@ class Spy:
         self.inner = load_scorer(config)
         self.info = self.inner.info
         self.warmed = 0
+        self.threads = {threading.current_thread()}
         self.error = None
 
     def score(self, pairs):
@@ -36,6 +37,7 @@ class Spy:
 
     def warm_up(self):
         self.warmed += 1
+        self.threads.add(threading.current_thread())
 
 
 @pytest.fixture
@@ -51,6 +53,10 @@ def replica_of():
 @pytest.mark.parametrize(("wanted", "times"), [(True, 1), (False, 0)])
 def test_it_is_warm_before_it_serves_where_the_config_says_so(replica_of, wanted, times):
     assert replica_of(warm_up=wanted)._scorer.warmed == times
+
+
+def test_the_thread_that_loads_and_warms_is_gone_when_scoring_starts(replica_of):
+    assert [thread.is_alive() for thread in replica_of()._scorer.threads] == [False]
 
 
 def test_a_unit_comes_back_scored_in_its_order(replica_of):
