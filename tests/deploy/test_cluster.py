@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 from botocore.validate import ParamValidator
+from ray.autoscaler._private.aws.config import _create_default_inbound_rules
 from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
 from ray.autoscaler._private.resource_demand_scheduler import (
     _default_utilization_scorer,
@@ -146,16 +147,15 @@ def test_the_dashboard_listens_on_loopback(path: Path) -> None:
     assert "--dashboard-host=127.0.0.1" in load(path)["head_start_ray_commands"][-1]
 
 
-def test_nothing_but_http_is_opened_and_only_to_private_addresses() -> None:
+def test_http_is_opened_to_private_addresses_and_ray_itself_adds_only_ssh() -> None:
     provider = load(AWS)["provider"]
     assert provider["use_internal_ips"] is True
-    assert provider["security_group"]["IpPermissions"] == [
-        {
-            "FromPort": 8000,
-            "ToPort": 8000,
-            "IpProtocol": "tcp",
-            "IpRanges": [{"CidrIp": "10.0.0.0/8"}],
-        }
+    ours = provider["security_group"]["IpPermissions"]
+    within, *opened = _create_default_inbound_rules(["sg-0"], ours)
+    assert within["UserIdGroupPairs"] == [{"GroupId": "sg-0"}]
+    assert [(rule["FromPort"], rule["ToPort"], rule["IpRanges"]) for rule in opened] == [
+        (22, 22, [{"CidrIp": "0.0.0.0/0"}]),
+        (8000, 8000, [{"CidrIp": "10.0.0.0/8"}]),
     ]
 
 
