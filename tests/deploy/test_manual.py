@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import RerankJobConfig
+from pipelines.config import RerankJobConfig, load_config
 from rerank_core import ScorerConfig
 from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
 
@@ -88,6 +89,63 @@ def test_tables_of_settings_name_real_ones(page: str, heading: str, model: type)
     names = first_column(page, heading)
     assert names
     assert [name for name in names if name not in model.model_fields] == []  # type: ignore[attr-defined]
+
+
+UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20}
+
+
+def numbers_said(page: str, heading: str) -> dict[str, float]:
+    """Return the plain numbers in the second column of a table, by the names in the first."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", text.split("\n## ")[0], flags=re.MULTILINE)
+    said = {}
+    for names, cells in rows:
+        for name, cell in zip(re.findall(r"`(\w+)`", names), cells.split(", "), strict=False):
+            if number := re.fullmatch(r"([\d,.]+) ?([KM]iB|)", cell):
+                said[name] = float(number[1].replace(",", "")) * UNITS[number[2]]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "model", "least"),
+    [
+        ("online.md", "Limits", Limits, len(Limits.model_fields)),
+        ("offline.md", "Settings", RerankJobConfig, 5),
+        ("scaling.md", "The autoscaler", Scaling, 9),
+    ],
+)
+def test_defaults_that_are_numbers_are_those_of_the_code(
+    page: str, heading: str, model: type, least: int
+) -> None:
+    said = numbers_said(page, heading)
+    assert len(said) >= least
+    fields = model.model_fields  # type: ignore[attr-defined]
+    assert said == {name: fields[name].default for name in said}
+
+
+def commands_with(start: str) -> list[list[str]]:
+    """Return the words behind `start` of every command in the manual and the README."""
+    text = ALL + (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line.split(start)[1], comments=True) for line in lines if start in line]
+
+
+def test_every_job_command_is_understood() -> None:
+    commands = [c for c in commands_with("-m pipelines.rerank_job") if c[0] != "verify"]
+    assert len(commands) > 5
+    for words in commands:
+        # A config file brings what its command leaves out.
+        rest = [] if "--config" not in words else ["--input", "in", "--output", "out"]
+        kept = [w for i, w in enumerate(words) if "--config" not in words[max(0, i - 1) : i + 1]]
+        load_config(kept + rest)
+
+
+def test_every_argument_of_serve_run_is_a_setting() -> None:
+    commands = [c for c in commands_with("serve run serve_app:app") if c]
+    assert len(commands) > 2
+    for words in commands:
+        ServeConfig.model_validate(dict(word.split("=", 1) for word in words))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*.yaml")), ids=lambda p: p.name)
