@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORK ?= demo-out
+# The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
+TORCH_INDEX_URL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-fast chaos docs sbom audit bench serve embedded-model
@@ -14,7 +16,8 @@ setup: $(VENV)/.stamp ## create .venv with everything pinned
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(if $(TORCH_INDEX_URL),--no-deps --index-url "$(TORCH_INDEX_URL)") torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
