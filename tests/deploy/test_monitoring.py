@@ -128,5 +128,10 @@ def test_prometheus_gives_both_kinds_of_cluster_the_job_that_queries_ask_for() -
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     machines, kubernetes = config["scrape_configs"]
     assert machines["job_name"] == "ray"
+    (discovery,) = machines["http_sd_configs"]
+    path = discovery["url"].removeprefix("http://127.0.0.1:8265")
+    reporter = RAY / "dashboard" / "modules" / "reporter" / "reporter_head.py"
+    assert f'@routes.get("{path}")' in reporter.read_text(encoding="utf-8")
+    assert "credentials_file" in discovery["authorization"]
     assert kubernetes["relabel_configs"][-1] == {"target_label": "job", "replacement": "ray"}
     assert config["rule_files"] == ["alerts.yaml"]
