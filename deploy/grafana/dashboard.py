@@ -152,18 +152,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Replicas": (
         Panel(
             "Replicas",
-            "Healthy ones, how many the autoscaler is after, and how many the load is worth.",
+            "Healthy ones, and how many the load is worth, whatever the bounds.",
             "short",
             (
                 ("sum by (deployment) (ray_serve_deployment_replica_healthy)", "{{deployment}}"),
                 (
-                    "max by (deployment) (ray_serve_autoscaling_target_replicas)",
-                    "{{deployment}}, target",
-                ),
-                (
                     "max by (deployment) (ray_serve_autoscaling_total_requests)"
                     " / max by (deployment) (ray_serve_autoscaling_target_ongoing_requests)",
-                    "{{deployment}}, wanted without bounds",
+                    "{{deployment}}, wanted",
                 ),
             ),
         ),
