@@ -77,7 +77,12 @@ def test_the_cluster_has_a_machine_for_every_replica_and_none_is_the_head() -> N
     offered = cluster["available_node_types"]["gpu_serving"]
     assert all(offered["resources"][name] >= amount for name, amount in demand.items())
     scaling = config["args"]["scaling"]
-    assert scaling["max_replicas"] <= offered["max_workers"]
+    most = scaling["max_replicas"] * (1 + scorer["max_surge_percent"] / 100)
+    assert most <= offered["max_workers"] <= cluster["max_workers"]
+    manifest = (ROOT / "deploy" / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8")
+    spec = next(yaml.safe_load_all(manifest))["spec"]["rayClusterConfig"]
+    (pods,) = [g for g in spec["workerGroupSpecs"] if g["groupName"] == "gpu"]
+    assert most <= pods["maxReplicas"]
     assert scaling["gateway_cpus"] > 0
     assert scaling["gpus_per_replica"] == asked["num_gpus"]
     assert scaling["cpus_per_replica"] == asked["num_cpus"]
