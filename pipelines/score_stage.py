@@ -6,6 +6,7 @@ It does not know where units come from, nor who restarts it when it dies.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from pipelines import storage
 from pipelines.commits import JobFolder, check_conservation
 from pipelines.config import RerankJobConfig, Shape
 from pipelines.failures import failure_line
@@ -25,7 +27,7 @@ from pipelines.quarantine import aside_table, count_reasons
 from pipelines.rank_stage import Copies, sidecar
 from pipelines.unit_account import failed_pairs, histograms, unit_counts
 from pipelines.units import Slice, Unit
-from rerank_core import RerankError, Scorer, ScorerConfig, activate
+from rerank_core import ModelUnavailable, RerankError, Scorer, ScorerConfig, activate
 from rerank_core.calibration import Calibration
 from rerank_core.types import PairScores, QueryDocumentPair
 
@@ -78,6 +80,7 @@ class ScoreUnits:
             if warm_up and self._scorer.info.device != "cpu":
                 # A budget that the device cannot hold shows here, not in the middle of the job.
                 warm_up()
+            self._refuse_another_model()
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
             self._failure = error
@@ -91,6 +94,22 @@ class ScoreUnits:
             return pa.table({"line": self._lines(batch)})
         except RerankError as error:
             return pa.table({"line": [failure_line(error)]})
+
+    def _refuse_another_model(self) -> None:
+        """Raise ModelUnavailable if this machine's weights are not those of the job's first actor.
+
+        The driver's own fingerprint is of the model's name where the weights lie on workers only.
+        """
+        noted = self._context.folder.job / "model.json"
+        mine = self._scorer.info.fingerprint
+        if storage.read_json(noted) is None:
+            storage.create_json(noted, mine)
+        first = storage.read_json(noted)
+        if first != mine:
+            raise ModelUnavailable(
+                f"the model on {socket.gethostname()} has the fingerprint {mine}, this job began"
+                f" with {first}: stage the same files on every machine"
+            )
 
     def _lines(self, batch: pa.Table) -> list[str]:
         if self._failure:

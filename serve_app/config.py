@@ -137,6 +137,9 @@ class ServeConfig(_Settings):
     @property
     def served(self) -> dict[str, ScorerConfig]:
         """Every model by its public name, the default first. A folder's path is never a name."""
-        folder = self.scorer.model != "embedded" and self.scorer.model_dir
-        name = folder.resolve().name if folder else self.scorer.model
+        name = self.scorer.model
+        # The gateway's machine need not have the folder that it is told of.
+        is_path = name.startswith(("/", ".", "~")) or self.scorer.model_dir
+        if name != "embedded" and is_path:
+            name = Path(name).expanduser().resolve().name
         return {name: self.scorer, **self.models}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from protocol import Killed, KillSwitch, forget_owner, job, rows_of
+from protocol import LEXICAL, Killed, KillSwitch, forget_owner, job, rows_of
 
 from pipelines import storage
-from pipelines.config import ColumnNames
+from pipelines.commits import JobFolder
+from pipelines.config import ColumnNames, RerankJobConfig
+from pipelines.failures import read_line
 from pipelines.inputs import FileChanged, is_outage
 from pipelines.rerank_job import TooManyBadFiles
+from pipelines.score_stage import JobContext, ScoreUnits
 from pipelines.storage import StorageFull
 from pipelines.trec_run import write_trec_run
 from pipelines.verify import verify
-from rerank_core import InvalidRequest, load_scorer
+from rerank_core import InvalidRequest, ModelUnavailable, load_scorer
 from rerank_core.types import PairScores
 
 CANARY = "xyzzy-private"
@@ -283,6 +287,25 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
         storage.replace(out / "_job" / "killed" / f"{name}-{place}", b"")
     counts = job(pairs_input, out, max_killed_rows=2)["counts"]
     assert (counts["rows_out"], counts["rows_quarantined"]) == (600, 0)
+
+
+class OtherWeights:
+    """The shipped scorer under the name of another model."""
+
+    def __init__(self, config):
+        inner = load_scorer(config)
+        self.info, self.score = replace(inner.info, fingerprint="other"), inner.score
+
+
+def test_a_machine_with_other_weights_scores_nothing_of_the_job(tmp_path, pairs_input):
+    out = tmp_path / "out"
+    (out / "_job" / "units").mkdir(parents=True)
+    config = RerankJobConfig(input=("in",), output=str(out), scorer=LEXICAL)
+    context = JobContext(JobFolder(out, 1), config, "pairs", 0)
+    ScoreUnits(context, load_scorer)
+    actor = ScoreUnits(context, OtherWeights)
+    with pytest.raises(ModelUnavailable, match="stage the same files on every machine"):
+        read_line(actor(pa.table({"unit": ["{}"]}))["line"][0].as_py())
 
 
 def test_an_answer_of_the_object_store_is_not_a_corrupt_file():

@@ -72,6 +72,8 @@ def test_a_folder_is_served_under_its_own_name_without_its_path(tmp_path):
     folder.mkdir()
     config = ServeConfig.model_validate({"model": str(folder), "models": {"b": {}}})
     assert list(config.served) == ["my-model", "b"]
+    elsewhere = ServeConfig.model_validate({"model": "/staged/on/workers/my-model"})
+    assert list(elsewhere.served) == ["my-model"]
 
 
 @pytest.mark.parametrize(
