@@ -173,8 +173,10 @@ class SplittingScorer:
             places = range(start, start + len(passages))
             start += len(passages)
             tokens[index] = scores.tokens[list(places)].sum()
-            truncated[index] = left_out or bool(scores.truncated[list(places)].any())
             scored = [i for i in places if i not in scores.errors]
+            # A passage that could not be scored was not read either.
+            cut = left_out or len(scored) < len(places)
+            truncated[index] = cut or bool(scores.truncated[list(places)].any())
             if not scored:
                 errors[index] = scores.errors[places[0]]
                 continue

@@ -24,6 +24,7 @@ from rerank_core.scorers.checkpoints import (
     in_float32,
     refuse_missing_weights,
     resolve_device,
+    within,
     without_progress_bars,
 )
 from rerank_core.scorers.pair_tokens import TokenizedPair
@@ -50,7 +51,7 @@ class CausalScorer:
         model, tokenizer = _load(source)
         self._prompt = _Prompt(family, config.instruction, tokenizer)
         limit = min(family.max_length, model.config.max_position_embeddings)
-        self._prompt.set_limits(min(limit, config.max_length or limit), config.max_query_tokens)
+        self._prompt.set_limits(within(config, limit), config.max_query_tokens)
         self._pad_id = tokenizer.pad_token_id or 0
         _keep_only_answers(model, self._prompt.answers)
         self._model = model.to(self._device)

@@ -219,7 +219,11 @@ def usable_length(config: ScorerConfig, tokenizer: Any, model_config: Any, offse
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions and positions > 0:
         limits.append(positions - offset)
-    limit = int(min(limits))
+    return within(config, int(min(limits)))
+
+
+def within(config: ScorerConfig, limit: int) -> int:
+    """Return the configured `max_length`, or `limit` where it is less; a log line says so."""
     if config.max_length is None:
         return limit
     if config.max_length > limit:

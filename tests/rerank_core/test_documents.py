@@ -1,6 +1,7 @@
 """Long documents: passages cover the text, overlap, end with sentences; the best counts."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,27 @@ def test_the_mean_of_the_best_passages_lies_below_the_best():
 def test_what_lies_behind_the_last_passage_is_said_to_be_unread():
     scores = lexical(long_documents="split", max_passages=2).score([PAIR])
     assert scores.truncated.tolist() == [True]
+
+
+class FailingFirst:
+    """The lexical scorer, which cannot score the first pair of any call."""
+
+    def __init__(self, inner):
+        self.inner, self.info = inner, inner.info
+
+    def score(self, pairs):
+        scores = self.inner.score(pairs)
+        raw = scores.raw.copy()
+        raw[0] = np.nan
+        return replace(scores, raw=raw, errors={0: "not finite"})
+
+
+def test_a_passage_that_could_not_be_scored_is_said_to_be_unread():
+    split = lexical(long_documents="split", passage_overlap=4)
+    split._scorer = FailingFirst(split._scorer)
+    scores = split.score([PAIR])
+    assert (scores.errors, scores.truncated.tolist()) == ({}, [True])
+    assert np.isfinite(scores.raw).all()
 
 
 def test_the_passage_reaches_the_ranking():
