@@ -5,6 +5,7 @@ Keys never stand in the Serve config, which anybody with the dashboard can read.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 import logging
@@ -17,12 +18,15 @@ from serve_app.problems import refused
 log = logging.getLogger("ray.serve")
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+# A browser can ask for a key in no other way. Nowhere else is it taken: a browser would send it
+# along with what a foreign page makes it ask.
+_PAGES = frozenset({"", "/"})
 # How long a changed file may go unnoticed.
 _LOOK_AGAIN_S = 1.0
 
 
 class Door:
-    """Names the key of a request, or refuses it.
+    """Names the key of a request, or refuses it. The playground's page takes it as a password, too.
 
     `file` and `environment` hold `name: key` entries, one a line (in the environment also comma
     separated). With neither, every request comes in and its header is ignored. A file that was
@@ -45,16 +49,19 @@ class Door:
             return ""
         self._look_again()
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        given = hashlib.sha256(key.strip()).digest()
+        asked = b"basic" if path in _PAGES and scheme.lower() == b"basic" else b"bearer"
+        key = _password(key) if asked == b"basic" else key.strip()
+        given = hashlib.sha256(key).digest()
         found = ""
         # All are compared, and none with ==: the time taken tells nothing.
         for known, name in self._keys.items():
             if hmac.compare_digest(given, known):
                 found = name
-        if scheme.lower() != b"bearer" or not found:
+        if scheme.lower() != asked or not found:
             # These words make litellm's providers raise their authentication error.
             message = "invalid api token: Incorrect API key provided; send Authorization: Bearer"
-            raise refused(401, "authentication_error", message, www_authenticate="Bearer")
+            how = 'Basic realm="the key is the password"' if path in _PAGES else "Bearer"
+            raise refused(401, "authentication_error", message, www_authenticate=how)
         return found
 
     def _look_again(self) -> None:
@@ -90,6 +97,14 @@ def parse_keys(text: str) -> dict[bytes, str]:
             raise ValueError(f"API keys, line {number}: write `name: key`")
         keys[hashlib.sha256(key.strip().encode()).digest()] = name.strip()
     return keys
+
+
+def _password(encoded: bytes) -> bytes:
+    """Return the password of Basic credentials, nothing where there is none."""
+    try:
+        return binascii.a2b_base64(encoded.strip()).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -1,3 +1,4 @@
+import base64
 import os
 
 import pytest
@@ -36,6 +37,26 @@ def test_everything_else_is_a_401(key_file, header):
     with pytest.raises(RefusedRequest) as refused:
         check(Door(key_file), header)
     assert refused.value.problem.status == 401
+
+
+def basic(password):
+    return {b"authorization": b"Basic " + base64.b64encode(b"anyone:" + password)}
+
+
+def test_a_browser_opens_the_playground_with_the_key_as_password(key_file):
+    door = Door(key_file)
+    with pytest.raises(RefusedRequest) as refused:
+        door.check("/", {})
+    assert refused.value.problem.headers["www-authenticate"].startswith("Basic ")
+    assert door.check("/", basic(b"secret:b")) == "bob"
+    for path, headers in (
+        ("/", basic(b"wrong")),
+        ("/", {b"authorization": b"Basic %%%"}),
+        ("/rerank", basic(b"secret-a")),
+        ("/info", basic(b"secret-a")),
+    ):
+        with pytest.raises(RefusedRequest):
+            door.check(path, headers)
 
 
 def test_without_keys_any_header_comes_in():
@@ -83,7 +104,9 @@ def test_every_path_is_closed_by_default(gateway_of, key_file, path):
     for method in ("GET", "POST"):
         answer = caller.send(method, path, headers={"host": "localhost/health/live"})
         assert answer.status_code == 401
-        assert answer.headers["www-authenticate"] == "Bearer"
+        # httpx takes //rerank for a host and asks it for its page.
+        asked = "Basic" if path in ("/", "//rerank") else "Bearer"
+        assert answer.headers["www-authenticate"].split()[0] == asked
 
 
 def test_liveness_and_readiness_are_open(gateway_of, key_file):
