@@ -2,8 +2,10 @@
 
 python benchmarks/bench_scaling.py replicas    throughput of 1, 2, 4 and 8 replicas
 python benchmarks/bench_scaling.py autoscale   a load that rises and falls, 1 to 8 replicas
+python benchmarks/bench_scaling.py nodes       the same on a cluster that starts from no GPU
 python benchmarks/bench_scaling.py overload    ten times the load that it can bear
 python benchmarks/bench_scaling.py sizes       a large request alone; small ones beside large ones
+python benchmarks/bench_scaling.py cold        the first request to an idle embedded model, in parts
 
 GPUs are logical and a pass sleeps for tokens / rate: HTTP, Ray, routing, admission and autoscaling
 are real, the model is not. Each ends in one JSON line; --svg FILE draws it; --small is a smoke run.
@@ -21,11 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
-from benchmarks.local_serve import deploy, local_serve, machine
+from benchmarks.local_serve import deploy, growing_serve, local_serve, machine
 from benchmarks.open_loop import Sample, done_per_s, keep_busy, send_at_rate, summarise
 from benchmarks.simulated_scorer import simulated
 
@@ -66,15 +69,16 @@ def replicas(small: bool) -> tuple[dict[str, Any], str]:
     )
 
 
-class ReplicaCount:
-    """Notes how many scorer replicas run, every half second."""
+class Watch:
+    """Notes how many scorer replicas run and how many nodes have a GPU, every half second."""
 
     def __init__(self) -> None:
-        self.points: list[tuple[float, float]] = []
+        self.replicas: list[tuple[float, float]] = []
+        self.nodes: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self) -> ReplicaCount:
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 
@@ -85,8 +89,20 @@ class ReplicaCount:
     def _loop(self) -> None:
         started = time.monotonic()
         while not self._stop.wait(0.5):
-            states = serve.status().applications["bench"].deployments["Scorer"].replica_states
-            self.points.append((time.monotonic() - started, states.get("RUNNING", 0)))
+            at = time.monotonic() - started
+            self.replicas.append((at, running_replicas()))
+            self.nodes.append((at, gpu_nodes()))
+
+
+def running_replicas() -> int:
+    """Return how many scorer replicas run."""
+    states = serve.status().applications["bench"].deployments["Scorer"].replica_states
+    return int(states.get("RUNNING", 0))
+
+
+def gpu_nodes() -> int:
+    """Return how many living nodes have a GPU."""
+    return sum(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
 
 
 def autoscale(small: bool) -> tuple[dict[str, Any], str]:
@@ -94,8 +110,6 @@ def autoscale(small: bool) -> tuple[dict[str, Any], str]:
     top, phases = (
         (3, ((2.0, 4), (10.0, 12), (2.0, 6))) if small else (8, ((3.0, 20), (26.0, 70), (2.0, 50)))
     )
-    # Requests a second of one replica, as the scorer counts tokens.
-    one = TOKENS_PER_S / (DOCUMENTS * (WORDS + 4))
     settings = scaling(
         min_replicas=1,
         max_replicas=top,
@@ -105,24 +119,114 @@ def autoscale(small: bool) -> tuple[dict[str, Any], str]:
         look_back_period_s=10.5,
     )
     settings["admission"] = {"max_wait_s": 10}
-    summaries, offered, start = [], [], 0.0
     with local_serve(gpus=top) as url:
         deploy(url, settings, simulated(TOKENS_PER_S))
-        with ReplicaCount() as count:
-            for rate, seconds in phases:
-                part: list[Sample] = asyncio.run(
-                    send_at_rate(f"{url}/v2/rerank", [BODY], rate, seconds)
-                )
-                summaries.append({"rate": rate, **asdict(summarise(part, seconds))})
-                print(summaries[-1])
-                offered += [(start, rate / one), (start + seconds, rate / one)]
-                start += seconds
-    lines = {"replicas": count.points, "load, in replicas' worth": offered}
-    peak = int(max(number for _, number in count.points))
+        with Watch() as watch:
+            summaries, offered = phases_of_load(url, phases)
     return (
-        {"phases": summaries, "peak_replicas": peak, "last_replicas": int(count.points[-1][1])},
-        chart("Replicas follow the load", "seconds", "replicas", lines),
+        {
+            "phases": summaries,
+            "peak_replicas": int(max(number for _, number in watch.replicas)),
+            "last_replicas": int(watch.replicas[-1][1]),
+        },
+        chart(
+            "Replicas follow the load",
+            "seconds",
+            "replicas",
+            {"replicas": watch.replicas, "load, in replicas' worth": offered},
+        ),
     )
+
+
+def phases_of_load(
+    url: str, phases: tuple[tuple[float, int], ...]
+) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
+    """Offer each rate for its seconds; return summaries, and the load in replicas' worth."""
+    # Requests a second of one replica, as the scorer counts tokens.
+    one = TOKENS_PER_S / (DOCUMENTS * (WORDS + 4))
+    summaries, offered, start = [], [], 0.0
+    for rate, seconds in phases:
+        part: list[Sample] = asyncio.run(send_at_rate(f"{url}/v2/rerank", [BODY], rate, seconds))
+        summaries.append({"rate": rate, **asdict(summarise(part, seconds))})
+        print(summaries[-1])
+        offered += [(start, rate / one), (start + seconds, rate / one)]
+        start += seconds
+    return summaries, [*offered, (start, 0.0)]
+
+
+def nodes(small: bool) -> tuple[dict[str, Any], str]:
+    """Let a load come and go where there is no GPU before; note nodes and replicas until none is.
+
+    A node is a process of this machine with one logical GPU, added and removed by Ray's autoscaler.
+    """
+    top, phases = (1, ((2.0, 40),)) if small else (3, ((2.0, 60), (10.0, 90)))
+    settings = scaling(
+        min_replicas=0,
+        max_replicas=top,
+        target_units=2,
+        upscale_delay_s=2,
+        downscale_delay_s=10,
+        look_back_period_s=10.5,
+    )
+    # A first request may wait for a node.
+    settings |= {"admission": {"max_wait_s": 60}, "limits": {"request_timeout_s": 120}}
+    with growing_serve(top) as url:
+        deploy(url, settings, simulated(TOKENS_PER_S))
+        with Watch() as watch:
+            summaries, offered = phases_of_load(url, phases)
+            deadline = time.monotonic() + 240
+            while gpu_nodes():
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the nodes did not go")
+                time.sleep(1)
+    return (
+        {
+            "phases": summaries,
+            "peak_nodes": max(number for _, number in watch.nodes),
+            "peak_replicas": max(number for _, number in watch.replicas),
+            "seconds_until_none": round(watch.nodes[-1][0]),
+        },
+        chart(
+            "Nodes and replicas follow the load",
+            "seconds",
+            "nodes, replicas",
+            {
+                "nodes": watch.nodes,
+                "replicas": watch.replicas,
+                "load, in replicas' worth": offered,
+            },
+        ),
+    )
+
+
+def cold(small: bool) -> tuple[dict[str, Any], str]:
+    """Ask an idle model once; say how long its replica took to load and to warm up."""
+    model = "lexical" if small else "embedded"
+    idle = {"min_replicas": 0, "upscale_delay_s": 0, "downscale_delay_s": 1}
+    settings = {"scorer": {"model": model}, "scaling": {**idle, "look_back_period_s": 10.1}}
+
+    def ask(url: str) -> Sample:
+        return asyncio.run(keep_busy(f"{url}/v2/rerank", [BODY], 1, 0.001))[0]
+
+    with local_serve() as url:
+        deploy(url, settings)
+        deadline = time.monotonic() + 120
+        while running_replicas():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the idle replica did not go")
+            time.sleep(0.5)
+        whole = ask(url)
+        state = serve.get_deployment_handle("Scorer", "bench").state.remote().result()
+        warm = ask(url)
+    rest = whole.seconds - warm.seconds - state["load_s"] - state["warm_up_s"]
+    parts = {
+        "process, imports and routing": round(rest, 2),
+        "loading": state["load_s"],
+        "warm-up": state["warm_up_s"],
+        "the request itself": round(warm.seconds, 2),
+    }
+    bars = {name: [(0.0, place), (took, place)] for place, (name, took) in enumerate(parts.items())}
+    return {"model": model, "seconds": parts}, chart("A cold start", "seconds", "part", bars)
 
 
 def overload(small: bool) -> tuple[dict[str, Any], str]:
@@ -193,9 +297,12 @@ def sizes(small: bool) -> tuple[dict[str, Any], str]:
 
 
 def main() -> None:
-    """Run one of the four; print a line for each step and one JSON line at the end."""
+    """Run one of them; print a line for each step and one JSON line at the end."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    kinds = {"replicas": replicas, "autoscale": autoscale, "overload": overload, "sizes": sizes}
+    kinds = {
+        **{"replicas": replicas, "autoscale": autoscale, "nodes": nodes},
+        **{"overload": overload, "sizes": sizes, "cold": cold},
+    }
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
     parser.add_argument("--svg", type=Path, help="draw a picture into this file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,7 +36,10 @@ class ScorerReplica:
         # In a thread that ends: OpenMP keeps workers for every thread that ever computed, and once
         # they outnumber the cores none of them spins at a barrier. One core in five stood idle.
         with ThreadPoolExecutor(1, "start") as start:
-            self._scorer = start.submit(_start, load, scorer, config.warm_up).result()
+            self._scorer, self._start_s = start.submit(
+                _start, load, scorer, config.warm_up
+            ).result()
+        log.info("%s: %s", self._scorer.info.model, self._start_s)
         self._deployed = self._batching = batching = config.batching
         self._running = False
         # A wrong file stops the start, instead of failing every request.
@@ -66,9 +70,9 @@ class ScorerReplica:
         return os.getpid()
 
     async def state(self) -> dict[str, Any]:
-        """Return the batcher's counters and the budgets in force, for tests and benchmarks."""
+        """Return counters, budgets in force and what the start took, for tests and benchmarks."""
         state = dataclasses.asdict(self._batcher.state())
-        return {**state, "merge_tokens": self._batcher.merge_tokens}
+        return {**state, **self._start_s, "merge_tokens": self._batcher.merge_tokens}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new budgets between passes, whole or not at all; what is left out is as deployed.
@@ -119,9 +123,12 @@ class ScorerReplica:
 
 def _start(
     load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
-) -> LoadedScorer:
+) -> tuple[LoadedScorer, dict[str, float]]:
+    begun = time.monotonic()
     scorer = load(config)
+    loaded = time.monotonic()
     if warm_up:
         # The largest pass first: memory that is not there shows now, not under load.
         scorer.warm_up()
-    return scorer
+    took = {"load_s": loaded - begun, "warm_up_s": time.monotonic() - loaded}
+    return scorer, {name: round(seconds, 2) for name, seconds in took.items()}

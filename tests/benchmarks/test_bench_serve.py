@@ -49,6 +49,7 @@ def test_the_picture_is_well_formed_names_every_line_and_is_the_same_each_time()
         (["bench_scaling.py", "autoscale"], {"phases", "peak_replicas", "last_replicas"}),
         (["bench_scaling.py", "overload"], {"capacity_per_s", "goodput_of_capacity"}),
         (["bench_scaling.py", "sizes"], {"by_replicas"}),
+        (["bench_scaling.py", "cold"], {"model", "seconds"}),
         (["bench_batcher.py"], {"rows"}),
     ],
 )

@@ -55,6 +55,11 @@ def test_it_is_warm_before_it_serves_where_the_config_says_so(replica_of, wanted
     assert replica_of(warm_up=wanted)._scorer.warmed == times
 
 
+def test_a_replica_says_how_long_its_start_took(replica_of):
+    state = asyncio.run(replica_of().state())
+    assert (state["load_s"] >= 0, state["warm_up_s"] >= 0) == (True, True)
+
+
 def test_the_thread_that_loads_and_warms_is_gone_when_scoring_starts(replica_of):
     assert [thread.is_alive() for thread in replica_of()._scorer.threads] == [False]
 
