@@ -1,8 +1,8 @@
 """Pytest plugin of `make chaos`: one table row per test, with the figures that the test recorded.
 
 It knows nothing of what the tests do: a row is the test's name as a sentence, its verdict, its
-seconds, and what it gave to `record_property`. With --chaos-page the table also replaces the one
-between the markers of that page.
+seconds, and what it gave to `record_property`. Cases that differ in nothing else share a row. With
+--chaos-page the table also replaces the one between the markers of that page.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 START, END = "<!-- chaos table -->", "<!-- end of chaos table -->"
+# More cases than this are counted, not named.
+_NAMED = 3
 HEADER = "| What was done | Verdict | Figures | s |\n| --- | --- | --- | --- |"
 
 
@@ -21,7 +23,7 @@ class ChaosTable:
 
     def __init__(self, page: Path | None) -> None:
         self.page = page
-        self.rows: dict[str, str] = {}
+        self.rows: dict[str, tuple[str, str, str, str, float]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep a row for what the test did, or for a fixture that could not be set up."""
@@ -29,13 +31,26 @@ class ChaosTable:
             figures = "; ".join(f"{name} {value}" for name, value in report.user_properties)
             name, _, case = report.nodeid.rpartition("::")[2].partition("[")
             sentence = name.removeprefix("test_").replace("_", " ")
-            shown = f"{sentence} ({case.rstrip(']')})" if case else sentence
-            cells = (shown, report.outcome, figures or "-", f"{report.duration:.0f}")
-            self.rows[report.nodeid] = "| " + " | ".join(cells) + " |"
+            row = (sentence, case.rstrip("]"), report.outcome, figures or "-", report.duration)
+            self.rows[report.nodeid] = row
+
+    def table(self) -> str:
+        """Return the rows; cases that differ in their names only become one."""
+        alike: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+        for sentence, case, *verdict, seconds in self.rows.values():
+            alike.setdefault((sentence, *map(str, verdict)), []).append((case, seconds))
+        lines = [HEADER]
+        for (sentence, *verdict), cases in alike.items():
+            names = ", ".join(case for case, _ in cases if case)
+            shown = names if len(cases) <= _NAMED else f"{len(cases)} cases"
+            total_s = sum(seconds for _, seconds in cases)
+            cells = (f"{sentence} ({shown})" if shown else sentence, *verdict, f"{total_s:.0f}")
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table, and write it into the page."""
-        table = "\n".join([HEADER, *self.rows.values()])
+        table = self.table()
         terminalreporter.write_line("\n" + table + "\n")
         if self.page and self.rows:
             old = self.page.read_text(encoding="utf-8")

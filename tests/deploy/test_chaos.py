@@ -22,7 +22,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
-SCALING = {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5, "gateway_cpus": 0.5}
+SCALING = {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 1}
 GOOD = {"scorer": {"model": "lexical"}, "scaling": SCALING}
 BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"] * 5}
 # As the manual has it for a single machine: three missed checks make a proxy dead.
@@ -64,7 +64,7 @@ class Remote:
 
 @contextmanager
 def cluster(
-    *, nodes: int = 1, cpus: int = 4, proxies: str = "head", env: dict[str, str] | None = None
+    *, nodes: int = 1, cpus: int = 8, proxies: str = "head", env: dict[str, str] | None = None
 ) -> Iterator[Remote]:
     """The service on its own cluster, answering."""
     with socket.socket() as probe:
@@ -260,8 +260,7 @@ def test_a_bad_update_fails_no_request_and_says_why(one_node, fault, record_prop
 
 
 def test_two_proxies_cover_for_one_that_is_killed(record_property):
-    # One CPU each, so that both nodes have work: Serve starts no proxy on an empty one.
-    with cluster(nodes=2, cpus=1, proxies="every", env=QUICK_PROXY) as remote:
+    with cluster(nodes=2, cpus=2, proxies="every", env=QUICK_PROXY) as remote:
         # Both have the port: on one machine the kernel shares connections out between them.
         end = time.monotonic() + 60
         while remote.ask("count", "ProxyActor") < 2:
@@ -276,10 +275,13 @@ def test_two_proxies_cover_for_one_that_is_killed(record_property):
 
 
 def test_a_lost_node_costs_no_request(record_property):
-    with cluster(nodes=2) as remote, Load(remote.url) as load:
-        assert remote.ask("lose_node") == 1
+    # One scorer on each of the two nodes beside the head.
+    with cluster(nodes=3, cpus=1) as remote, Load(remote.url) as load:
+        assert remote.ask("lose_node") == 2
+        remote.wait_for("one scorer left", lambda s: s["scorers"] == 1, 60)
+        assert remote.ask("add_node") == 3
         seconds = remote.serving()
-        load.wait_for_more(300)
+        load.wait_for_more(100)
     load.record(record_property)
     record_property("two replicas again after s", round(seconds, 1))
     assert set(load.outcomes) == {"right"}

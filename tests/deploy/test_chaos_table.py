@@ -24,6 +24,11 @@ def test_a_killed_replica_costs_nothing(record_property):
 def test_a_lost_node_costs_nothing(seed):
     assert False
 
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(4))
+def test_twenty_kills_lose_nothing(seed):
+    pass
+
 def test_calm():
     pass
 """
@@ -44,6 +49,7 @@ def test_passed_and_failed_tests_have_a_row_on_the_page(tmp_path: Path) -> None:
             HEADER,
             "| a killed replica costs nothing | passed | requests 2000; failed 0 | 0 |",
             "| a lost node costs nothing (7) | failed | - | 0 |",
+            "| twenty kills lose nothing (4 cases) | passed | - | 0 |",
         ]
     )
     assert run.returncode == 1, run.stdout + run.stderr

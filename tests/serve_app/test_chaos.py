@@ -36,6 +36,10 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def record(self, record_property):
+        record_property("requests", sum(self.outcomes.values()))
+        record_property("failed", sum(self.outcomes.values()) - self.outcomes["right"])
+
     def wait_for(self, count, seconds=240):
         deadline = time.monotonic() + seconds
         while sum(self.outcomes.values()) < count:
@@ -78,7 +82,7 @@ def wait_for_two(killed, seconds=180):
     return alive
 
 
-def test_five_killed_replicas_cost_no_request_of_2000(service):
+def test_five_killed_replicas_cost_no_request_of_2000(service, record_property):
     killed = set()
     with Load(service) as load:
         for _ in range(5):
@@ -86,12 +90,13 @@ def test_five_killed_replicas_cost_no_request_of_2000(service):
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)
         load.wait_for(2000)
+    load.record(record_property)
     assert set(load.outcomes) == {"right"}
     assert len(killed) == 5
     wait_for_two(killed)
 
 
-def test_a_rolling_update_costs_no_request(service):
+def test_a_rolling_update_costs_no_request(service, record_property):
     from serve_app import app
     from serve_app.config import ServeConfig
 
@@ -109,17 +114,19 @@ def test_a_rolling_update_costs_no_request(service):
             assert time.monotonic() < deadline, "the update did not arrive"
             time.sleep(0.5)
         wait_for_two(before)
-        load.wait_for(600)
+        load.wait_for(1500)
+    load.record(record_property)
     assert set(load.outcomes) == {"right"}
 
 
-def test_clients_that_leave_free_their_work(service):
+def test_clients_that_leave_free_their_work(service, record_property):
     body = {"query": "q", "documents": ["word " * 50] * 500}
     for _ in range(20):
         with pytest.raises(httpx.TimeoutException):
             httpx.post(f"{service}/v2/rerank", json=body, timeout=0.02)
     with Load(service, clients=4) as load:
         load.wait_for(50)
+    load.record(record_property)
     assert set(load.outcomes) == {"right"}
     handle = serve.get_deployment_handle("Scorer", "rerank")
     states = [handle.state.remote().result(timeout_s=30) for _ in range(10)]
