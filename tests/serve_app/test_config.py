@@ -87,6 +87,7 @@ def test_a_folder_is_served_under_its_own_name_without_its_path(tmp_path):
     ],
 )
 def test_gpus_are_used_where_the_cluster_has_them(monkeypatch, settings, resources, gpus):
+    monkeypatch.setattr(application.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(application.ray, "cluster_resources", lambda: resources)
     config = ServeConfig.model_validate(settings)
     assert application._gpus(config.scorer, config) == gpus
