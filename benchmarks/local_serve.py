@@ -19,7 +19,11 @@ from urllib.error import URLError
 
 import ray
 from ray import serve
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
 
 from rerank_core import load_scorer
 from serve_app.application import Load, build
@@ -36,7 +40,9 @@ def growing_serve(gpu_nodes: int) -> Iterator[str]:
     gcs, port = free_port(), free_port()
     address = f"{ray.util.get_node_ip_address()}:{gcs}"
     provider = {
-        "type": "fake_multinode",
+        # By its class: for its own name Ray reads a file that is not in its wheel.
+        "type": "external",
+        "module": f"{FakeMultiNodeProvider.__module__}.FakeMultiNodeProvider",
         "gcs_address": address,
         "launch_multiple": True,
         "head_node_id": FAKE_HEAD_NODE_ID,
@@ -52,7 +58,7 @@ def growing_serve(gpu_nodes: int) -> Iterator[str]:
         "idle_timeout_minutes": 0.25,
         "upscaling_speed": 100,
         "available_node_types": {
-            "head": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+            FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
             "gpu": {
                 "resources": {"CPU": 1, "GPU": 1, **small},
                 "node_config": {},
@@ -60,13 +66,10 @@ def growing_serve(gpu_nodes: int) -> Iterator[str]:
                 "max_workers": gpu_nodes,
             },
         },
-        "head_node_type": "head",
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
         **{key: {} for key in ("auth", "docker", "file_mounts")},
-        **{
-            f"{who}{what}": []
-            for who in ("", "head_", "worker_")
-            for what in ("setup_commands", "start_ray_commands")
-        },
+        **{f"{who}setup_commands": [] for who in ("", "head_", "worker_")},
+        **{f"{who}start_ray_commands": [] for who in ("head_", "worker_")},
         "initialization_commands": [],
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,

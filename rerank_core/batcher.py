@@ -214,9 +214,14 @@ class MicroBatcher:
 
     def _deliver(self, batch: list[_Waiting], scores: PairScores, started: float) -> None:
         ended = time.monotonic()
+        # A pass without a single score may be its input's fault, or a scorer that only makes NaN.
+        useless = bool(scores.errors) and len(scores.errors) == len(scores)
         with self._wake:
-            self._last_success = ended
-            self._failed = 0
+            if useless:
+                self._failed += 1
+            else:
+                self._last_success = ended
+                self._failed = 0
             self._passes += 1
             self._pairs += len(scores)
             self._merged += len(batch)

@@ -17,6 +17,7 @@ _WINDOW_S = 0.5
 _WEIGHT = 0.3
 # A key counts as active this long after its last request.
 _ACTIVE_S = 2.0
+_LONGEST_WAIT_S = 60.0
 # A key with nothing under way may go over the bound by this much, so that a newcomer
 # finds room before those who filled it have made any.
 _NEWCOMER_ROOM = 1.25
@@ -113,4 +114,6 @@ class Admission:
                 del self._seen[key]
 
     def _wait_s(self, tokens: float) -> float:
-        return max(0.0, tokens) / self.tokens_per_s if self.tokens_per_s else 1.0
+        # Throughput measured while nothing ended says little; nobody should stay away for hours.
+        seconds = max(0.0, tokens) / self.tokens_per_s if self.tokens_per_s else 1.0
+        return min(seconds, _LONGEST_WAIT_S)

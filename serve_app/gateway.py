@@ -18,7 +18,7 @@ from serve_app.config import ServeConfig
 from serve_app.dialects import ROUTES, Answer, Dialect, choose, common_error
 from serve_app.door import Door
 from serve_app.exchange import Exchange, Observe
-from serve_app.limits import check_ask, deadline_of
+from serve_app.limits import check_ask, check_counts, deadline_of
 from serve_app.pages import Pages
 from serve_app.problems import UnknownModel, problem_of, refused
 from serve_app.readiness import Readiness
@@ -79,7 +79,10 @@ class Gateway:
         if unknown:
             raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
         deployed = self._deployed.model_dump()
-        changed = {name: {**deployed[name], **values} for name, values in user_config.items()}
+        given = {name: values or {} for name, values in user_config.items()}
+        if not all(isinstance(values, Mapping) for values in given.values()):
+            raise ValueError("limits and admission are objects with their fields")
+        changed = {name: {**deployed[name], **values} for name, values in given.items()}
         self.config = ServeConfig.model_validate({**deployed, **changed})
         self.admission.settings = self.config.admission
         self._retries.share = self.config.admission.retry_share
@@ -137,6 +140,7 @@ class Gateway:
     async def _rerank(
         self, dialect: Dialect, body: dict[str, Any], exchange: Exchange, deadline: float
     ) -> Any:
+        check_counts(body, self.config.limits)
         ask = read_ask(dialect, body)
         check_ask(ask, self.config.limits)
         exchange.documents = len(ask.pairs)
@@ -155,16 +159,18 @@ class Gateway:
                 costs,
                 unit_tokens=unit_tokens,
                 deadline=deadline,
-                caller=exchange.id,
+                # Not the id alone: callers choose it, and equal ones would share a turn.
+                caller=f"{exchange.id}/{id(exchange)}",
                 retries=self._retries,
             )
-        self._readiness.scored(name)
         exchange.gathered = gathered
+        result = rank_ask(ask, gathered.scores, loaded)
+        self._readiness.scored(name)
         answer = Answer(
             id=f"rerank-{exchange.id}",
             model=name,
             created=int(time.time()),
-            result=rank_ask(ask, gathered.scores, loaded),
+            result=result,
             truncated=tuple(i for i, cut in enumerate(gathered.scores.truncated) if cut),
         )
         exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
@@ -193,7 +199,8 @@ class Gateway:
             return json_reply(200, {"status": "ready"})
         if path == "/info":
             _check_method(method, "GET")
-            loaded = await self._readiness.loaded(self._default)
+            deadline = time.monotonic() + self.config.limits.request_timeout_s
+            loaded = await self._loaded(self._default, deadline)
             return json_reply(200, self._pages.info(loaded.info, self._default))
         if not path:
             # Without the last slash the playground would look for its neighbours one level up.
@@ -206,7 +213,8 @@ class Gateway:
 
 
 def _check_method(method: str, allowed: str) -> None:
-    if method != allowed:
+    # Load balancers ask by HEAD; servers leave the body out.
+    if method != allowed and (method, allowed) != ("HEAD", "GET"):
         raise refused(405, "invalid_request_error", f"use {allowed} here", allow=allowed)
 
 

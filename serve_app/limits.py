@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from rerank_core import InvalidRequest
 from rerank_core.reranker import check_request
@@ -14,14 +15,18 @@ from serve_app.problems import refused
 DEADLINE_HEADER = b"x-rerank-timeout-seconds"
 
 
-def check_ask(ask: Ask, limits: Limits) -> None:
-    """Raise InvalidRequest for a blank query, too many documents or too long texts."""
-    check_request(ask.request)
-    if len(ask.pairs) > limits.max_documents:
+def check_counts(body: Mapping[str, Any], limits: Limits) -> None:
+    """Raise InvalidRequest for too many documents, before anything is made of each of them."""
+    count = max((len(value) for value in body.values() if isinstance(value, list)), default=0)
+    if count > limits.max_documents:
         raise InvalidRequest(
-            f"{len(ask.pairs)} documents; at most {limits.max_documents} in one request",
-            "documents",
+            f"{count} documents; at most {limits.max_documents} in one request", "documents"
         )
+
+
+def check_ask(ask: Ask, limits: Limits) -> None:
+    """Raise InvalidRequest for a blank query or too long texts."""
+    check_request(ask.request)
     for index, (query, document) in enumerate(ask.pairs):
         if len(query) > limits.max_query_characters:
             raise InvalidRequest(

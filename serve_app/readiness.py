@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from rerank_core import QueryDocumentPair, RerankError
+from rerank_core import QueryDocumentPair, RerankError, ScoringFailed
 from serve_app.problems import ReplicaLost, refused
 from serve_app.scatter import LoadedModel, ScoringPool
 from serve_app.work_units import WorkUnit
@@ -54,7 +54,9 @@ class Readiness:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await self.loaded(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
-                await self._pools[name].score(unit)
+                answer = await self._pools[name].score(unit)
+            if answer.scores.errors:
+                raise ScoringFailed("the probe could not be scored")
         except (TimeoutError, RerankError):
             message = f"model {name} does not score now"
             raise refused(503, "service_unavailable_error", message, retry_after="2") from None

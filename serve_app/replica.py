@@ -102,7 +102,11 @@ class ScorerReplica:
         if state.failed_in_a_row:
             # The input's fault or the scorer's? A pair that always works tells.
             probe = [QueryDocumentPair("health", "health")]
-            await self._batcher.submit(probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S)
+            scored = await self._batcher.submit(
+                probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S
+            )
+            if scored.scores.errors:
+                raise RuntimeError("a pair that always works could not be scored")
 
     def __del__(self) -> None:
         """Finish the running pass; Serve has waited for the callers before."""

@@ -51,7 +51,7 @@ class RetryBudget:
 
     def spend(self) -> bool:
         """Take one retry, if there is one."""
-        if self._left < 1:
+        if self._left < 1 or self.share <= 0:
             return False
         self._left -= 1
         return True

@@ -28,8 +28,9 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
 def choose(path: str, body: dict[str, Any]) -> Dialect:
     """Return the dialect of a body: `texts` is TEI's, `top_k` and `truncation` are Voyage's."""
     dialects = ROUTES[path]
-    if TEI in dialects and "texts" in body and "documents" not in body:
+    given = {name for name, value in body.items() if value is not None}
+    if TEI in dialects and "texts" in given and "documents" not in given:
         return TEI
-    if VOYAGE in dialects and ("top_k" in body or "truncation" in body):
+    if VOYAGE in dialects and given & {"top_k", "truncation"}:
         return VOYAGE
     return dialects[0]

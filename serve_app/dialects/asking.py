@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rerank_core import (
     Candidate,
@@ -77,8 +77,17 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), populate_by_name=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        """Drop nulls, so that one in a field's first spelling does not hide the second."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
-def _not_bool(value: Any) -> Any:
+
+def not_bool(value: Any) -> Any:
+    """Refuse true and false where a number is meant; pydantic would take them for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
@@ -96,9 +105,9 @@ def _document(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
-Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=-1)]
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1)]
+Tokens = Annotated[int, BeforeValidator(not_bool), Field(ge=-1)]
+Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Document = Annotated[str | dict[str, Any], BeforeValidator(_document)]
 
 
@@ -142,7 +151,7 @@ def ask_for(
     """Build an Ask for one query. `field` names the documents' field in error messages."""
     if not documents:
         raise InvalidRequest("the list of documents must not be empty", field)
-    if instruction:
+    if instruction and query.strip():
         # Classification models have no slot of their own for it; in front of the query is where
         # instruction-tuned rerankers read it.
         query = f"{instruction}\n{query}"

@@ -50,7 +50,7 @@ def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:
         body.documents,
         instruction=body.instruction,
         rank_fields=body.rank_fields,
-        top_k=body.top_n,
+        top_k=body.top_n or None,
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
         return_documents=documents_by_default if back is None else back,

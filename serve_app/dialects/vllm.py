@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, Tokens, common_error, extras
+from serve_app.dialects.asking import (
+    Answer,
+    Ask,
+    Body,
+    Dialect,
+    Tokens,
+    common_error,
+    extras,
+    not_bool,
+)
 from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
 
 
@@ -21,6 +30,14 @@ def write_rerank(ask: Ask, answer: Answer) -> dict[str, Any]:
         "results": results(ask, answer),
         "meta": {"truncated": list(answer.truncated)},
     }
+
+
+class RerankBody(DocumentsBody):
+    """vLLM's request: a `top_n` of 0 is its way to say all."""
+
+    top_n: Annotated[int, BeforeValidator(not_bool), Field(ge=0)] | None = Field(
+        None, description="How many to keep; 0, or more than there are: all."
+    )
 
 
 class ScoreBody(Body):
@@ -91,6 +108,6 @@ def write_score(ask: Ask, answer: Answer) -> dict[str, Any]:
 
 
 VLLM_RERANK = Dialect(
-    "vllm", DocumentsBody, partial(read, documents_by_default=True), write_rerank, common_error
+    "vllm", RerankBody, partial(read, documents_by_default=True), write_rerank, common_error
 )
 VLLM_SCORE = Dialect("vllm_score", ScoreBody, read_score, write_score, common_error)

@@ -40,14 +40,14 @@ def _out_of_memory(config: ScorerConfig) -> LoadedScorer:
 class FaultyCluster:
     """`nodes` raylets with `cpus` logical CPUs on this machine.
 
-    A lone head does all; beside others it has a gateway and room for nothing else.
+    A lone head does all; beside others it has the gateway and no scorer.
     """
 
     def __init__(self, port: int, nodes: int, cpus: int, every_node: bool) -> None:
         small = {"num_cpus": cpus, "object_store_memory": 100 << 20}
         head = {**small, "include_dashboard": False, "resources": {"head": 1}}
         if nodes > 1:
-            head["num_cpus"] = 1
+            head["num_cpus"] = 0
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._small = small
         self._others = [self._cluster.add_node(**small) for _ in range(nodes - 1)]
@@ -58,7 +58,7 @@ class FaultyCluster:
 
     def deploy(self, args: dict[str, Any], target: str = "serve_app:app", surge: int = 100) -> str:
         """Take a Serve file as `serve deploy` does; returns at once."""
-        at_head = {"num_cpus": 1, "resources": {"head": 0.1}}
+        at_head = {"num_cpus": 0, "resources": {"head": 0.1}}
         deployments = [
             {"name": "Gateway", "ray_actor_options": at_head},
             {"name": "Scorer", "max_surge_percent": surge},

@@ -78,3 +78,11 @@ def test_refusals_say_when_to_come_back():
     with gate.admit(50), gate.admit(50), pytest.raises(Overloaded) as refused, gate.admit(40):
         pass
     assert refused.value.retry_after_s == 2.0
+
+
+def test_nobody_is_sent_away_for_longer_than_a_minute():
+    gate = admission()
+    gate.tokens_per_s = 0.001
+    with gate.admit(50), gate.admit(50), pytest.raises(Overloaded) as refused, gate.admit(50):
+        pass
+    assert refused.value.retry_after_s == 60

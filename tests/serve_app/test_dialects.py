@@ -359,3 +359,17 @@ def test_openapi_names_every_route_and_its_examples_work(fixed):
 def numbered(body):
     name = next(n for n in ("documents", "texts", "passages") if n in body)
     return {name: [{"text": "1"} if isinstance(v, dict) else "1" for v in body[name]]}
+
+
+def test_vllm_says_all_with_zero(fixed):
+    answer = fixed.post("/rerank", {"query": "q", "documents": DOCS, "top_n": 0})
+    assert len(answer.json()["results"]) == len(DOCS)
+
+
+def test_a_null_is_as_if_its_field_were_not_there(fixed):
+    score = {"queries": None, "text_1": "q", "documents": None, "text_2": DOCS}
+    assert len(fixed.post("/score", score).json()["data"]) == len(DOCS)
+    tei = fixed.post("/rerank", {"query": "q", "documents": None, "texts": DOCS})
+    assert [hit["index"] for hit in tei.json()] != []
+    jina = {"query": "q", "documents": DOCS, "top_k": None, "top_n": 1}
+    assert len(fixed.post("/v1/rerank", jina).json()["results"]) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -199,6 +200,25 @@ def test_a_cold_start_is_waited_for_no_longer_than_the_deadline(gateway_of, pool
     assert gateway_of(Cold()).post("/v2/rerank", BODY, headers=headers).status_code == 504
 
 
+def test_the_model_page_waits_no_longer_than_a_request(gateway_of, pools):
+    pool = pools.local()
+
+    async def never():
+        await asyncio.Event().wait()
+
+    pool.loaded = never
+    caller = gateway_of(pool, limits={"request_timeout_s": 0.1})
+    assert caller.send("GET", "/info").status_code == 504
+
+
+def test_empty_settings_are_as_deployed_and_others_are_refused(gateway_of):
+    gateway = gateway_of(limits={"max_documents": 7}).gateway
+    gateway.reconfigure({"limits": None})
+    assert gateway.config.limits.max_documents == 7
+    with pytest.raises(ValueError, match="objects"):
+        gateway.reconfigure({"limits": [1]})
+
+
 def test_what_new_settings_leave_out_is_as_deployed(gateway_of):
     gateway = gateway_of(limits={"max_documents": 7}).gateway
     gateway.reconfigure({"limits": {"max_documents": 1}})
@@ -210,6 +230,49 @@ def test_ready_means_that_scoring_moves(gateway_of, pools):
     assert gateway_of().send("GET", "/health/ready").status_code == 200
     answer = gateway_of(pools.failing(ModelUnavailable("broken"))).send("GET", "/health/ready")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+class NanPool:
+    """Loads well and scores nothing."""
+
+    def __init__(self, inner):
+        self.inner, self.loaded = inner, inner.loaded
+
+    async def score(self, unit):
+        answer = await self.inner.score(unit)
+        errors = dict.fromkeys(range(len(unit.pairs)), "not finite")
+        return replace(answer, scores=replace(answer.scores, errors=errors))
+
+
+def test_a_model_that_scores_nothing_is_not_ready(gateway_of, pool):
+    caller = gateway_of(NanPool(pool))
+    assert caller.post("/v2/rerank", BODY).status_code == 500
+    assert caller.send("GET", "/health/ready").status_code == 503
+
+
+def test_load_balancers_may_ask_by_head(gateway_of):
+    caller = gateway_of()
+    answers = [caller.send("HEAD", path) for path in ("/health/live", "/health/ready")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_too_many_documents_are_counted_before_each_is_looked_at(gateway_of, pool):
+    for path, field in (("/v2/rerank", "documents"), ("/rerank", "texts")):
+        answer = gateway_of(pool).post(path, {"query": "q", field: [None] * 1001})
+        assert answer.status_code == 422
+        assert "1001 documents; at most 1000" in answer.text
+    assert pool.units == []
+
+
+def test_an_instruction_does_not_stand_in_for_a_query(gateway_of):
+    body = {"query": " ", "documents": ["a"], "instruction": "find it"}
+    assert gateway_of().post("/v2/rerank", body).status_code == 422
+
+
+def test_without_a_share_nothing_is_sent_again(gateway_of, pools):
+    pool = pools.failing(ReplicaLost("gone"))
+    answer = gateway_of(pool, admission={"retry_share": 0}).post("/v2/rerank", BODY)
+    assert (answer.status_code, len(pool.units)) == (503, 1)
 
 
 def test_answers_say_where_the_time_went(gateway_of):

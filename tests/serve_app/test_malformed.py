@@ -96,7 +96,6 @@ def wrong_fields():
         "a document without text": {"query": "q", "documents": [{"tags": ["x"]}]},
         "a document's text null": {"query": "q", "documents": [{"text": None}]},
         "a document's text number": {"query": "q", "documents": [{"text": 3}]},
-        "top_n zero": {**GOOD, "top_n": 0},
         "top_n negative": {**GOOD, "top_n": -1},
         "top_n fraction": {**GOOD, "top_n": 1.5},
         "top_n true": {**GOOD, "top_n": True},
@@ -127,6 +126,9 @@ def wrong_fields():
     infinite_field = b'{"query": "q", "documents": [{"text": "a", "n": 1e999}]}'
     return [
         *cases,
+        # vLLM says all with it, on /rerank.
+        ("top_n zero on /v1", "/v1/rerank", 422, {**GOOD, "top_n": 0}, {}),
+        ("top_n zero on /v2", "/v2/rerank", 422, {**GOOD, "top_n": 0}, {}),
         ("threshold 1e999", "/v1/rerank", 422, infinite, {}),
         ("a document's number 1e999", "/v1/rerank", 422, infinite_field, {}),
         ("unknown model", "/v2/rerank", 404, {**GOOD, "model": "gpt"}, {}),

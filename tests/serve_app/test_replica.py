@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,27 @@ def test_health_fails_while_nothing_can_be_scored_and_comes_back_with_it(replica
         with pytest.raises(RuntimeError, match="stuck"):
             await replica.check_health()
         replica._scorer.error = None
+        await replica.check_health()
+
+    asyncio.run(go())
+
+
+def test_health_fails_while_every_score_is_nan(replica_of):
+    replica = replica_of()
+    scorer = replica._scorer
+
+    def nothing(pairs):
+        scores = scorer.inner.score(pairs)
+        return replace(scores, errors=dict.fromkeys(range(len(pairs)), "not finite"))
+
+    scorer.score = nothing
+
+    async def go():
+        await replica.check_health()
+        await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+        with pytest.raises(RuntimeError, match="always works"):
+            await replica.check_health()
+        scorer.score = scorer.inner.score
         await replica.check_health()
 
     asyncio.run(go())
