@@ -106,6 +106,7 @@ class MicroBatcher:
             self._lanes.setdefault(caller, deque()).append(waiting)
             self._queued_tokens += cost
             self._wake.notify()
+        waiting.future.add_done_callback(lambda _: self._left(waiting))
         # Cancelling this coroutine cancels the future, and the worker drops it.
         return await asyncio.wrap_future(waiting.future)
 
@@ -170,22 +171,34 @@ class MicroBatcher:
             caller, lane = next(iter(self._lanes.items()))
             waiting = lane[0]
             live = waiting.deadline > now and not waiting.future.cancelled()
-            if live and batch and tokens + waiting.cost > self.merge_tokens:
+            cost = waiting.cost
+            if live and batch and tokens + cost > self.merge_tokens:
                 break
             lane.popleft()
-            self._queued_tokens -= waiting.cost
+            self._forget(waiting)
             if lane:
                 self._lanes.move_to_end(caller)
             else:
                 del self._lanes[caller]
             if waiting.future.set_running_or_notify_cancel() and live:
                 batch.append(waiting)
-                tokens += waiting.cost
+                tokens += cost
                 continue
             self._dropped += 1
             if not waiting.future.cancelled():
                 waiting.future.set_exception(DeadlineExceeded("the deadline passed in the queue"))
         return batch
+
+    def _left(self, waiting: _Waiting) -> None:
+        """Make room at once for others when a caller has gone; the worker comes by later."""
+        if waiting.future.cancelled():
+            with self._wake:
+                self._forget(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        # Once only, whoever comes first: the worker or the caller who left. Needs the lock.
+        self._queued_tokens -= waiting.cost
+        waiting.cost = 0
 
     def _run(self, batch: list[_Waiting]) -> None:
         started = time.monotonic()
@@ -235,10 +248,10 @@ class MicroBatcher:
     def _refuse_all(self, error: RerankError) -> None:
         for lane in self._lanes.values():
             for waiting in lane:
+                self._forget(waiting)
                 if waiting.future.set_running_or_notify_cancel():
                     waiting.future.set_exception(error)
         self._lanes.clear()
-        self._queued_tokens = 0
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:

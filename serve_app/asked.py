@@ -40,7 +40,7 @@ def rank_ask(ask: Ask, scores: PairScores, loaded: LoadedModel) -> RerankResult:
         index = int(scores.truncated.argmax())
         raise InvalidRequest(
             f"document {index} is longer than the model reads; shorten it or allow truncation",
-            f"documents.{index}",
+            f"{ask.field}.{index}",
         )
     # The threshold then counts on the same scores that are shown.
     activation = "identity" if ask.raw_scores else loaded.info.activation

@@ -22,6 +22,11 @@ class Limits(_Settings):
     """What one request may ask for. Changes live through the Gateway's `user_config`."""
 
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Bytes of a body; more is a 413.")
+    max_held_bytes: int = Field(
+        2**30,
+        ge=1024,
+        description="Bytes of all bodies that one gateway holds at a time; beyond it, a 429.",
+    )
     max_header_bytes: int = Field(16_384, ge=1024, description="Bytes of all headers; else 431.")
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request.")

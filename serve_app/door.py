@@ -29,14 +29,17 @@ class Door:
     """Names the key of a request, or refuses it. The playground's page takes it as a password, too.
 
     `file` and `environment` hold `name: key` entries, one a line (in the environment also comma
-    separated). With neither, every request comes in and its header is ignored. A file that was
-    given and holds no key lets nobody in.
+    separated). With neither (None), every request comes in and its header is ignored. A file that
+    was given and holds no key lets nobody in. An environment that holds none raises ValueError: a
+    secret that failed to arrive must not open the door.
     """
 
-    def __init__(self, file: Path | None = None, environment: str = "") -> None:
+    def __init__(self, file: Path | None = None, environment: str | None = None) -> None:
         self._file = file
-        self._from_environment = parse_keys(environment.replace(",", "\n"))
-        self._locked = file is not None or bool(environment.strip())
+        self._from_environment = parse_keys((environment or "").replace(",", "\n"))
+        if environment is not None and not self._from_environment:
+            raise ValueError("RAY_RERANK_API_KEYS is set and holds no key; unset it, or give keys")
+        self._locked = file is not None or environment is not None
         self._stamp: tuple[int, int] | None = None
         self._looked = 0.0
         self._keys: dict[bytes, str] = {}

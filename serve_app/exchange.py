@@ -13,7 +13,7 @@ from serve_app.scatter import Gathered
 
 @dataclass(slots=True)
 class Exchange:
-    """Filled in while a request is answered; times are in seconds."""
+    """Filled in while a request is answered; times are in seconds, `truncated` has indices."""
 
     path: str
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -24,7 +24,7 @@ class Exchange:
     error_type: str = ""
     documents: int = 0
     tokens: int = 0
-    truncated: int = 0
+    truncated: tuple[int, ...] = ()
     gathered: Gathered | None = None
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -38,7 +38,9 @@ class Exchange:
         """Return the response headers; times in milliseconds, under TEI's names."""
         if not self.gathered:
             return {}
+        cut = {"x-truncated-documents": ",".join(map(str, self.truncated))}
         return {
+            **(cut if self.truncated else {}),
             "x-compute-tokens": str(self.tokens),
             "x-queue-time": f"{self.gathered.queue_s * 1000:.1f}",
             "x-inference-time": f"{self.gathered.inference_s * 1000:.1f}",
@@ -57,7 +59,7 @@ class Exchange:
             "error_type": self.error_type,
             "documents": self.documents,
             "tokens": self.tokens,
-            "truncated": self.truncated,
+            "truncated": len(self.truncated),
             "total_ms": round(self.total_s * 1000, 1),
         }
         if self.gathered:

@@ -24,6 +24,7 @@ from serve_app.problems import UnknownModel, problem_of, refused
 from serve_app.readiness import Readiness
 from serve_app.scatter import LoadedModel, RetryBudget, ScoringPool, score_in_units
 from serve_app.wire import (
+    Bodies,
     ClientGone,
     Receive,
     Reply,
@@ -67,6 +68,7 @@ class Gateway:
         self._observe = observe
         self._names_requests = names_requests
         self._retries = RetryBudget(config.admission.retry_share)
+        self._bodies = Bodies(config.limits.max_held_bytes)
         self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
         self._pages = Pages(config)
 
@@ -86,6 +88,7 @@ class Gateway:
         self.config = ServeConfig.model_validate({**deployed, **changed})
         self.admission.settings = self.config.admission
         self._retries.share = self.config.admission.retry_share
+        self._bodies.max_bytes = self.config.limits.max_held_bytes
         self._pages = Pages(self.config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,10 +125,11 @@ class Gateway:
             dialect = dialects[0]
             deadline = deadline_of(headers, exchange.started, self.config.limits)
             check_content(headers, self.config.limits)
-            body = parse_object(await read_body(receive, self.config.limits))
-            dialect = choose(exchange.path, body)
-            exchange.dialect = dialect.name
-            return json_reply(200, await self._rerank(dialect, body, exchange, deadline))
+            with self._bodies.one() as arrived:
+                body = parse_object(await read_body(receive, self.config.limits, arrived))
+                dialect = choose(exchange.path, body)
+                exchange.dialect = dialect.name
+                return json_reply(200, await self._rerank(dialect, body, exchange, deadline))
         except ClientGone:
             raise
         except Exception as error:
@@ -173,7 +177,7 @@ class Gateway:
             result=result,
             truncated=tuple(i for i, cut in enumerate(gathered.scores.truncated) if cut),
         )
-        exchange.tokens, exchange.truncated = answer.result.tokens, len(answer.truncated)
+        exchange.tokens, exchange.truncated = answer.result.tokens, answer.truncated
         return dialect.write(ask, answer)
 
     async def _loaded(self, name: str, deadline: float) -> LoadedModel:

@@ -76,7 +76,7 @@ class GatewayDeployment:
             name: RayPool(handle)
             for name, handle in zip(config.served, handles.values(), strict=True)
         }
-        door = Door(config.api_keys_file, os.environ.get("RAY_RERANK_API_KEYS", ""))
+        door = Door(config.api_keys_file, os.environ.get("RAY_RERANK_API_KEYS"))
         # Serve's proxy answers with x-request-id itself.
         self._gateway = Gateway(
             config, pools, door=door, observe=self._observe, names_requests=False

@@ -35,7 +35,7 @@ def check_ask(ask: Ask, limits: Limits) -> None:
         if len(document) > limits.max_document_characters:
             raise InvalidRequest(
                 f"document {index} is longer than {limits.max_document_characters} characters",
-                f"documents.{index}",
+                f"{ask.field}.{index}",
             )
 
 

@@ -62,7 +62,7 @@ class RequestMeter:
             (self._tokens, exchange.tokens),
             (self._units, gathered.units),
             (self._retries, gathered.retries),
-            (self._truncated, exchange.truncated),
+            (self._truncated, len(exchange.truncated)),
         ):
             if amount:
                 counter.inc(amount, tags=model)

@@ -1,10 +1,17 @@
-"""The OpenAPI document, made from the dialects' own body models, with an example for each."""
+"""The OpenAPI document: the dialects' own body models, and their own answers as examples."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serve_app.dialects import ROUTES, Dialect
+import numpy as np
+
+from rerank_core import PairScores
+from rerank_core.ranking import activate
+from rerank_core.reranker import rank_request
+from serve_app.asked import read_ask
+from serve_app.dialects import ROUTES, Answer, Dialect
+from serve_app.problems import Problem
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -18,18 +25,22 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "nvidia": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
 }
 _STATUSES = {
-    200: "the ranking, best first",
-    400: "not JSON",
-    401: "no key, or a wrong one",
-    404: "unknown model",
-    408: "the body came too slowly",
-    413: "the body is too large",
-    415: "not application/json",
-    422: "a field breaks a rule; `param` names it",
-    429: "too much work is under way; Retry-After says when",
-    503: "no model can answer now",
-    504: "the deadline passed",
+    400: ("bad_json", "not JSON"),
+    401: ("authentication_error", "no key, or a wrong one"),
+    404: ("not_found_error", "unknown model"),
+    405: ("invalid_request_error", "use POST"),
+    408: ("timeout_error", "the body came too slowly"),
+    413: ("invalid_request_error", "the body is too large"),
+    415: ("invalid_request_error", "not application/json"),
+    422: ("invalid_request_error", "a field breaks a rule; `param` names it"),
+    429: ("rate_limit_error", "too much work is under way; Retry-After says when"),
+    431: ("invalid_request_error", "the headers are too large"),
+    500: ("scoring_failed_error", "a document has no score, or a fault of ours; the log has more"),
+    503: ("service_unavailable_error", "no model can answer now"),
+    504: ("timeout_error", "the deadline passed"),
 }
+# Found before the body is read: the path's first dialect answers.
+_EARLY = frozenset({401, 405, 408, 413, 415, 431})
 _OTHERS = {
     "/": "The playground, a page to try it",
     "/health/live": "The process answers",
@@ -62,6 +73,21 @@ def openapi(version: str) -> dict[str, Any]:
     }
 
 
+def _answer(dialect: Dialect) -> Any:
+    """Return what the dialect itself writes for its example."""
+    ask = read_ask(dialect, _EXAMPLES[dialect.name])
+    raw = np.array([2.5 if "Beijing" in document else -4.0 for _, document in ask.pairs])
+    scores = PairScores(raw.astype(np.float32), np.array([15, 13], np.int32), np.zeros(2, np.bool_))
+    shown = activate(scores.raw, "identity" if ask.raw_scores else "sigmoid")
+    result = rank_request(ask.request, scores, shown)
+    return dialect.write(ask, Answer("rerank-9f2c", "embedded", 1_790_000_000, result, ()))
+
+
+def _reply(text: str, values: dict[str, Any]) -> dict[str, Any]:
+    examples = {name: {"value": value} for name, value in values.items()}
+    return {"description": text, "content": {"application/json": {"examples": examples}}}
+
+
 def _schemas(dialect: Dialect) -> dict[str, Any]:
     schema = dialect.body.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs", {}), dialect.body.__name__: schema}
@@ -71,10 +97,11 @@ def _operation(dialects: tuple[Dialect, ...]) -> dict[str, Any]:
     names = dict.fromkeys(dialect.body.__name__ for dialect in dialects)
     options = [{"$ref": f"#/components/schemas/{name}"} for name in names]
     examples = {dialect.name: {"value": _EXAMPLES[dialect.name]} for dialect in dialects}
-    responses: dict[str, Any] = {
-        str(status): {"description": text, "content": {"application/json": {}}}
-        for status, text in _STATUSES.items()
-    }
+    responses = {"200": _reply("the ranking, best first", {d.name: _answer(d) for d in dialects})}
+    for status, (kind, text) in _STATUSES.items():
+        problem = Problem(status, kind, text, "query" if status == 422 else None)
+        who = dialects[:1] if status in _EARLY else dialects
+        responses[str(status)] = _reply(text, {d.name: d.error(problem, "9f2c") for d in who})
     return {
         "summary": " or ".join(dialect.name for dialect in dialects),
         "security": [{}, {"key": []}],

@@ -28,6 +28,7 @@ class Readiness:
         self._probe = probe
         self._loaded: dict[str, LoadedModel] = {}
         self._scored: dict[str, float] = {}
+        self._turns = {name: asyncio.Lock() for name in pools}
 
     async def loaded(self, name: str) -> LoadedModel:
         """Return what a model's replicas have loaded; asked once, again if that one died."""
@@ -48,16 +49,17 @@ class Readiness:
             await asyncio.gather(*(self._check(name) for name in self._pools))
 
     async def _check(self, name: str) -> None:
-        if time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S:
-            return
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            # One probe for all who ask meanwhile.
+            async with asyncio.timeout(_PROBE_TIMEOUT_S), self._turns[name]:
+                if time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S:
+                    return
                 await self.loaded(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
                 answer = await self._pools[name].score(unit)
-            if answer.scores.errors:
-                raise ScoringFailed("the probe could not be scored")
+                if answer.scores.errors:
+                    raise ScoringFailed("the probe could not be scored")
+                self.scored(name)
         except (TimeoutError, RerankError):
             message = f"model {name} does not score now"
             raise refused(503, "service_unavailable_error", message, retry_after="2") from None
-        self.scored(name)

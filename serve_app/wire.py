@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,8 +74,37 @@ def check_content(headers: Mapping[bytes, bytes], limits: Limits) -> None:
         raise _too_large(limits)
 
 
-async def read_body(receive: Receive, limits: Limits) -> bytes:
-    """Return the whole body. Raises a 408 for a slow sender, a 413 for a large one, ClientGone."""
+class Bodies:
+    """Bounds what all bodies under way take together: 10,000 slow senders could fill the memory."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call with each chunk's bytes: a 429 when there is no room."""
+        own = 0
+
+        def arrived(count: int) -> None:
+            nonlocal own
+            own += count
+            self.held_bytes += count
+            if self.held_bytes > self.max_bytes:
+                message = "too many request bodies are under way; try again later"
+                raise refused(429, "rate_limit_error", message, retry_after="1", connection="close")
+
+        try:
+            yield arrived
+        finally:
+            self.held_bytes -= own
+
+
+async def read_body(receive: Receive, limits: Limits, arrived: Callable[[int], None]) -> bytes:
+    """Return the whole body, telling `arrived` of each chunk's size.
+
+    Raises a 408 for a slow sender, a 413 for a large body, ClientGone, and what `arrived` raises.
+    """
     chunks: list[bytes] = []
     size = 0
     try:
@@ -87,6 +117,7 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
                 size += len(chunk)
                 if size > limits.max_body_bytes:
                     raise _too_large(limits)
+                arrived(len(chunk))
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     return b"".join(chunks)

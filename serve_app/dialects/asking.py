@@ -30,12 +30,14 @@ class Ask:
     """A request in our own words.
 
     `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
-    when asked for: the text, with the fields of an object around it.
+    when asked for: the text, with the fields of an object around it. `field` is what the API calls
+    the list of them.
     """
 
     request: RerankRequest
     pairs: tuple[QueryDocumentPair, ...]
     documents: tuple[Mapping[str, Any], ...] = ()
+    field: str = "documents"
     model: str | None = None
     raw_scores: bool = False
     return_documents: bool = False
@@ -170,6 +172,7 @@ def ask_for(
             {"text": text, **(doc if isinstance(doc, dict) else {})}
             for doc, text in zip(documents, texts, strict=True)
         ),
+        field=field,
         **options,
     )
 

@@ -139,6 +139,27 @@ def test_cancelled_callers_are_dropped_before_scoring():
     assert (state.dropped, state.queued_tokens, state.queued_callers) == (1, 0, 0)
 
 
+def test_callers_who_leave_make_room_at_once():
+    gate = Gate()
+
+    async def body(batcher):
+        first = await occupied(batcher, gate)
+        gone = asyncio.create_task(batcher.submit([pair(1)], 9, caller="gone"))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        room = batcher.state().queued_tokens
+        late = asyncio.create_task(batcher.submit([pair(2)], 10, caller="late"))
+        await asyncio.sleep(0.05)
+        queued = batcher.state().queued_tokens
+        gate.open.set()
+        await asyncio.gather(first, late)
+        return room, queued, batcher.state().queued_tokens
+
+    assert run_with(gate, body, max_queued_tokens=10) == (0, 10, 0)
+    assert gate.passes == [["0"], ["2"]]
+
+
 def test_expired_work_is_refused_unscored():
     gate = Gate()
 

@@ -356,6 +356,20 @@ def test_openapi_names_every_route_and_its_examples_work(fixed):
             assert fixed.post(path, {**body, **numbered(body)}).status_code == 200
 
 
+def test_openapi_shows_each_dialects_own_answers(fixed):
+    tei = fixed.send("GET", "/openapi.json").json()["paths"]["/rerank"]["post"]["responses"]
+
+    def example(status):
+        return tei[status]["content"]["application/json"]["examples"]["tei"]["value"]
+
+    assert [hit["index"] for hit in example("200")] == [1, 0]
+    assert example("429") == {
+        "error": "too much work is under way; Retry-After says when",
+        "error_type": "Overloaded",
+    }
+    assert {"405", "431", "500"} <= set(tei)
+
+
 def numbered(body):
     name = next(n for n in ("documents", "texts", "passages") if n in body)
     return {name: [{"text": "1"} if isinstance(v, dict) else "1" for v in body[name]]}

@@ -71,6 +71,12 @@ def test_a_given_file_without_keys_lets_nobody_in(tmp_path):
         check(Door(file), b"Bearer anything")
 
 
+@pytest.mark.parametrize("environment", ["", " \n", ",", "# none yet"])
+def test_an_environment_that_holds_no_key_stops_the_start(environment):
+    with pytest.raises(ValueError, match="unset it, or give keys"):
+        Door(None, environment)
+
+
 def test_a_changed_file_counts_without_a_restart_and_a_broken_one_does_not(key_file, monkeypatch):
     monkeypatch.setattr("serve_app.door._LOOK_AGAIN_S", 0.0)
     door = Door(key_file)

@@ -244,6 +244,51 @@ class NanPool:
         return replace(answer, scores=replace(answer.scores, errors=errors))
 
 
+def test_many_who_ask_whether_it_is_ready_cost_one_probe(gateway_of, pool):
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
+
+    assert [answer.status_code for answer in asyncio.run(go())] == [200] * 5
+    assert len(pool.units) == 1
+
+
+def test_all_bodies_together_have_a_bound_and_leave_their_room(gateway_of, pools):
+    pool = pools.stuck()
+    gateway = gateway_of(pool, limits={"max_held_bytes": 1024, "request_timeout_s": 0.5}).gateway
+    body = {"query": "capital", "documents": ["x" * 600]}
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            first = asyncio.create_task(client.post("/v2/rerank", json=body))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            second = await client.post("/v2/rerank", json=body)
+            return [second, await first, await client.post("/v2/rerank", json=body)]
+
+    answers = asyncio.run(go())
+    assert [answer.status_code for answer in answers] == [429, 504, 504]
+    assert answers[0].headers["retry-after"] == "1"
+
+
+def test_truncated_documents_are_named_in_every_dialect(gateway_of, pools):
+    caller = gateway_of(pools.fixed())
+    texts = ["1 long", "2", "3 long"]
+    for path, body in {
+        "/rerank": {"query": "q", "texts": texts},
+        "/score": {"queries": "q", "documents": texts},
+        "/v1/ranking": {"query": {"text": "q"}, "passages": [{"text": text} for text in texts]},
+        "/v2/rerank": {"query": "q", "documents": texts},
+    }.items():
+        assert caller.post(path, body).headers["x-truncated-documents"] == "0,2"
+    answer = caller.post("/v2/rerank", {"query": "q", "documents": ["1"]})
+    assert "x-truncated-documents" not in answer.headers
+
+
 def test_a_model_that_scores_nothing_is_not_ready(gateway_of, pool):
     caller = gateway_of(NanPool(pool))
     assert caller.post("/v2/rerank", BODY).status_code == 500
