@@ -2,7 +2,8 @@
 
 python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--svg FILE]
     pairs/s of the whole job and of its scoring alone, of the core in a plain loop, and of a plain
-    sentence-transformers script at its default batch size, on the same Parquet file.
+    sentence-transformers script at its default batch size, on the same Parquet file; and how far
+    the job's scores and ranks are from the core's.
 python benchmarks/bench_job.py rows --rows 10000 100000 1000000 10000000 [--svg FILE]
     rows/s and peak memory of driver and workers with the lexical scorer: the pipeline's own cost.
 
@@ -38,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import pictures, storage
 from pipelines.config import RerankJobConfig
 from pipelines.rerank_job import run_job
-from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import QueryDocumentPair, ScorerConfig, activate, load_scorer
 
 MODULES = (
     *("argparse", "builtins", "collections", "csv", "datetime", "decimal", "email", "functools"),
@@ -173,8 +174,8 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
     }
 
 
-def core_loop(path: Path, model: str, pool: int, count: int) -> dict[str, Any]:
-    """Measure the core in a plain loop over the first pairs: pairs/s, seconds, and lengths."""
+def core_loop(path: Path, model: str, pool: int, count: int) -> tuple[dict[str, Any], list[float]]:
+    """Score the first pairs with the core in a plain loop: pairs/s, seconds, lengths; scores."""
     started_s, began_cpu_s = time.perf_counter(), time.process_time()
     scorer = load_scorer(ScorerConfig(model=model))
     loaded_s = time.perf_counter() - started_s
@@ -183,13 +184,33 @@ def core_loop(path: Path, model: str, pool: int, count: int) -> dict[str, Any]:
     scorer.score(pairs[:32])
     started_s = time.perf_counter()
     pools = [pairs[start : start + pool] for start in range(0, len(pairs), pool)]
-    tokens = np.concatenate([scorer.score(pairs).tokens for pairs in pools])
+    results = [scorer.score(pairs) for pairs in pools]
     took_s = time.perf_counter() - started_s
-    return {
+    tokens = np.concatenate([result.tokens for result in results])
+    figures = {
         "core_pairs_s": round(len(pairs) / took_s, 1),
         "core_load_s": round(loaded_s, 2),
         "core_cpu_s": round(time.process_time() - began_cpu_s, 2),
         "tokens": {f"p{p}": int(np.percentile(tokens, p)) for p in (10, 50, 90, 100)},
+    }
+    shown = [activate(result.raw, scorer.info.activation) for result in results]
+    return figures, np.concatenate(shown).tolist()
+
+
+def compare(path: Path, out: Path, scores: list[float]) -> dict[str, Any]:
+    """Compare the job's scores with the core's of the first pairs, and its ranks with its order."""
+    table = pq.read_table(path).slice(0, len(scores))
+    expected = dict(zip(table["doc_id"].to_pylist(), scores, strict=True))
+    output = pq.read_table(out, columns=["query_id", "doc_id", "score", "rank"]).to_pylist()
+    apart = [abs(r["score"] - expected[r["doc_id"]]) for r in output if r["doc_id"] in expected]
+    by_query: dict[str, list[tuple[int, float]]] = {}
+    for row in output:
+        by_query.setdefault(row["query_id"], []).append((row["rank"], row["score"]))
+    ranked = [[score for _, score in sorted(found)] for found in by_query.values()]
+    return {
+        "compared_pairs": len(apart),
+        "max_score_difference": max(apart),
+        "queries_out_of_order": sum(s != sorted(s, reverse=True) for s in ranked),
     }
 
 
@@ -214,12 +235,12 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the job against the core loop and the plain script."""
     path = work / "pairs.parquet"
     write_pairs(path, options.pairs)
-    before = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    before, scores = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
     sys.stderr.write(f"{before}\n")
     job = run(path, work / "out", options.model, options.unit_pairs)
     sys.stderr.write(f"{job}\n")
     # A shared machine drifts: the core before and after, and the mean of both.
-    core = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    core, _ = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
     core["core_pairs_s"] = round((before["core_pairs_s"] + core["core_pairs_s"]) / 2, 1)
     sys.stderr.write(f"{core}\n")
     script = plain_script(path, options.model, options.peer_pairs)
@@ -232,6 +253,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         **core,
         **job,
     }
+    result |= compare(path, work / "out", scores)
     result["job_of_core"] = round(result["job_pairs_s"] / core["core_pairs_s"], 3)
     result["scoring_of_core"] = round(result["job_scoring_pairs_s"] / core["core_pairs_s"], 3)
     if script:

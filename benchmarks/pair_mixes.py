@@ -39,7 +39,7 @@ class Mix:
 MIXES = {
     "short": Mix("short passages", 60, 0.5, 256),
     "chunks": Mix("chunks, about 230 tokens", 210, 0.45, 512),
-    "mixed": Mix("mixed, to 2048 tokens", 350, 0.9, 2048),
+    "mixed": Mix("mixed, to 2048 tokens or the model's limit", 350, 0.9, 2048),
 }
 
 

@@ -24,7 +24,8 @@ from rerank_core import InvalidRequest
 
 # Shared memory of a machine is often a third of it; more than this belongs in a join beforehand.
 MAX_BYTES = 8 << 30
-_RUN_LINES = 1_000_000
+# Lines of a TREC run in one row group.
+_RUN_LINES = 131_072
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Scored:
     inference_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     pairs: Sequence[QueryDocumentPair]
     cost: int
@@ -106,8 +106,8 @@ class MicroBatcher:
             self._lanes.setdefault(caller, deque()).append(waiting)
             self._queued_tokens += cost
             self._wake.notify()
-        waiting.future.add_done_callback(lambda _: self._left(waiting))
-        # Cancelling this coroutine cancels the future, and the worker drops it.
+        waiting.future.add_done_callback(lambda _: self._left(caller, waiting))
+        # Cancelling this coroutine cancels the future, which takes it out of the queue.
         return await asyncio.wrap_future(waiting.future)
 
     def state(self) -> BatcherState:
@@ -171,34 +171,36 @@ class MicroBatcher:
             caller, lane = next(iter(self._lanes.items()))
             waiting = lane[0]
             live = waiting.deadline > now and not waiting.future.cancelled()
-            cost = waiting.cost
-            if live and batch and tokens + cost > self.merge_tokens:
+            if live and batch and tokens + waiting.cost > self.merge_tokens:
                 break
             lane.popleft()
-            self._forget(waiting)
+            self._queued_tokens -= waiting.cost
             if lane:
                 self._lanes.move_to_end(caller)
             else:
                 del self._lanes[caller]
             if waiting.future.set_running_or_notify_cancel() and live:
                 batch.append(waiting)
-                tokens += cost
+                tokens += waiting.cost
                 continue
             self._dropped += 1
             if not waiting.future.cancelled():
                 waiting.future.set_exception(DeadlineExceeded("the deadline passed in the queue"))
         return batch
 
-    def _left(self, waiting: _Waiting) -> None:
-        """Make room at once for others when a caller has gone; the worker comes by later."""
-        if waiting.future.cancelled():
-            with self._wake:
-                self._forget(waiting)
-
-    def _forget(self, waiting: _Waiting) -> None:
-        # Once only, whoever comes first: the worker or the caller who left. Needs the lock.
-        self._queued_tokens -= waiting.cost
-        waiting.cost = 0
+    def _left(self, caller: str, waiting: _Waiting) -> None:
+        """Make room at once for others when a caller has gone, unless the worker was first."""
+        if not waiting.future.cancelled():
+            return
+        with self._wake:
+            lane = self._lanes.get(caller)
+            if lane is None or waiting not in lane:
+                return
+            lane.remove(waiting)
+            if not lane:
+                del self._lanes[caller]
+            self._queued_tokens -= waiting.cost
+            self._dropped += 1
 
     def _run(self, batch: list[_Waiting]) -> None:
         started = time.monotonic()
@@ -248,10 +250,10 @@ class MicroBatcher:
     def _refuse_all(self, error: RerankError) -> None:
         for lane in self._lanes.values():
             for waiting in lane:
-                self._forget(waiting)
                 if waiting.future.set_running_or_notify_cancel():
                     waiting.future.set_exception(error)
         self._lanes.clear()
+        self._queued_tokens = 0
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ComputeCounts:
+    """What this process's forward passes did since it started.
+
+    `tokens` are real ones, `computed_tokens` with padding, `budget_tokens` what the passes could
+    have held. `out_of_memory` counts passes that did not fit and were halved.
+    """
+
+    passes: int = 0
+    tokens: int = 0
+    computed_tokens: int = 0
+    budget_tokens: int = 0
+    out_of_memory: int = 0
+
+
+# One for the process: a replica has one scorer, below a cache, a cascade or a splitter.
+computed = ComputeCounts()
 
 
 def plan_batches(

@@ -71,9 +71,11 @@ class CachedScorer:
 
     def _key(self, pair: QueryDocumentPair) -> bytes:
         digest = hashlib.blake2b(self.info.fingerprint.encode(), digest_size=16)
-        limits = f"{pair.max_query_tokens},{pair.max_document_tokens},{len(pair.query)};"
+        texts = (pair.instruction or "", pair.query, pair.document)
+        lengths = f"{len(texts[0])},{len(texts[1])}"
+        limits = f"{pair.max_query_tokens},{pair.max_document_tokens},{lengths};"
         digest.update(limits.encode())
-        digest.update((pair.query + pair.document).encode("utf-8", "surrogatepass"))
+        digest.update("".join(texts).encode("utf-8", "surrogatepass"))
         return digest.digest()
 
     def _remember(self, key: bytes, entry: _Entry) -> None:

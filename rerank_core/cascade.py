@@ -32,7 +32,7 @@ class CascadeScorer:
         """Score every pair, in input order. Tokens count what both models read."""
         queries: dict[str, list[int]] = {}
         for index, pair in enumerate(pairs):
-            queries.setdefault(pair.query, []).append(index)
+            queries.setdefault(pair.question, []).append(index)
         asked = [i for places in queries.values() if len(places) > self._keep for i in places]
         first = self._small.score([pairs[i] for i in asked])
         # What the small model fails on is for the large one to judge.
@@ -50,7 +50,7 @@ class CascadeScorer:
         tokens[kept] += second.tokens
         truncated[kept] = second.truncated
         for places in dropped:
-            self._place_below(raw, queries[pairs[places[0]].query], places, early)
+            self._place_below(raw, queries[pairs[places[0]].question], places, early)
         errors = {kept[j]: reason for j, reason in second.errors.items()}
         passages = {kept[j]: span for j, span in second.passages.items()}
         return PairScores(raw, tokens, truncated, errors, passages)

@@ -6,9 +6,12 @@ spelled as their authors' code spells them. It does not know tokenizers or torch
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rerank_core.types import QueryDocumentPair
+
+_PLACE = re.compile(r"\{(instruction|query)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class CausalFamily:
     """How a language model is asked whether a document answers a query.
 
     The prompt is `head` + `document` + `tail`; every piece is tokenised on its own, as the authors
-    do. Placeholders are `{instruction}` and `{query}` in the head, `{document}` in the document.
+    do. Placeholders are `{query}` in the head, `{document}` in the document, and `{instruction}` in
+    the head or tail of a family that takes one.
     The score is the logit of `positive` minus that of `negative`, where there is one.
     """
 
@@ -32,13 +36,21 @@ class CausalFamily:
     starts_with_bos: bool = False
     max_length: int = 8192
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether the prompt has a place for what relevance means."""
+        return any("{instruction}" in piece for piece in self.head + self.tail)
+
     def head_pieces(self, query: str, instruction: str | None) -> list[str]:
         """Return the head's texts for a query; an empty `instruction` means the family's own."""
+        texts = {"instruction": instruction or self.instruction, "query": query}
+        # Not str.format: both texts may hold braces of their own.
+        return [_PLACE.sub(lambda found: texts[found[1]], piece) for piece in self.head]
+
+    def tail_pieces(self, instruction: str | None) -> list[str]:
+        """Return the tail's texts; an empty `instruction` means the family's own."""
         wanted = instruction or self.instruction
-        # Not str.format: a query may hold braces of its own.
-        return [
-            piece.replace("{instruction}", wanted).replace("{query}", query) for piece in self.head
-        ]
+        return [piece.replace("{instruction}", wanted) for piece in self.tail]
 
     def document_piece(self, document: str) -> str:
         """Return the document's text, as it stands in the prompt."""

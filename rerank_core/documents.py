@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -108,14 +108,13 @@ class SplittingScorer:
         `passages` has the best passage of each document that was split; `tokens` counts all of
         them; `truncated` says that even the passages left something unread.
         """
-        rooms: dict[tuple[str, int | None], int] = {}
+        rooms: dict[QueryDocumentPair, int] = {}
         spans = [self._spans(pair, rooms) for pair in pairs]
         parts = [
-            QueryDocumentPair(
-                pair.query,
-                pair.document[start:end],
-                pair.max_query_tokens,
-                pair.max_document_tokens if whole else None,
+            replace(
+                pair,
+                document=pair.document[start:end],
+                max_document_tokens=pair.max_document_tokens if whole else None,
             )
             for pair, (passages, whole, _) in zip(pairs, spans, strict=True)
             for start, end in passages
@@ -128,13 +127,13 @@ class SplittingScorer:
         self._scorer.warm_up()
 
     def _spans(
-        self, pair: QueryDocumentPair, rooms: dict[tuple[str, int | None], int]
+        self, pair: QueryDocumentPair, rooms: dict[QueryDocumentPair, int]
     ) -> tuple[list[tuple[int, int]], bool, bool]:
         """Return the passages, whether they are the whole document, whether some are left out."""
         whole = [(0, len(pair.document))], True, False
-        key = (pair.query, pair.max_query_tokens)
+        key = replace(pair, document="", max_document_tokens=None)
         if key not in rooms:
-            rooms[key] = self._room(QueryDocumentPair(pair.query, "", pair.max_query_tokens))
+            rooms[key] = self._room(key)
         room = rooms[key]
         policy = self._policy
         size = min(policy.passage_tokens or room, room)

@@ -85,7 +85,11 @@ def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
     """Yield one pair per candidate, in input order."""
     return (
         QueryDocumentPair(
-            request.query, candidate.text, request.max_tokens_per_query, request.max_tokens_per_doc
+            request.query,
+            candidate.text,
+            request.max_tokens_per_query,
+            request.max_tokens_per_doc,
+            request.instruction,
         )
         for candidate in request.candidates
     )

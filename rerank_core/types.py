@@ -24,7 +24,8 @@ class Candidate:
 class RerankRequest:
     """One caller's question: a query, its candidates, and how many to keep (`None`: all).
 
-    `max_tokens_per_query` and `max_tokens_per_doc` cut further than the model must. Candidates
+    `instruction` says what relevance means, in place of the model's own. `max_tokens_per_query`
+    and `max_tokens_per_doc` cut further than the model must. Candidates
     whose activated score is below `score_threshold` are left out of the ranking; a calibrated
     score does not count there.
     """
@@ -35,6 +36,7 @@ class RerankRequest:
     max_tokens_per_query: int | None = None
     max_tokens_per_doc: int | None = None
     score_threshold: float | None = None
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,19 @@ class QueryDocumentPair:
     """All that a scorer ever sees. Unpacks into query and document.
 
     `max_query_tokens` and `max_document_tokens` are the caller's own limits; the scorer's apply
-    in any case.
+    in any case. `instruction` takes the place of the scorer's.
     """
 
     query: str
     document: str
     max_query_tokens: int | None = None
     max_document_tokens: int | None = None
+    instruction: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The query behind its instruction, for models that have no place for one."""
+        return f"{self.instruction}\n{self.query}" if self.instruction else self.query
 
     def __iter__(self) -> Iterator[str]:
         yield self.query

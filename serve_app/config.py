@@ -36,6 +36,12 @@ class Limits(_Settings):
         30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
     )
 
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Limits:
+        if self.max_held_bytes < self.max_body_bytes:
+            raise ValueError("max_held_bytes must be at least max_body_bytes")
+        return self
+
 
 class Admission(_Settings):
     """How much work may wait. Changes live through the Gateway's `user_config`."""

@@ -123,6 +123,7 @@ class Gateway:
                 return await self._other(scope["method"], exchange.path, scope.get("root_path", ""))
             _check_method(scope["method"], "POST")
             dialect = dialects[0]
+            exchange.dialect = dialect.name
             deadline = deadline_of(headers, exchange.started, self.config.limits)
             check_content(headers, self.config.limits)
             with self._bodies.one() as arrived:

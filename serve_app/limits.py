@@ -13,26 +13,30 @@ from serve_app.dialects import Ask
 from serve_app.problems import refused
 
 DEADLINE_HEADER = b"x-rerank-timeout-seconds"
+# What the dialects call their lists of texts; a list in a field that nobody reads may be long.
+_LISTS = frozenset(
+    ("documents", "texts", "passages", "items", "queries", "text_1", "text_2", "data_1", "data_2")
+)
 
 
 def check_counts(body: Mapping[str, Any], limits: Limits) -> None:
     """Raise InvalidRequest for too many documents, before anything is made of each of them."""
-    count = max((len(value) for value in body.values() if isinstance(value, list)), default=0)
-    if count > limits.max_documents:
-        raise InvalidRequest(
-            f"{count} documents; at most {limits.max_documents} in one request", "documents"
-        )
+    for name, value in body.items():
+        if name in _LISTS and isinstance(value, list) and len(value) > limits.max_documents:
+            raise InvalidRequest(
+                f"{len(value)} {name}; at most {limits.max_documents} in one request", name
+            )
 
 
 def check_ask(ask: Ask, limits: Limits) -> None:
     """Raise InvalidRequest for a blank query or too long texts."""
     check_request(ask.request)
-    for index, (query, document) in enumerate(ask.pairs):
-        if len(query) > limits.max_query_characters:
+    for index, pair in enumerate(ask.pairs):
+        if len(pair.question) > limits.max_query_characters:
             raise InvalidRequest(
                 f"the query is longer than {limits.max_query_characters} characters", "query"
             )
-        if len(document) > limits.max_document_characters:
+        if len(pair.document) > limits.max_document_characters:
             raise InvalidRequest(
                 f"document {index} is longer than {limits.max_document_characters} characters",
                 f"{ask.field}.{index}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 
 from rerank_core import PairScores
 from rerank_core.batcher import MicroBatcher
+from rerank_core.batching import computed
 from serve_app.admission import Admission
 from serve_app.exchange import Exchange
 
@@ -84,6 +86,14 @@ class PassMeter:
         self._seconds = _seconds("rerank_pass_duration_seconds", "One pass of the model.")
         self._queued = Gauge("rerank_queued_tokens", "Waiting in a replica.", tag_keys=keys)
         self._errors = _count("rerank_pair_errors", "Pairs without a score.")
+        # Real-token share: real over computed; batch fill: computed over budget.
+        self._computed = {
+            "tokens": _count("rerank_real_tokens", "Tokens in forward passes, no padding."),
+            "computed_tokens": _count("rerank_computed_tokens", "The same, with padding."),
+            "budget_tokens": _count("rerank_budget_tokens", "What the passes could have held."),
+            "out_of_memory": _count("rerank_out_of_memory", "Passes halved for want of memory."),
+        }
+        self._before = dataclasses.asdict(computed)
 
     @contextmanager
     def measure(self, batcher: MicroBatcher) -> Iterator[Callable[[PairScores], None]]:
@@ -101,6 +111,11 @@ class PassMeter:
         finally:
             self._seconds.observe(time.monotonic() - started, tags=self._tags)
             self._queued.set(batcher.state().queued_tokens, tags=self._tags)
+            now = dataclasses.asdict(computed)
+            for name, counter in self._computed.items():
+                if now[name] > self._before[name]:
+                    counter.inc(now[name] - self._before[name], tags=self._tags)
+            self._before = now
 
 
 def _seconds(name: str, text: str) -> Histogram:

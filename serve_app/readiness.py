@@ -49,10 +49,12 @@ class Readiness:
             await asyncio.gather(*(self._check(name) for name in self._pools))
 
     async def _check(self, name: str) -> None:
+        if self._fresh(name):
+            return
         try:
             # One probe for all who ask meanwhile.
             async with asyncio.timeout(_PROBE_TIMEOUT_S), self._turns[name]:
-                if time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S:
+                if self._fresh(name):
                     return
                 await self.loaded(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
@@ -61,5 +63,11 @@ class Readiness:
                     raise ScoringFailed("the probe could not be scored")
                 self.scored(name)
         except (TimeoutError, RerankError):
+            if self._fresh(name):
+                # Another replica answered others meanwhile.
+                return
             message = f"model {name} does not score now"
             raise refused(503, "service_unavailable_error", message, retry_after="2") from None
+
+    def _fresh(self, name: str) -> bool:
+        return time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S

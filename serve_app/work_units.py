@@ -45,11 +45,11 @@ def estimate_tokens(pairs: Sequence[QueryDocumentPair], most: int) -> list[int]:
     query_bytes: dict[str, int] = {}
     costs = []
     for pair in pairs:
-        query, document = pair
+        query = pair.question
         if query not in query_bytes:
             query_bytes[query] = len(query.encode())
         size = _within(query_bytes[query], pair.max_query_tokens)
-        size += _within(len(document.encode()), pair.max_document_tokens)
+        size += _within(len(pair.document.encode()), pair.max_document_tokens)
         costs.append(min(size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, most))
     return costs
 

@@ -37,6 +37,13 @@ def _mean(histogram: str, by: str) -> str:
     return f"{total} / {count}"
 
 
+def _share(part: str, whole: str) -> str:
+    over, under = (
+        f"sum by (model) (rate(ray_rerank_{name}_tokens_total[5m]))" for name in (part, whole)
+    )
+    return f"{over} / {under}"
+
+
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Callers": (
         Panel(
@@ -119,6 +126,27 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 (_mean("ray_rerank_batch_tokens", "model"), "tokens, {{model}}"),
                 (_mean("ray_rerank_batch_pairs", "model"), "pairs, {{model}}"),
+            ),
+        ),
+        Panel(
+            "How full passes are",
+            "Tokens that a pass computes, of its budget; and how many of those are no padding. Low"
+            " fill under load: `merge_tokens` is below `max_batch_tokens`, or requests are small.",
+            "percentunit",
+            (
+                (_share("computed", "budget"), "filled, {{model}}"),
+                (_share("real", "computed"), "real tokens, {{model}}"),
+            ),
+        ),
+        Panel(
+            "Out of memory",
+            "Passes that did not fit and were halved. More than a few: lower `max_batch_tokens`.",
+            "cps",
+            (
+                (
+                    "sum by (model) (rate(ray_rerank_out_of_memory_total[5m]))",
+                    "{{model}}",
+                ),
             ),
         ),
         Panel(

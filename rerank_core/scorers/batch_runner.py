@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rerank_core.batching import plan_batches
+from rerank_core.batching import computed, plan_batches
 from rerank_core.errors import ModelUnavailable
 from rerank_core.types import Float32s
 
@@ -41,6 +41,7 @@ class TokenBudget:
         """Halve what did not fit."""
         self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
         self._calm = 0
+        computed.out_of_memory += 1
         logger.warning("out of memory at %d tokens; the budget is now %d of %d",
                        failed_tokens, self.tokens, self.limit)  # fmt: skip
 
@@ -113,8 +114,16 @@ class BatchRunner(Generic[Item]):
             logits = self._launch([items[i] for i in batch])
         except Exception as error:
             return None, self._after_failure(error, items, batch, queue, errors)
+        self._count([len(items[i]) for i in batch])
         self.budget.worked()
         return logits, queue
+
+    def _count(self, lengths: list[int]) -> None:
+        tokens = sum(lengths)
+        computed.passes += 1
+        computed.tokens += tokens
+        computed.computed_tokens += max(lengths) * len(lengths) if self._padded else tokens
+        computed.budget_tokens += self.budget.tokens
 
     def _after_failure(
         self,

@@ -159,14 +159,12 @@ class _Prompt:
         self.answers = _answer_ids(family, self.texts)
         bos = tokenizer.bos_token_id
         self._bos = [bos] if family.starts_with_bos and bos is not None else []
-        tail = [piece.replace("{instruction}", instruction or family.instruction)
-                for piece in family.tail]  # fmt: skip
-        self._tail = np.concatenate([self._ids(piece) for piece in tail])
         self.max_length = self._max_query_tokens = 0
 
     def set_limits(self, max_length: int, max_query_tokens: int | None) -> None:
         """Set how many tokens a prompt may have, and how many of them a query keeps."""
-        fixed = len(self._head("")) + len(self._tail)
+        head, tail = self._around("", None)
+        fixed = len(head) + len(tail)
         if max_length < fixed + 8:
             raise ModelUnavailable(
                 f"max_length {max_length} leaves no room: the prompt alone takes {fixed} tokens"
@@ -181,53 +179,67 @@ class _Prompt:
     ) -> tuple[list[TokenizedPair | None], dict[int, str]]:
         """Tokenise pairs in input order; None and a reason for a pair that cannot be."""
         piece = self._family.document_piece
-        tails = self.texts.batch([piece(pair.document) for pair in pairs], self.max_length)
-        heads: dict[tuple[str, int], tuple[Ids, bool] | None] = {}
+        documents = self.texts.batch([piece(pair.document) for pair in pairs], self.max_length)
+        frames: dict[tuple[str, int, str | None], tuple[Ids, Ids, bool] | None] = {}
         out: list[TokenizedPair | None] = []
         errors: dict[int, str] = {}
         for index, pair in enumerate(pairs):
-            limit = min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
-            key = (pair.query, limit)
-            if key not in heads:
-                heads[key] = self._cut_head(*key)
-            head, tail = heads[key], tails[piece(pair.document)]
-            if head is None or tail is None:
-                part = "query" if head is None else "document"
+            key = self._question(pair)
+            if key not in frames:
+                frames[key] = self._frame(*key)
+            frame, document = frames[key], documents[piece(pair.document)]
+            if frame is None or document is None:
+                part = "query" if frame is None else "document"
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
                 out.append(None)
                 continue
-            room = self.max_length - len(head[0]) - len(self._tail)
-            room = max(0, min(room, pair.max_document_tokens or room))
-            kept = np.concatenate((tail.ids[:room], self._tail))
-            cut = head[1] or tail.cut or len(tail.ids) > room
-            out.append(TokenizedPair(head[0], kept, cut))
+            head, tail, query_cut = frame
+            room = self.max_length - len(head) - len(tail)
+            if room < 1:
+                errors[index] = "the instruction leaves no room for the document; shorten it"
+                out.append(None)
+                continue
+            room = min(room, pair.max_document_tokens or room)
+            kept = np.concatenate((document.ids[:room], tail))
+            cut = query_cut or document.cut or len(document.ids) > room
+            out.append(TokenizedPair(head, kept, cut))
         return out, errors
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""
-        limit = min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
-        head = self._cut_head(pair.query, limit)
-        taken = 0 if head is None else len(head[0])
-        return max(0, self.max_length - taken - len(self._tail))
+        frame = self._frame(*self._question(pair))
+        taken = 0 if frame is None else len(frame[0]) + len(frame[1])
+        return max(0, self.max_length - taken)
 
     def longest_pair(self) -> TokenizedPair:
         """Return a prompt of `max_length` tokens that means nothing."""
-        head = self._head("")
-        filler = np.resize(self._tail, self.max_length - len(head))
+        head, tail = self._around("", None)
+        filler = np.resize(tail, self.max_length - len(head))
         return TokenizedPair(head, filler, False)
 
-    def _cut_head(self, query: str, limit: int) -> tuple[Ids, bool] | None:
+    def _question(self, pair: QueryDocumentPair) -> tuple[str, int, str | None]:
+        """Return the query, how many of its tokens are kept, and the instruction in its place."""
+        limit = min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
+        if self._family.takes_instruction:
+            return pair.query, limit, pair.instruction
+        return pair.question, limit, None
+
+    def _frame(
+        self, query: str, limit: int, instruction: str | None
+    ) -> tuple[Ids, Ids, bool] | None:
+        """Return what stands before and behind the document, and whether the query was cut."""
         found = self.texts.cut_text(query, limit)
-        if found is None:
+        if found is None or (instruction and self.texts.one(instruction) is None):
             return None
         text, _, cut = found
-        return self._head(text), cut
+        return *self._around(text, instruction), cut
 
-    def _head(self, query: str) -> Ids:
-        pieces = self._family.head_pieces(query, self._instruction)
-        return np.concatenate(
-            [np.array(self._bos, dtype=np.int64), *(self._ids(piece) for piece in pieces)]
-        )
+    def _around(self, query: str, instruction: str | None) -> tuple[Ids, Ids]:
+        wanted = instruction or self._instruction
+        head = [self._ids(piece) for piece in self._family.head_pieces(query, wanted)]
+        tail = [self._ids(piece) for piece in self._family.tail_pieces(wanted)]
+        bos = np.array(self._bos, dtype=np.int64)
+        return np.concatenate([bos, *head]), np.concatenate(tail)
 
     def _ids(self, text: str) -> Ids:
         ids = self.texts.one(text)

@@ -52,7 +52,7 @@ class LexicalScorer:
         tokens = np.empty(len(pairs), dtype=np.int32)
         truncated = np.zeros(len(pairs), dtype=np.bool_)
         for i, pair in enumerate(pairs):
-            wanted = _terms(pair.query)[: pair.max_query_tokens]
+            wanted = _terms(pair.question)[: pair.max_query_tokens]
             words = _terms(pair.document)
             room = max(0, self._max_length - len(wanted))
             if pair.max_document_tokens is not None:
@@ -73,7 +73,7 @@ class LexicalScorer:
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of a document's terms count beside this query."""
-        return max(1, self._max_length - len(_terms(pair.query)[: pair.max_query_tokens]))
+        return max(1, self._max_length - len(_terms(pair.question)[: pair.max_query_tokens]))
 
     @property
     def texts(self) -> LexicalScorer:

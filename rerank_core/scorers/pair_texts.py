@@ -38,7 +38,7 @@ class PairCutter:
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""
-        query = self.texts.cut_text(pair.query, self._query_limit(pair))
+        query = self.texts.cut_text(pair.question, self._query_limit(pair))
         return self._document_limit(pair, query[1] if query else 0)
 
     def cut(
@@ -49,7 +49,7 @@ class PairCutter:
         out: list[CutPair | None] = []
         errors: dict[int, str] = {}
         for index, pair in enumerate(pairs):
-            key = (pair.query, self._query_limit(pair))
+            key = (pair.question, self._query_limit(pair))
             if key not in queries:
                 queries[key] = self.texts.cut_text(*key)
             first = queries[key]

@@ -79,7 +79,7 @@ class PairTokenizer:
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""
         limit = self._query_limit(pair)
-        query = self.texts.batch([pair.query], self.max_query_tokens)[pair.query]
+        query = self.texts.batch([pair.question], self.max_query_tokens)[pair.question]
         taken = 0 if query is None else min(limit, len(query.ids))
         return self._document_limit(pair, self.template.special_tokens + taken)
 
@@ -87,20 +87,20 @@ class PairTokenizer:
         self, pairs: Sequence[QueryDocumentPair]
     ) -> tuple[list[TokenizedPair | None], dict[int, str]]:
         """Tokenise pairs in input order; None and a reason for a pair that cannot be."""
-        heads = self.texts.batch([pair.query for pair in pairs], self.max_query_tokens)
+        heads = self.texts.batch([pair.question for pair in pairs], self.max_query_tokens)
         tails = self.texts.batch([pair.document for pair in pairs], self.max_length)
         joined: dict[tuple[str, int], Ids] = {}
         out: list[TokenizedPair | None] = []
         errors: dict[int, str] = {}
         for index, pair in enumerate(pairs):
-            head, tail = heads[pair.query], tails[pair.document]
+            head, tail = heads[pair.question], tails[pair.document]
             if head is None or tail is None:
                 part = "query" if head is None else "document"
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
                 out.append(None)
                 continue
             limit = self._query_limit(pair)
-            key = (pair.query, limit)
+            key = (pair.question, limit)
             if key not in joined:
                 joined[key] = self._join(
                     self.template.prefix, head.ids[:limit], self.template.middle

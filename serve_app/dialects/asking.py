@@ -153,17 +153,19 @@ def ask_for(
     """Build an Ask for one query. `field` names the documents' field in error messages."""
     if not documents:
         raise InvalidRequest("the list of documents must not be empty", field)
-    if instruction and query.strip():
-        # Classification models have no slot of their own for it; in front of the query is where
-        # instruction-tuned rerankers read it.
-        query = f"{instruction}\n{query}"
     texts = [text_of(doc, rank_fields, f"{field}.{i}") for i, doc in enumerate(documents)]
     candidates = tuple(
         Candidate(str(doc["id"]) if isinstance(doc, dict) and "id" in doc else str(i), text)
         for i, (doc, text) in enumerate(zip(documents, texts, strict=True))
     )
     request = RerankRequest(
-        query, candidates, top_k, max_tokens_per_query, max_tokens_per_doc, score_threshold
+        query,
+        candidates,
+        top_k,
+        max_tokens_per_query,
+        max_tokens_per_doc,
+        score_threshold,
+        instruction,
     )
     return Ask(
         request=request,

@@ -38,7 +38,10 @@ class DocumentsBody(Body):
     )
     max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
     max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
-    instruction: str | None = Field(None, description="Put in front of the query.")
+    instruction: str | None = Field(
+        None,
+        description="What relevance means: in the model's own place for it, else before the query.",
+    )
 
 
 def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:

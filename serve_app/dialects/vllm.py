@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
 from serve_app.dialects.asking import (
@@ -33,11 +33,16 @@ def write_rerank(ask: Ask, answer: Answer) -> dict[str, Any]:
 
 
 class RerankBody(DocumentsBody):
-    """vLLM's request: a `top_n` of 0 is its way to say all."""
+    """vLLM's request: a `top_n` of 0 means all. Infinity's client always names a model."""
 
     top_n: Annotated[int, BeforeValidator(not_bool), Field(ge=0)] | None = Field(
         None, description="How many to keep; 0, or more than there are: all."
     )
+
+    @field_validator("model")
+    @classmethod
+    def _not_specified(cls, model: str | None) -> str | None:
+        return None if model == "default/not-specified" else model
 
 
 class ScoreBody(Body):
@@ -56,7 +61,10 @@ class ScoreBody(Body):
     use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")
     max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
     max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
-    instruction: str | None = Field(None, description="Put in front of the queries.")
+    instruction: str | None = Field(
+        None,
+        description="What relevance means: in the model's own place for it, else before the query.",
+    )
 
 
 def read_score(body: ScoreBody) -> Ask:
@@ -74,13 +82,14 @@ def read_score(body: ScoreBody) -> Ask:
             f"{len(left)} queries for {len(right)} documents; send one query, or one for each",
             "queries",
         )
-    if body.instruction:
-        left = [f"{body.instruction}\n{query}" for query in left]
     candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
     limits = token_limit(body.max_tokens_per_query), token_limit(body.max_tokens_per_doc)
     return Ask(
         request=RerankRequest(left[0], candidates),
-        pairs=tuple(QueryDocumentPair(q, d, *limits) for q, d in zip(left, right, strict=True)),
+        pairs=tuple(
+            QueryDocumentPair(query, document, *limits, body.instruction)
+            for query, document in zip(left, right, strict=True)
+        ),
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
     )

@@ -148,7 +148,7 @@ def test_callers_who_leave_make_room_at_once():
         await asyncio.sleep(0.05)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        room = batcher.state().queued_tokens
+        room = (batcher.state().queued_callers, batcher.state().queued_tokens)
         late = asyncio.create_task(batcher.submit([pair(2)], 10, caller="late"))
         await asyncio.sleep(0.05)
         queued = batcher.state().queued_tokens
@@ -156,7 +156,7 @@ def test_callers_who_leave_make_room_at_once():
         await asyncio.gather(first, late)
         return room, queued, batcher.state().queued_tokens
 
-    assert run_with(gate, body, max_queued_tokens=10) == (0, 10, 0)
+    assert run_with(gate, body, max_queued_tokens=10) == ((0, 0), 10, 0)
     assert gate.passes == [["0"], ["2"]]
 
 

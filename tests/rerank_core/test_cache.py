@@ -71,7 +71,8 @@ def test_limits_belong_to_the_pair():
 def test_query_and_document_do_not_run_together():
     cached = CachedScorer(Counting(), 10)
     cached.score([QueryDocumentPair("ab", "c"), QueryDocumentPair("a", "bc")])
-    assert len(cached) == 2
+    cached.score([QueryDocumentPair("b", "c", instruction="a"), QueryDocumentPair("", "abc")])
+    assert len(cached) == 4
 
 
 def test_it_is_built_from_the_config():

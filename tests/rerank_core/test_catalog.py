@@ -13,10 +13,8 @@ from rerank_core.catalog import (
 
 
 def prompt(family, query, document, instruction=None):
-    tail = [p.replace("{instruction}", instruction or family.instruction) for p in family.tail]
-    return "".join(
-        [*family.head_pieces(query, instruction), family.document_piece(document), *tail]
-    )
+    head, tail = family.head_pieces(query, instruction), family.tail_pieces(instruction)
+    return "".join([*head, family.document_piece(document), *tail])
 
 
 def test_qwen3():
@@ -49,6 +47,8 @@ def test_an_instruction_replaces_the_familys_own():
 
 def test_braces_in_texts_are_only_text():
     assert "{document} {0}" in prompt(QWEN3_RERANKER, "{document} {0}", "{query}")
+    text = prompt(QWEN3_RERANKER, "{instruction}", "d", "{query}")
+    assert "<Instruct>: {query}\n<Query>: {instruction}\n" in text
 
 
 @pytest.mark.parametrize(

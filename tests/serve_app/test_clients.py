@@ -102,7 +102,35 @@ class TestOpenAI:
 
 
 @pytest.mark.slow
+class TestInfinity:
+    def test_rerank(self, url):
+        infinity = pytest.importorskip("infinity_client")
+        from infinity_client.api.default import rerank
+        from infinity_client.models import RerankInput
+
+        with infinity.AuthenticatedClient(base_url=url, token=KEY) as client:
+            body = RerankInput(query=QUERY, documents=DOCS, return_documents=True)
+            answer = rerank.sync(client=client, body=body)
+        assert [result.index for result in answer.results] == ORDER
+        assert answer.usage.total_tokens > 0
+
+    def test_a_refusal_is_parsed(self, url):
+        infinity = pytest.importorskip("infinity_client")
+        from infinity_client.api.default import rerank
+        from infinity_client.models import HTTPValidationError, RerankInput
+
+        with infinity.AuthenticatedClient(base_url=url, token=KEY) as client:
+            answer = rerank.sync(client=client, body=RerankInput(query=" ", documents=DOCS))
+        assert isinstance(answer, HTTPValidationError)
+        assert answer.detail[0].msg == "query must not be blank"
+
+
 class TestLiteLLM:
+    @pytest.fixture(autouse=True)
+    def no_price_list(self, monkeypatch):
+        """Else litellm asks the internet for prices when it is imported."""
+        monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
     @pytest.mark.parametrize(
         ("provider", "path", "options"),
         [

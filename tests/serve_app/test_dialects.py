@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rerank_core import ScorerConfig
+from rerank_core import QueryDocumentPair, ScorerConfig
 from rerank_core.calibration import Calibration
 
 DOCS = ["-1 first", "2 second", "0 third"]
@@ -261,11 +261,14 @@ def test_nvidia_gets_rankings_of_logits(fixed):
     }
 
 
-def test_a_query_may_be_an_object_and_an_instruction_goes_in_front(gateway_of, pool):
+def test_a_query_may_be_an_object_and_an_instruction_goes_with_the_pair(gateway_of, pool):
     caller = gateway_of(pool)
     body = {"query": {"text": "q"}, "documents": [{"text": "d"}], "instruction": "Judge."}
     assert caller.post("/v1/rerank", body).status_code == 200
-    assert [tuple(pair) for unit in pool.units for pair in unit.pairs] == [("Judge.\nq", "d")]
+    body = {"queries": "q", "documents": ["d"], "instruction": "Judge."}
+    assert caller.post("/score", body).status_code == 200
+    asked = QueryDocumentPair("q", "d", instruction="Judge.")
+    assert [pair for unit in pool.units for pair in unit.pairs] == [asked, asked]
 
 
 def test_a_document_without_text_is_read_field_by_field(gateway_of, pool):
@@ -378,6 +381,11 @@ def numbered(body):
 def test_vllm_says_all_with_zero(fixed):
     answer = fixed.post("/rerank", {"query": "q", "documents": DOCS, "top_n": 0})
     assert len(answer.json()["results"]) == len(DOCS)
+
+
+def test_infinitys_name_for_no_model_is_the_first_one(fixed):
+    body = {"model": "default/not-specified", "query": "q", "documents": DOCS}
+    assert fixed.post("/rerank", body).json()["model"] == "lexical"
 
 
 def test_a_null_is_as_if_its_field_were_not_there(fixed):

@@ -256,10 +256,31 @@ def test_many_who_ask_whether_it_is_ready_cost_one_probe(gateway_of, pool):
     assert len(pool.units) == 1
 
 
+def test_a_hung_probe_does_not_make_a_gateway_unready_that_scores(gateway_of, pools):
+    pool = pools.stuck()
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            hung = asyncio.create_task(client.get("/health/ready"))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            gateway._readiness.scored("lexical")
+            async with asyncio.timeout(1):
+                later = await client.get("/health/ready")
+            return later.status_code, (await hung).status_code
+
+    assert asyncio.run(go()) == (200, 200)
+
+
 def test_all_bodies_together_have_a_bound_and_leave_their_room(gateway_of, pools):
     pool = pools.stuck()
-    gateway = gateway_of(pool, limits={"max_held_bytes": 1024, "request_timeout_s": 0.5}).gateway
+    limits = {"max_held_bytes": 1024, "max_body_bytes": 1024, "request_timeout_s": 0.5}
+    gateway = gateway_of(pool, limits=limits).gateway
     body = {"query": "capital", "documents": ["x" * 600]}
+    with pytest.raises(ValueError, match="at least max_body_bytes"):
+        gateway.reconfigure({"limits": {"max_body_bytes": 2048}})
 
     async def go():
         transport = httpx.ASGITransport(app=gateway)
@@ -287,6 +308,9 @@ def test_truncated_documents_are_named_in_every_dialect(gateway_of, pools):
         assert caller.post(path, body).headers["x-truncated-documents"] == "0,2"
     answer = caller.post("/v2/rerank", {"query": "q", "documents": ["1"]})
     assert "x-truncated-documents" not in answer.headers
+    answer = caller.post("/v2/rerank", {"query": "q", "documents": ["1 long"] * 200})
+    first = ",".join(str(index) for index in range(100))
+    assert answer.headers["x-truncated-documents"] == f"{first},..."
 
 
 def test_a_model_that_scores_nothing_is_not_ready(gateway_of, pool):
@@ -305,8 +329,13 @@ def test_too_many_documents_are_counted_before_each_is_looked_at(gateway_of, poo
     for path, field in (("/v2/rerank", "documents"), ("/rerank", "texts")):
         answer = gateway_of(pool).post(path, {"query": "q", field: [None] * 1001})
         assert answer.status_code == 422
-        assert "1001 documents; at most 1000" in answer.text
+        assert f"1001 {field}; at most 1000" in answer.text
     assert pool.units == []
+
+
+def test_a_long_list_that_nobody_reads_is_let_pass(gateway_of):
+    body = {**BODY, "metadata": [None] * 1001}
+    assert gateway_of().post("/v2/rerank", body).status_code == 200
 
 
 def test_an_instruction_does_not_stand_in_for_a_query(gateway_of):

@@ -1,6 +1,7 @@
 """Language models: the score is the answer's logit at the prompt's end, whoever is beside."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,10 +37,8 @@ def reference(folder, family, pair):
     """Ask one prompt at a time, unpadded, with the whole output layer."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tail = [piece.replace("{instruction}", family.instruction) for piece in family.tail]
-    pieces = [
-        *family.head_pieces(pair.query, None), family.document_piece(pair.document), *tail
-    ]  # fmt: skip
+    document = family.document_piece(pair.document)
+    pieces = [*family.head_pieces(pair.query, None), document, *family.tail_pieces(None)]
     ids = [tokenizer.bos_token_id] if family.starts_with_bos else []
     ids += [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False)]
     with torch.inference_mode():
@@ -77,6 +76,30 @@ def test_an_instruction_changes_the_score_and_the_fingerprint(tmp_path):
     asked = load(folder, QWEN3_RERANKER, instruction="Find the tool.")
     assert plain.info.fingerprint != asked.info.fingerprint
     assert abs(plain.score(PAIRS).raw - asked.score(PAIRS).raw).max() > 1e-4
+
+
+def test_a_pairs_own_instruction_is_read_as_the_configs(tmp_path):
+    folder = save_causal(tmp_path, "gemma")
+    asked = load(folder, BGE_GEMMA, instruction="Find the tool.").score(PAIRS)
+    own = [replace(pair, instruction="Find the tool.") for pair in PAIRS]
+    mixed = load(folder, BGE_GEMMA, instruction="Else.").score([*own, *PAIRS])
+    np.testing.assert_allclose(mixed.raw[: len(PAIRS)], asked.raw, rtol=0, atol=1e-5)
+    assert abs(mixed.raw[len(PAIRS) :] - asked.raw).max() > 1e-4
+
+
+def test_a_prompt_without_a_place_for_an_instruction_has_it_before_the_query(tmp_path):
+    scorer = load(save_causal(tmp_path, "qwen2"), MXBAI_V2)
+    pairs = [QueryDocumentPair("q", "d", instruction="Judge."), QueryDocumentPair("Judge.\nq", "d")]
+    first, second = scorer.score(pairs).raw
+    assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_an_instruction_that_fills_the_prompt_fails_alone(tmp_path):
+    scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, max_length=300)
+    long = QueryDocumentPair("q", "d", instruction="judge it " * 300)
+    scores = scorer.score([long, PAIRS[0]])
+    assert scores.errors == {0: "the instruction leaves no room for the document; shorten it"}
+    assert np.isfinite(scores.raw[1])
 
 
 def test_a_language_model_without_a_known_prompt_is_refused(tmp_path):

@@ -80,6 +80,14 @@ def test_both_backends_count_and_cut_the_same_tokens(tiny_models):
     assert packed.truncated.tolist() == padded.truncated.tolist()
 
 
+@pytest.mark.parametrize("family", ["bert", "deberta"])
+def test_a_classifier_reads_an_instruction_before_the_query(tiny_models, family):
+    scorer = load_scorer(random_config(model=str(tiny_models[family]), device="cpu"))
+    pairs = [QueryDocumentPair("q", "d", instruction="Judge."), QueryDocumentPair("Judge.\nq", "d")]
+    first, second = scorer.score(pairs).raw
+    assert first == pytest.approx(second, abs=1e-6)
+
+
 def test_a_long_query_keeps_its_share_and_the_document_is_cut(tiny_models):
     config = random_config(
         model=str(tiny_models["bert"]), device="cpu", max_length=40, max_query_tokens=30
