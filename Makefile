@@ -57,4 +57,5 @@ serve: setup ## serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/serve run serve_app:app
 
 embedded-model: setup ## make the embedded model again (hours on a CPU): SQUAD_DIR=folder of the question sets
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded-model]'
 	$(BIN)/python -m tools.embedded_model --squad-dir "$(SQUAD_DIR)" --work "$(WORK)/embedded-model"

@@ -119,3 +119,83 @@ def test_trap_lists_never_hold_a_check():
     assert not re.search("中国|北京|上海|杭州|人工智能|机器学习|China|Beijing", everything)
     assert all(item.right and item.wrong for item in made)
     assert not any(set(item.right) & set(item.wrong) for item in made)
+
+
+def test_no_written_question_asks_what_the_demo_asks():
+    pytest.importorskip("sklearn")
+    from tools.demo.questions import read_questions
+    from tools.embedded_model.bm25 import terms
+    from tools.embedded_model.training_text import written_questions
+
+    written, demo = written_questions(), read_questions()
+    asked = [set(terms(question["question"])) for question in demo]
+    alike = [
+        text
+        for texts in written.values()
+        for text, words in ((text, set(terms(text))) for text in texts)
+        if any(len(words & theirs) > 0.55 * len(words | theirs) for theirs in asked)
+    ]
+    assert not written.keys() & {name for question in demo for name in question["answers"]}
+    assert alike == []
+    assert all(texts and all(texts) for texts in written.values())
+
+
+@pytest.fixture
+def train():
+    pytest.importorskip("zhconv", reason="the recipe changes Chinese scripts by its tables")
+    from tools.embedded_model import train
+
+    return train
+
+
+def test_training_keeps_the_worst_mistakes_and_leaves_out_what_is_solved(train):
+    import torch
+
+    open_list = train.TrainingList("q", ["right", "a", "b", "c", "d"], 1, [4.0, 3.0, 2.0])
+    solved = train.TrainingList("r", ["right", "wrong"], 1)
+    ids = {"input_ids": [[i] for i in range(7)]}
+    scores = torch.tensor([0.0, -5.0, 2.0, 1.0, 3.0, 9.0, -9.0])
+    recipe = train.Recipe(1, hard=3, others=0)
+    chosen = train.hardest(
+        train.Encoded([open_list, solved], ids), scores, recipe, random.Random(0)
+    )
+    # d scored highest but has no teacher's score, so it comes after b and c, which have.
+    assert chosen == train.Encoded(
+        [train.TrainingList("q", ["right", "b", "c", "d"], 1, [3.0, 2.0])],
+        {"input_ids": [[0], [2], [3], [4]]},
+    )
+
+
+def test_raw_scores_come_in_input_order_whatever_shared_a_pass():
+    import torch
+    from transformers import AutoTokenizer
+
+    from tools.embedded_model.passes import raw_scores
+
+    def model(input_ids, attention_mask, **_):
+        sums = (input_ids * attention_mask).sum(1, keepdim=True)
+        return type("Output", (), {"logits": sums})
+
+    lengths = (3, 9, 1, 7, 2)
+    ids = {"input_ids": [[n] * n for n in lengths], "attention_mask": [[1] * n for n in lengths]}
+    scores = raw_scores(model, AutoTokenizer.from_pretrained(EMBEDDED), ids, 10)
+    assert torch.equal(scores, torch.tensor([float(n * n) for n in lengths]))
+
+
+def test_a_right_order_costs_less_than_a_wrong_one(train):
+    import torch
+
+    item, recipe = train.TrainingList("q", ["right", "a", "b"], 1, [1.0, 0.0]), train.Recipe(1)
+    costs = [
+        float(train.list_loss(torch.tensor(scores), item, recipe))
+        for scores in ([3.0, -2.0, -3.0], [3.0, -3.0, -2.0], [-3.0, 3.0, 2.0])
+    ]
+    assert costs == sorted(costs)
+    assert len(set(costs)) == 3
+
+
+def test_an_interrupted_training_knows_where_it_stands(train, tmp_path):
+    assert train.Trained.load(tmp_path) is None
+    trained = train.Trained("abc", 12.5)
+    trained.save(tmp_path)
+    assert train.Trained.load(tmp_path) == trained

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -20,12 +21,12 @@ from rerank_core import ScorerConfig, load_scorer
 from tools.demo.documents import collect_documents
 from tools.demo.questions import read_questions
 from tools.embedded_model.base_image import BaseImage, installed_image, read_image
-from tools.embedded_model.card import publish
+from tools.embedded_model.card import publish, sha256_of
 from tools.embedded_model.evaluate import QuickJudge, Trial, check_scores, judge, make_trial
 from tools.embedded_model.lists import Source
 from tools.embedded_model.matching import add_match_heads
-from tools.embedded_model.negatives import BaseEncoder, mine
-from tools.embedded_model.train import Recipe, minutes_trained, train
+from tools.embedded_model.negatives import BiEncoder, english_encoder, mine
+from tools.embedded_model.train import Recipe, Trained, train
 from tools.embedded_model.training_text import (
     Pool,
     Question,
@@ -41,7 +42,7 @@ from tools.embedded_model.vocabulary import choose_pieces, trimmed_model, trimme
 
 log = logging.getLogger("tools.embedded_model")
 _POOLS = ("cmrc", "drcd", "debian", "python", "stdlib")
-_TRIALS = {"cmrc-trial": 120, "drcd": 120, "debian": 200, "stdlib": 120}
+_TRIALS = {"cmrc-trial": 300, "drcd": 300, "debian": 300, "stdlib": 120}
 # Their docstrings add the spelling of code to the vocabulary counts; they are not trained on.
 _SPELLING = (
     "numpy",
@@ -62,12 +63,13 @@ def main() -> None:
     asked = _arguments()
     work: Path = asked.work
     work.mkdir(parents=True, exist_ok=True)
-    # One thread: two workers train beside each other, and threads only get in their way.
+    # One thread: two workers train beside each other, and no pool of threads may be there when they
+    # fork.
     torch.set_num_threads(1)
     base = read_image(installed_image())
     _collect(asked.squad_dir, work, base)
     _start(work, base)
-    _train(asked.squad_dir, work, asked.minutes)
+    _train(asked, work)
     _make_trials(asked.squad_dir, work, base)
     figures = _judge(work)
     publish(work / "model", asked.out, figures)
@@ -79,26 +81,34 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made")
     parser.add_argument("--squad-dir", type=Path, required=True, help="folder of the question sets")
     parser.add_argument("--minutes", type=float, default=120, help="time to train (default 120)")
+    parser.add_argument(
+        "--start", type=Path, help="train an earlier model of this recipe further, not the base"
+    )
     parser.add_argument("--out", type=Path, default=Path("rerank_core/embedded"))
     return parser.parse_args()
 
 
 def _collect(squad: Path, work: Path, base: BaseImage) -> None:
-    """Training text and its hard negatives; buckets below 0.2 (0.29 for DRCD) are held out."""
+    """Training text and its hard negatives.
+
+    Buckets below 0.2 are held out (0.29 for DRCD, 0.03 for the standard library: its trial asks for
+    answers that `stdlib_pool` leaves out).
+    """
     makers = {
         "drcd": lambda: split(squad_pool(squad / "DRCD_dev.json", "drcd"), 0.29, 1, "drcd"),
         "cmrc": lambda: squad_pool(squad / "cmrc_dev.json", "cmrc"),
         "debian": lambda: split(debian_pool(work, 0.25), 0.2, 1, "debian"),
         "python": lambda: python_pool(0.5),
-        "stdlib": stdlib_pool,
+        "stdlib": lambda: split(stdlib_pool(), 0.03, 1, "stdlib"),
     }
-    encoder = BaseEncoder(base.encoder(), base.tokenizer())
+    encoder, english = BiEncoder(base.encoder(), base.tokenizer()), english_encoder()
     for name, make in makers.items():
         if not (work / f"{name}.npz").exists():
             pool = make()
             pool.save(work)
             log.info("mining %s: %d passages", name, len(pool.passages))
-            mine(pool, encoder, work / f"{name}.npz")
+            chinese = name in ("cmrc", "drcd")
+            mine(pool, encoder, None if chinese else english, work / f"{name}.npz")
 
 
 def _start(work: Path, base: BaseImage) -> None:
@@ -116,24 +126,29 @@ def _start(work: Path, base: BaseImage) -> None:
     trimmed_tokenizer(base, kept).save_pretrained(work / "start")
 
 
-def _train(squad: Path, work: Path, minutes: float) -> None:
-    """Train what is left of `minutes`; an interrupted run goes on from its last save."""
-    earlier, done = minutes_trained(work / "model")
-    if done:
+def _train(asked: argparse.Namespace, work: Path) -> None:
+    """Train what is left of the minutes; an interrupted run goes on from its last save."""
+    earlier = Trained.load(work / "model")
+    if earlier and earlier.done:
         return
-    folder = work / ("model" if earlier else "start")
+    folder = work / "model" if earlier else asked.start or work / "start"
+    if not earlier:
+        earlier = Trained(sha256_of(folder / "model.safetensors") if asked.start else "")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # In bfloat16 the plain attention is the fastest one to train on a CPU.
     model = BertForSequenceClassification.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     )
     sources = {n: Source.load(work / f"{n}.json", work / f"{n}.npz") for n in _POOLS}
-    drcd = squad_pool(squad / "DRCD_dev.json", "drcd-dev")
+    drcd = squad_pool(asked.squad_dir / "DRCD_dev.json", "drcd-dev")
     dev = (
         (split(drcd, 0.25, 0.29, "drcd-dev", whole=True), 20),
         (split(debian_pool(work, 0.25), 0.15, 0.2, "debian-dev"), 30),
+        (split(stdlib_pool(), 0, 0.03, "stdlib-dev", whole=True), 50),
     )
-    recipe = Recipe(max(1.0, minutes - earlier))
+    recipe = Recipe(
+        max(1.0, asked.minutes - earlier.minutes), late_from=0 if earlier.start else 0.3
+    )
     train(model, tokenizer, sources, recipe, work / "model", QuickJudge(tokenizer, dev), earlier)
 
 
@@ -146,7 +161,7 @@ def _make_trials(squad: Path, work: Path, base: BaseImage) -> None:
         ),
         "debian": lambda: split(debian_pool(work, 0.25), 0, 0.06, "debian"),
     }
-    encoder = BaseEncoder(base.encoder(), base.tokenizer())
+    encoder = BiEncoder(base.encoder(), base.tokenizer())
     for name, limit in _TRIALS.items():
         if (work / f"trial-{name}.json").exists():
             continue
@@ -177,7 +192,10 @@ def _judge(work: Path) -> dict[str, object]:
     """Figures of every trial, of the checks and of the training; judged once, then kept."""
     path = work / "figures.json"
     if not path.exists():
+        torch.set_num_threads(os.cpu_count() or 1)
         scorer = load_scorer(ScorerConfig(model=str(work / "model"), self_check=False))
+        trained = Trained.load(work / "model")
+        assert trained is not None
         trials = {}
         for name in _TRIALS:
             trials[name] = judge(Trial.load(work / f"trial-{name}.json"), scorer)
@@ -185,7 +203,8 @@ def _judge(work: Path) -> dict[str, object]:
         figures = {
             "trials": trials,
             "checks": check_scores(scorer),
-            "minutes": minutes_trained(work / "model")[0],
+            "minutes": trained.minutes,
+            "start": trained.start,
         }
         path.write_text(json.dumps(figures, indent=1))
     figures = json.loads(path.read_text())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.embedded_model.evaluate import CHECKS
+from tools.embedded_model.training_text import written_questions
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _TITLES = {
@@ -21,20 +22,29 @@ _TITLES = {
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 
 
+def sha256_of(path: Path) -> str:
+    """Hash of the file at `path`, as it stands in the card."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
     """Copy the model's files from `model` to `out` and write the card beside them."""
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, out / name)
     weights = out / "model.safetensors"
+    written = written_questions()
     values = {
-        "SHA256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "SHA256": sha256_of(weights),
         "MEGABYTES": f"{weights.stat().st_size / 1e6:.1f}",
         "HELD_OUT": _held_out(figures["trials"]),
         "VERDICT": _verdict(figures["trials"]),
         "CHECKS": _checks(figures["checks"]),
         "MINUTES": f"{figures['minutes']:.0f}",
         "HARDWARE": f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "START": _start(figures["start"]),
+        "WRITTEN": f"{sum(map(len, written.values())):,}",
+        "FUNCTIONS": f"{len(written):,}",
     }
     text = _TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():
@@ -42,14 +52,30 @@ def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
     (out / "README.md").write_text(text, encoding="utf-8")
 
 
+def _start(sha256: str) -> str:
+    """Where the training began: with the base encoder, or with an earlier model of the recipe."""
+    if not sha256:
+        return "from the base encoder"
+    return (
+        f"from an earlier model of this recipe, whose weights (sha256 `{sha256}`) lie in the "
+        "repository's history with their card"
+    )
+
+
 def _held_out(trials: dict[str, dict[str, float]]) -> str:
     rows = [
-        "| Held-out set | Questions | Passages | BM25 | Base encoder | This model | ± |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Held-out set | Questions | Passages | BM25 | Base encoder | This model "
+        "| over BM25 | over the base |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, row in trials.items():
-        numbers = " | ".join(f"{row[key]:.3f}" for key in ("bm25", "base", "model", "error"))
-        rows.append(f"| {_TITLES[name]} | {row['questions']} | {row['passages']} | {numbers} |")
+        numbers = [f"{row[key]:.3f}" for key in ("bm25", "base", "model")]
+        numbers += [
+            f"{row['model'] - row[key]:+.3f} ± {row[f'{key}_error']:.3f}"
+            for key in ("bm25", "base")
+        ]
+        cells = [_TITLES[name], str(row["questions"]), str(row["passages"]), *numbers]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

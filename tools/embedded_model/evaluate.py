@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from rerank_core import QueryDocumentPair, Scorer
 from tools.embedded_model.bm25 import BM25, top
-from tools.embedded_model.negatives import BaseEncoder, find_candidates
+from tools.embedded_model.negatives import BiEncoder, find_candidates
+from tools.embedded_model.passes import raw_scores, token_ids
 from tools.embedded_model.training_text import Pool
 
 # The two checks of the README: the query, how many passages are right, those first.
@@ -79,7 +79,7 @@ class Trial:
 
 
 def make_trial(
-    pool: Pool, encoder: BaseEncoder, limit: int, answers: list[list[int]] | None = None
+    pool: Pool, encoder: BiEncoder, limit: int, answers: list[list[int]] | None = None
 ) -> Trial:
     """Candidates for `limit` evenly drawn questions of `pool`.
 
@@ -115,7 +115,7 @@ def reciprocal_rank(scores: Sequence[float], right: Sequence[int]) -> float:
 
 
 def judge(trial: Trial, scorer: Scorer) -> dict[str, float]:
-    """MRR@10 of BM25, base encoder and `scorer`, and the standard error of our lead over BM25."""
+    """MRR@10 of BM25, base encoder and `scorer`, with the standard errors of our leads."""
     pairs = [QueryDocumentPair(case.query, text) for case in trial.cases for text in case.texts]
     scores = scorer.score(pairs).raw.tolist()
     rows, at = [], 0
@@ -124,14 +124,16 @@ def judge(trial: Trial, scorer: Scorer) -> dict[str, float]:
         at += len(case.texts)
         rows.append([reciprocal_rank(s, case.right) for s in (case.bm25, case.base, ours)])
     table = np.array(rows)
-    lead = table[:, 2] - table[:, 0]
+    leads = table[:, 2:] - table[:, :2]
+    errors = leads.std(0) / np.sqrt(len(rows))
     return {
         "questions": len(rows),
         "passages": trial.passages,
         "bm25": round(float(table[:, 0].mean()), 4),
         "base": round(float(table[:, 1].mean()), 4),
         "model": round(float(table[:, 2].mean()), 4),
-        "error": round(float(lead.std() / np.sqrt(len(rows))), 4),
+        "bm25_error": round(float(errors[0]), 4),
+        "base_error": round(float(errors[1]), 4),
     }
 
 
@@ -150,32 +152,13 @@ def pair_scores(
     model: BertForSequenceClassification,
     tokenizer: PreTrainedTokenizerFast,
     pairs: Sequence[tuple[str, str]],
-    tokens: int = 6000,
-) -> NDArray[np.float32]:
+) -> list[float]:
     """Sigmoid score of each (query, passage), in input order."""
     model.eval()
-    encoded = tokenizer(
-        [query for query, _ in pairs],
-        [passage for _, passage in pairs],
-        truncation="only_second",
-        max_length=512,
-    )
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    order = sorted(range(len(pairs)), key=lambda i: lengths[i])
-    out = np.empty(len(pairs), np.float32)
-    at = 0
-    while at < len(order):
-        end = at + 1
-        while end < len(order) and lengths[order[end]] * (end + 1 - at) <= tokens:
-            end += 1
-        rows = order[at:end]
-        part = {name: [values[i] for i in rows] for name, values in encoded.items()}
-        padded = tokenizer.pad(part, return_tensors="pt")
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            logits = model(**padded).logits[:, 0].float()
-        out[rows] = torch.sigmoid(logits).numpy()
-        at = end
-    return out
+    queries, passages = zip(*pairs, strict=True)
+    ids = token_ids(tokenizer, queries, passages)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        return torch.sigmoid(raw_scores(model, tokenizer, ids, 6000)).tolist()
 
 
 @dataclass
@@ -199,7 +182,7 @@ class QuickJudge:
                     continue
                 texts = [(question.text, pool.passages[i]) for i in found]
                 before.append(reciprocal_rank(row[found].tolist(), right))
-                ours = pair_scores(model, self.tokenizer, texts).tolist()
+                ours = pair_scores(model, self.tokenizer, texts)
                 after.append(reciprocal_rank(ours, right))
             figures[f"{pool.name} bm25"] = round(float(np.mean(before)), 3)
             figures[pool.name] = round(float(np.mean(after)), 3)

