@@ -148,24 +148,6 @@ def train():
     return train
 
 
-def test_training_keeps_the_worst_mistakes_and_leaves_out_what_is_solved(train):
-    import torch
-
-    open_list = train.TrainingList("q", ["right", "a", "b", "c", "d"], 1, [4.0, 3.0, 2.0])
-    solved = train.TrainingList("r", ["right", "wrong"], 1)
-    ids = {"input_ids": [[i] for i in range(7)]}
-    scores = torch.tensor([0.0, -5.0, 2.0, 1.0, 3.0, 9.0, -9.0])
-    recipe = train.Recipe(1, hard=3, others=0)
-    chosen = train.hardest(
-        train.Encoded([open_list, solved], ids), scores, recipe, random.Random(0)
-    )
-    # d scored highest but has no teacher's score, so it comes after b and c, which have.
-    assert chosen == train.Encoded(
-        [train.TrainingList("q", ["right", "b", "c", "d"], 1, [3.0, 2.0])],
-        {"input_ids": [[0], [2], [3], [4]]},
-    )
-
-
 def test_raw_scores_come_in_input_order_whatever_shared_a_pass():
     import torch
     from transformers import AutoTokenizer
@@ -185,13 +167,27 @@ def test_raw_scores_come_in_input_order_whatever_shared_a_pass():
 def test_a_right_order_costs_less_than_a_wrong_one(train):
     import torch
 
-    item, recipe = train.TrainingList("q", ["right", "a", "b"], 1, [1.0, 0.0]), train.Recipe(1)
+    item, recipe = train.TrainingList("q", ["right", "a", "b"], 1, [0.0, 1.0, 0.0]), train.Recipe(1)
     costs = [
         float(train.list_loss(torch.tensor(scores), item, recipe))
         for scores in ([3.0, -2.0, -3.0], [3.0, -3.0, -2.0], [-3.0, 3.0, 2.0])
     ]
     assert costs == sorted(costs)
     assert len(set(costs)) == 3
+
+
+def test_the_teachers_are_put_right_where_they_err(train):
+    import torch
+
+    recipe = train.Recipe(1, binary_weight=0, lead=(1.0, 6.0))
+    scores = torch.tensor([3.0, 2.0, -5.0])
+    texts = ["right", "a", "b"]
+    alone = float(train.list_loss(scores, train.TrainingList("q", texts, 1), recipe))
+    for own, target in ((0.0, 3.0), (float("-inf"), 3.0), (4.0, 4.0), (50.0, 8.0)):
+        item = train.TrainingList("q", texts, 1, [own, 2.0, -5.0])
+        gap = scores - scores.mean() - (torch.tensor([target, 2, -5]) - (target - 3) / 3)
+        expected = alone + recipe.teacher_weight * float(gap.square().mean())
+        assert float(train.list_loss(scores, item, recipe)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_interrupted_training_knows_where_it_stands(train, tmp_path):

@@ -22,17 +22,19 @@ from tools.embedded_model.traps import make_trap_list
 
 # Share of each source among the lists.
 SHARES = {
-    "cmrc": 0.12,
-    "drcd": 0.2,
-    "debian": 0.15,
-    "python": 0.04,
-    "stdlib": 0.44,
+    "cmrc": 0.08,
+    "drcd": 0.11,
+    "debian": 0.17,
+    "python": 0.05,
+    "stdlib": 0.54,
     "traps": 0.05,
 }
 # Longest passages in characters: the window is drawn anew for each list.
 _EARLY = (40, 80, 130, 130, 130, 200, 260)
 _LATE = (40, 130, 200, 300, 1000, 1000, 1000, 1000)
 _ALIKE = 0.97
+# How far (in logits) a random passage lies below the last one that was mined.
+_BELOW = 2.0
 _ASKING = re.compile(
     r"什么|甚麼|什麼|哪里|哪裡|哪些|哪个|哪個|哪一|哪|谁|誰|多少|几|幾|怎么|怎麼|如何|为何|為何|请问|請問|是否|吗|嗎|呢|了|的|是|？|\?"
 )
@@ -41,7 +43,7 @@ _OPENINGS = ("how to ", "what is ", "which tool provides ", "how do I ", "")
 
 @dataclass(frozen=True)
 class TrainingList:
-    """`texts` starts with `right` right passages; `teacher` has a score for each wrong one."""
+    """`texts` starts with `right` right passages; `teacher` has a score for each text."""
 
     query: str
     texts: list[str]
@@ -62,7 +64,7 @@ class Source:
     def load(cls, pool_path: Path, mined_path: Path) -> Source:
         """Read a pool and what `mine` wrote about it; the teacher's score is the sum of all."""
         mined = np.load(mined_path)
-        scores = mined["cosine"] / 0.04 + mined["english"] / 0.16 + mined["lexical"] / 10
+        scores = mined["cosine"] / 0.02 + mined["english"] / 0.08 + mined["lexical"] / 5
         return cls(Pool.load(pool_path), mined["places"], scores, mined["alike"])
 
     def __post_init__(self) -> None:
@@ -92,43 +94,49 @@ class ListMaker:
             drawn = self._description_list(self._sources[name], late, name)
         return self._change_script(drawn)
 
-    def _wrong(self, source: Source, index: int, count: int) -> dict[int, float]:
-        """Passages with their teacher scores: mined ones first, then a random one."""
+    def _candidates(self, source: Source, index: int, hard: int, easy: int) -> dict[int, float]:
+        """The right passage, `hard` wrong ones that were mined, `easy` random ones, in this order.
+
+        With their teacher scores; random passages, which nobody scored, lie below what was mined.
+        """
         question = source.pool.questions[index]
         group = source.pool.groups[question.passage]
         by_article = source.articles[group] if source.pool.name in ("cmrc", "drcd") else []
-        mined = {
-            int(i): float(score)
-            for i, score, alike in zip(
-                source.found[index], source.scores[index], source.alike[index], strict=True
-            )
-            if i >= 0
-            and i != question.passage
-            and (by_article or (alike < _ALIKE and source.pool.groups[i] != group))
-        }
+        found = zip(
+            source.found[index].tolist(),
+            source.scores[index].tolist(),
+            source.alike[index].tolist(),
+            strict=True,
+        )
+        mined, low, own = {}, float("inf"), float("-inf")
+        for i, score, alike in found:
+            low = min(low, score) if i >= 0 else low
+            if i == question.passage:
+                own = score
+            elif i >= 0 and (by_article or (alike < _ALIKE and source.pool.groups[i] != group)):
+                mined[i] = score
+        low -= _BELOW
         # The first ones of both lists are the hardest: prefer them, but not only them.
         ranked = sorted(mined, key=lambda i: -mined[i])
-        hard = ranked[:14]
-        picked = self._rng.sample(hard, min(len(hard), max(2, count - 3)))
+        picked = self._rng.sample(ranked[:8], min(len(ranked), 8, hard - hard // 3))
         rest = [i for i in ranked if i not in picked]
-        picked += self._rng.sample(rest, min(len(rest), 2))
+        picked += self._rng.sample(rest, min(len(rest), hard // 3))
         siblings = [i for i in by_article if i != question.passage and i not in picked]
         if siblings and self._rng.random() < 0.5:
             picked.append(self._rng.choice(siblings))
-        low = min(mined.values(), default=0.0)
-        while len(picked) < count:
+        while len(picked) < hard + easy:
             other = self._rng.randrange(len(source.pool.passages))
             if other != question.passage and source.pool.groups[other] != group:
                 picked.append(other)
-        return {i: mined.get(i, low) for i in picked}
+        return {question.passage: own, **{i: mined.get(i, low) for i in picked}}
 
     def _answer_list(self, source: Source, late: bool) -> TrainingList:
         rng, pool = self._rng, source.pool
         index = rng.randrange(len(pool.questions))
         question = pool.questions[index]
         size = rng.choice(_LATE if late else _EARLY)
-        wrong = self._wrong(source, index, 9)
-        text = pool.passages[question.passage]
+        first, *wrong = found = self._candidates(source, index, 4 if size > 400 else 5, 0)
+        text = pool.passages[first]
         asked = frozenset(terms(question.text))
         texts = [self._around(text, question, size)]
         texts += [self._cut(pool.passages[i], asked, size) for i in wrong]
@@ -139,7 +147,7 @@ class ListMaker:
         query = question.text
         if rng.random() < 0.15:
             query = re.sub(r"\s+", " ", _ASKING.sub(" ", query)).strip() or query
-        teacher = list(wrong.values()) if size > 400 else None
+        teacher = list(found.values()) if size > 400 else None
         return TrainingList(query, texts, 1, teacher)
 
     def _around(self, text: str, question: Question, size: int) -> str:
@@ -178,8 +186,8 @@ class ListMaker:
         rng, pool = self._rng, source.pool
         index = rng.randrange(len(pool.questions))
         question = pool.questions[index]
-        wrong = self._wrong(source, index, 9)
-        size = rng.choice((200, 500, 900, 900) if late else (80, 150, 300, 500))
+        found = self._candidates(source, index, 4, 3)
+        size = rng.choice((200, 500, 500, 900) if late else (80, 150, 300, 500))
         query, text = question.text, pool.passages[question.passage]
         sentences = [s for s in re.split(r"(?<=[.!?。]) ?", text) if 30 < len(s) < 200]
         if name == "debian" and len(sentences) > 2 and rng.random() < 0.25:
@@ -192,9 +200,9 @@ class ListMaker:
             if rng.random() < 0.15:
                 words = query.split()
                 query = " ".join(w for w in words if rng.random() < 0.7) or query
-        texts = [t[:size] for t in (text, *(pool.passages[i] for i in wrong))]
+        texts = [text[:size], *(pool.passages[i][:size] for i in list(found)[1:])]
         whole = size >= 500 and query.endswith(question.text.rstrip(".")[1:])
-        return TrainingList(query, texts, 1, list(wrong.values()) if whole else None)
+        return TrainingList(query, texts, 1, list(found.values()) if whole else None)
 
     def _change_script(self, drawn: TrainingList) -> TrainingList:
         """Sometimes all in the other script, sometimes only the question."""

@@ -1,8 +1,8 @@
 """Fine-tunes the trimmed encoder as a cross-encoder, for a fixed number of minutes on the CPU.
 
-Loss: listwise cross entropy, a balanced binary term that keeps the sigmoid meaningful, and a
-small term that follows the teachers (BM25, the cosines of the base encoder and of an English one)
-among the wrong passages.
+Loss: listwise cross entropy, a balanced binary term that keeps the sigmoid meaningful, and the
+squared distance to what the teachers say (BM25, the cosines of the base encoder and of an English
+one), both taken around their means over the list.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import json
 import logging
 import multiprocessing
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -29,9 +27,8 @@ from tools.embedded_model.lists import ListMaker, Source, TrainingList
 from tools.embedded_model.passes import Ids, raw_scores, token_ids
 
 log = logging.getLogger(__name__)
-# Padded tokens of a pass with and without gradients: small, so that short pairs stay short.
+# Padded tokens of a pass: few, so that short pairs are not padded to the length of long ones.
 _PASS_TOKENS = 640
-_SCREEN_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,13 @@ class Recipe:
     rate: float = 1.5e-4
     head_rate: float = 5e-4
     layer_decay: float = 0.9
-    tokens_per_step: int = 4000
-    # Of the wrong passages of a list, those that train: the model's worst, and others at random.
-    hard: int = 3
-    others: int = 1
-    # A list whose right passage leads by more (in logits) is left out.
-    solved: float = 5.0
+    tokens_per_step: int = 2500
     warm_up: float = 0.03
     binary_weight: float = 0.5
-    teacher_weight: float = 0.3
-    checkpoint_minutes: float = 10
+    teacher_weight: float = 0.1
+    # By how much (in logits) the right passage leads in what the teachers are made to say.
+    lead: tuple[float, float] = (1.0, 6.0)
+    checkpoint_minutes: float = 8
     # Share of the time after which passages are long.
     late_from: float = 0.3
 
@@ -84,16 +78,6 @@ class Encoded:
     lists: list[TrainingList]
     ids: Ids
 
-    def starts(self) -> list[int]:
-        """The first pair of each list."""
-        return [0, *accumulate(len(item.texts) for item in self.lists)][:-1]
-
-    def only(self, kept: list[tuple[TrainingList, list[int]]]) -> Encoded:
-        """The lists of `kept`, each with the pairs of these rows alone."""
-        rows = [row for _, rows in kept for row in rows]
-        ids = {name: [values[row] for row in rows] for name, values in self.ids.items()}
-        return Encoded([item for item, _ in kept], ids)
-
 
 def draws(
     maker: ListMaker, tokenizer: PreTrainedTokenizerFast, late: bool, budget: int
@@ -113,30 +97,6 @@ def draws(
             group, first = [], at
 
 
-def hardest(group: Encoded, scores: Tensor, recipe: Recipe, rng: random.Random) -> Encoded:
-    """The lists that the model does not solve yet, with the worst of their wrong passages.
-
-    Two thirds of the tokens teach nothing any more; a pass without gradients finds them.
-    """
-    kept = []
-    for item, start in zip(group.lists, group.starts(), strict=True):
-        ours = scores[start : start + len(item.texts)].tolist()
-        wrong = sorted(range(item.right, len(ours)), key=lambda i: -ours[i])
-        worst, best = ours[wrong[0]], min(ours[: item.right])
-        if best - worst > recipe.solved and best > 2 and worst < -2:
-            continue
-        rest = wrong[recipe.hard :]
-        picked = wrong[: recipe.hard] + rng.sample(rest, min(len(rest), recipe.others))
-        # The teacher's scores stand for the first wrong passages only.
-        known = [i for i in picked if item.teacher and i - item.right < len(item.teacher)]
-        picked = known + [i for i in picked if i not in known]
-        chosen = [*range(item.right), *picked]
-        teacher = [item.teacher[i - item.right] for i in known] if item.teacher and known else None
-        small = TrainingList(item.query, [item.texts[i] for i in chosen], item.right, teacher)
-        kept.append((small, [start + i for i in chosen]))
-    return group.only(kept)
-
-
 def list_loss(scores: Tensor, item: TrainingList, recipe: Recipe) -> Tensor:
     """Loss of one list from its raw scores, right passages first."""
     right, wrong = scores[: item.right], scores[item.right :]
@@ -145,10 +105,12 @@ def list_loss(scores: Tensor, item: TrainingList, recipe: Recipe) -> Tensor:
     binary = functional.softplus(-right).mean() + functional.softplus(wrong).mean()
     loss = loss + recipe.binary_weight * binary
     if item.teacher is not None:
-        count = len(item.teacher)
-        target = torch.softmax(torch.tensor(item.teacher), 0)
-        follow = functional.kl_div(torch.log_softmax(wrong[:count], 0), target, reduction="sum")
-        loss = loss + recipe.teacher_weight * follow
+        target = torch.tensor(item.teacher)
+        # Where the teachers are wrong they are put right: the answer leads, but not without bounds.
+        best = float(target[item.right :].max())
+        target[: item.right].clamp_(best + recipe.lead[0], best + recipe.lead[1])
+        gap = (scores - scores.mean()) - (target - target.mean())
+        loss = loss + recipe.teacher_weight * gap.square().mean()
     return loss
 
 
@@ -237,7 +199,6 @@ def _work(
     os.setsid()
     torch.set_num_threads(1)
     maker = ListMaker(sources, recipe.seed + 1000 * rank)
-    rng = random.Random(recipe.seed + rank)
     optimizer = _optimizer(model, recipe)
     # The passes run in bfloat16 on a copy; the optimizer keeps the float32 weights.
     runner = copy.deepcopy(model).bfloat16().train()
@@ -247,7 +208,7 @@ def _work(
         scale = min(1.0, passed / recipe.warm_up + 0.02) * max(0.02, 1 - passed)
         for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["full"] * scale
-        loss = _step(runner, model, tokenizer, group, recipe, optimizer, rng)
+        loss = _step(runner, model, tokenizer, group, recipe, optimizer)
         steps, lists = steps + 1, lists + len(group.lists)
         recent = 0.98 * recent + 0.02 * loss if steps > 1 else loss
         minutes = (time.monotonic() - begun) / 60
@@ -275,25 +236,18 @@ def _step(
     group: Encoded,
     recipe: Recipe,
     optimizer: torch.optim.AdamW,
-    rng: random.Random,
 ) -> float:
     """One step on `model` with the gradients of its bfloat16 copy `runner`; returns the loss."""
     learned = [value for value in model.parameters() if value.requires_grad]
     copies = [value for value in runner.parameters() if value.requires_grad]
     with torch.no_grad():
         torch._foreach_copy_(copies, learned)
-    with torch.inference_mode():
-        before = raw_scores(runner, tokenizer, group.ids, _SCREEN_TOKENS)
-    chosen = hardest(group, before, recipe, rng)
-    if not chosen.lists:
-        return 0.0
-    scores = raw_scores(runner, tokenizer, chosen.ids, _PASS_TOKENS)
-    ends = [*chosen.starts()[1:], len(scores)]
-    losses = [
-        list_loss(scores[start:end], item, recipe)
-        for item, start, end in zip(chosen.lists, chosen.starts(), ends, strict=True)
-    ]
-    loss = torch.stack(losses).sum() / len(group.lists)
+    scores = raw_scores(runner, tokenizer, group.ids, _PASS_TOKENS)
+    losses, start = [], 0
+    for item in group.lists:
+        losses.append(list_loss(scores[start : start + len(item.texts)], item, recipe))
+        start += len(item.texts)
+    loss = torch.stack(losses).mean()
     loss.backward()
     for value, ours in zip(learned, copies, strict=True):
         value.grad = ours.grad.float() if ours.grad is not None else None
