@@ -22,11 +22,11 @@ from tools.embedded_model.traps import make_trap_list
 
 # Share of each source among the lists.
 SHARES = {
-    "cmrc": 0.08,
-    "drcd": 0.11,
-    "debian": 0.17,
+    "cmrc": 0.1,
+    "drcd": 0.21,
+    "debian": 0.14,
     "python": 0.05,
-    "stdlib": 0.54,
+    "stdlib": 0.45,
     "traps": 0.05,
 }
 # Longest passages in characters: the window is drawn anew for each list.
@@ -35,6 +35,8 @@ _LATE = (40, 130, 200, 300, 1000, 1000, 1000, 1000)
 _ALIKE = 0.97
 # How far (in logits) a random passage lies below the last one that was mined.
 _BELOW = 2.0
+# How far (in logits) a passage without its answer lies below the best one.
+_WITHOUT = 3.0
 _ASKING = re.compile(
     r"什么|甚麼|什麼|哪里|哪裡|哪些|哪个|哪個|哪一|哪|谁|誰|多少|几|幾|怎么|怎麼|如何|为何|為何|请问|請問|是否|吗|嗎|呢|了|的|是|？|\?"
 )
@@ -64,7 +66,7 @@ class Source:
     def load(cls, pool_path: Path, mined_path: Path) -> Source:
         """Read a pool and what `mine` wrote about it; the teacher's score is the sum of all."""
         mined = np.load(mined_path)
-        scores = mined["cosine"] / 0.02 + mined["english"] / 0.08 + mined["lexical"] / 5
+        scores = mined["cosine"] / 0.02 + mined["english"] / 0.08 + mined["lexical"] / 8
         return cls(Pool.load(pool_path), mined["places"], scores, mined["alike"])
 
     def __post_init__(self) -> None:
@@ -116,14 +118,14 @@ class ListMaker:
             elif i >= 0 and (by_article or (alike < _ALIKE and source.pool.groups[i] != group)):
                 mined[i] = score
         low -= _BELOW
+        # Paragraphs of the same article are what a question about it is most often given instead.
+        siblings = [i for i in by_article if i != question.passage]
+        picked = self._rng.sample(siblings, min(len(siblings), self._rng.randrange(3)))
         # The first ones of both lists are the hardest: prefer them, but not only them.
-        ranked = sorted(mined, key=lambda i: -mined[i])
-        picked = self._rng.sample(ranked[:8], min(len(ranked), 8, hard - hard // 3))
-        rest = [i for i in ranked if i not in picked]
-        picked += self._rng.sample(rest, min(len(rest), hard // 3))
-        siblings = [i for i in by_article if i != question.passage and i not in picked]
-        if siblings and self._rng.random() < 0.5:
-            picked.append(self._rng.choice(siblings))
+        ranked = [i for i in sorted(mined, key=lambda i: -mined[i]) if i not in picked]
+        first = self._rng.sample(ranked[:8], min(len(ranked), 8, hard - hard // 3 - len(picked)))
+        rest = [i for i in ranked if i not in first]
+        picked += first + self._rng.sample(rest, min(len(rest), hard // 3))
         while len(picked) < hard + easy:
             other = self._rng.randrange(len(source.pool.passages))
             if other != question.passage and source.pool.groups[other] != group:
@@ -140,14 +142,16 @@ class ListMaker:
         asked = frozenset(terms(question.text))
         texts = [self._around(text, question, size)]
         texts += [self._cut(pool.passages[i], asked, size) for i in wrong]
-        if size <= 200 and question.answer and rng.random() < 0.3:
-            trap = self._cut(text, asked, size)
-            if question.answer not in trap:
+        teacher = list(found.values()) if size > 400 else None
+        if question.answer and rng.random() < 0.3:
+            trap = self._cut(text, asked, size) if size <= 200 else _without_answer(text, question)
+            if trap and question.answer not in trap:
                 texts.append(trap)
+                if teacher:
+                    teacher.append(max(teacher) - _WITHOUT)
         query = question.text
         if rng.random() < 0.15:
             query = re.sub(r"\s+", " ", _ASKING.sub(" ", query)).strip() or query
-        teacher = list(found.values()) if size > 400 else None
         return TrainingList(query, texts, 1, teacher)
 
     def _around(self, text: str, question: Question, size: int) -> str:
@@ -212,6 +216,14 @@ class ListMaker:
         script = self._rng.choice(("zh-cn", "zh-tw"))
         texts = drawn.texts if chance > 0.22 else [_converted(t, script) for t in drawn.texts]
         return TrainingList(_converted(drawn.query, script), texts, drawn.right, drawn.teacher)
+
+
+def _without_answer(text: str, question: Question) -> str:
+    """The passage without the sentence that answers: all about the matter, and no answer."""
+    start = max((m.end() for m in re.finditer(r"[。！？；]", text[: question.start])), default=0)
+    end = re.search(r"[。！？；]", text[question.start + len(question.answer) :])
+    stop = question.start + len(question.answer) + end.end() if end else len(text)
+    return text[:start] + text[stop:]
 
 
 @lru_cache(maxsize=20_000)
