@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 WORK ?= demo-out
 # The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
 TORCH_INDEX_URL ?=
+# Of training the embedded model.
+MINUTES ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-fast chaos docs sbom audit bench serve embedded-model
@@ -58,4 +60,4 @@ serve: setup ## serve the embedded model on http://127.0.0.1:8000
 
 embedded-model: setup ## make the embedded model again (hours on a CPU): SQUAD_DIR=folder of the question sets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded-model]'
-	$(BIN)/python -m tools.embedded_model --squad-dir "$(SQUAD_DIR)" --work "$(WORK)/embedded-model"
+	$(BIN)/python -m tools.embedded_model --squad-dir "$(SQUAD_DIR)" --work "$(WORK)/embedded-model" --minutes $(MINUTES)

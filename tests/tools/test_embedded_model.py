@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+RECIPE = Path(__file__).parents[2] / "tools" / "embedded_model"
 EMBEDDED = Path(__file__).parents[2] / "rerank_core" / "embedded"
+# Share of common words above which a question says the same; "process" for "thread" has 0.51.
+_REPEATED = 0.55
 SENTENCE = "北京是中国的政治中心和首都。 What does json.loads(s) return?"
 
 
@@ -84,14 +87,19 @@ def test_bm25_follows_its_formula():
     assert scores.tolist() == [[pytest.approx(expected), 0.0]]
 
 
-def test_split_keeps_an_article_on_one_side():
-    from tools.embedded_model.training_text import Pool, Question, split
+def test_the_parts_of_a_set_share_no_article():
+    from tools.embedded_model.training_text import SPLITS, Pool, Question, split
 
-    groups = [f"article {i // 3}" for i in range(90)]
-    pool = Pool("x", [str(i) for i in range(90)], groups, [Question("q", i) for i in range(90)])
-    low, high = split(pool, 0, 0.3, "low"), split(pool, 0.3, 1, "high")
-    assert not set(low.groups) & set(high.groups)
-    assert sorted(low.passages + high.passages, key=int) == pool.passages
+    for name, parts in SPLITS.items():
+        groups = [f"article {i // 3}" for i in range(900)]
+        questions = [Question("q", i) for i in range(900)]
+        pool = Pool(name, [str(i) for i in range(900)], groups, questions)
+        found = [set(split(pool, part).groups) for part in parts]
+        assert all(found)
+        assert sum(map(len, found)) == len(set.union(*found))
+        whole = split(pool, "dev", whole=True)
+        assert whole.passages == pool.passages
+        assert {groups[q.passage] for q in whole.questions} == set(split(pool, "dev").groups)
 
 
 def test_tied_scores_count_against_the_right_passage():
@@ -121,7 +129,7 @@ def test_trap_lists_never_hold_a_check():
     assert not any(set(item.right) & set(item.wrong) for item in made)
 
 
-def test_no_written_question_asks_what_the_demo_asks():
+def test_no_written_question_has_an_answer_of_the_demo_or_repeats_its_words():
     pytest.importorskip("sklearn")
     from tools.demo.questions import read_questions
     from tools.embedded_model.bm25 import terms
@@ -133,11 +141,12 @@ def test_no_written_question_asks_what_the_demo_asks():
         text
         for texts in written.values()
         for text, words in ((text, set(terms(text))) for text in texts)
-        if any(len(words & theirs) > 0.55 * len(words | theirs) for theirs in asked)
+        if any(len(words & theirs) > _REPEATED * len(words | theirs) for theirs in asked)
     ]
     assert not written.keys() & {name for question in demo for name in question["answers"]}
     assert alike == []
     assert all(texts and all(texts) for texts in written.values())
+    assert not [text for texts in written.values() for text in texts if text.count('"') % 2]
 
 
 @pytest.fixture
@@ -190,8 +199,101 @@ def test_the_teachers_are_put_right_where_they_err(train):
         assert float(train.list_loss(scores, item, recipe)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_interrupted_training_knows_where_it_stands(train, tmp_path):
-    assert train.Trained.load(tmp_path) is None
-    trained = train.Trained("abc", 12.5)
-    trained.save(tmp_path)
-    assert train.Trained.load(tmp_path) == trained
+@pytest.fixture
+def source(train):
+    """A question about passage 0; 1 to 9 were mined, the last scored highest; 10 to 19 were not."""
+    from tools.embedded_model.lists import Source
+    from tools.embedded_model.training_text import Pool, Question
+
+    passages = [f"passage number {i} is about nothing in particular" for i in range(20)]
+    pool = Pool("stdlib", passages, [f"group {i}" for i in range(20)], [Question("what is 0?", 0)])
+    found = np.array([[*range(10), -1]], np.int32)
+    alike = np.array([[1.0, *[0.5] * 7, 0.99, 0.5, 0.0]], np.float32)
+    return Source(pool, found, np.arange(11, dtype=np.float32)[None], alike)
+
+
+def _number(text: str) -> int:
+    return int(text.split()[2])
+
+
+def test_every_text_of_a_list_has_its_own_teacher_score(source):
+    from tools.embedded_model.lists import _BELOW, ListMaker
+
+    maker = ListMaker({"stdlib": source}, 0)
+    lists = [maker._description_list(source, True, "stdlib") for _ in range(200)]
+    taught = [item for item in lists if item.teacher]
+    assert len(taught) > 50
+    for item in taught:
+        numbers = [_number(text) for text in item.texts]
+        assert numbers[0] == 0
+        assert len(set(numbers[:5])) == 5
+        assert item.teacher == [float(i) if i < 10 else -_BELOW for i in numbers]
+    # 8 is all but the right passage again: it is no wrong one, unless drawn at random.
+    assert not any(8 in map(_number, item.texts[1:5]) for item in lists)
+
+
+def test_a_passage_that_answers_the_same_question_is_never_a_wrong_one(source):
+    from tools.embedded_model.lists import ListMaker, Source
+    from tools.embedded_model.training_text import Question
+
+    source.pool.questions.append(Question("what is 0?", 9))
+    both = Source(source.pool, np.repeat(source.found, 2, 0), source.scores, source.alike)
+    maker = ListMaker({"stdlib": both}, 0)
+    drawn = [maker._candidates(both, 0, 4, 3) for _ in range(100)]
+    assert not any(9 in list(found)[1:] for found in drawn)
+
+
+def test_a_passage_without_its_answer_keeps_the_rest(train):
+    from tools.embedded_model.lists import _without_answer
+    from tools.embedded_model.training_text import Question
+
+    text = "北京很大。首都是北京，人口众多。那里有故宫。"
+    question = Question("首都是哪里?", 0, "北京", text.index("是北京") + 1)
+    assert _without_answer(text, question) == "北京很大。那里有故宫。"
+    last = Question("有什么?", 0, "故宫", text.index("故宫"))
+    assert _without_answer(text, last) == "北京很大。首都是北京，人口众多。"
+
+
+def test_training_goes_on_where_it_stopped(train, tmp_path):
+    class Maker:
+        def draw(self, late):
+            return train.TrainingList("late" if late else "early", ["a", "b"], 1)
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    ticks = iter([0.0, 0.0, 4.0, 5.0, 9.0, 10.0])
+    recipe = train.Recipe(10, tokens_per_step=10**6, late_from=0.3)
+    groups = train._groups(Maker(), tokenizer, recipe, lambda: next(ticks))
+    seen = [(minutes, {item.query for item in group.lists}) for minutes, group in groups]
+    assert seen == [(0.0, {"early"}), (5.0, {"late"})]
+
+
+def test_a_save_replaces_the_last_one_whole(train, tmp_path):
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    assert train.Trained.load(tmp_path / "model") is None
+    small = BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=1
+    )
+    model, tokenizer = (
+        BertForSequenceClassification(small),
+        AutoTokenizer.from_pretrained(EMBEDDED),
+    )
+    for minutes in (1.0, 2.0):
+        trained = train.Trained("abc", "commit", minutes)
+        train.save(model, tokenizer, trained, tmp_path / "model")
+        assert train.Trained.load(tmp_path / "model") == trained
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "tokenizer.json").exists()
+
+
+def test_the_card_lists_the_runs_that_led_to_the_weights():
+    runs = json.loads((RECIPE / "runs.json").read_text(encoding="utf-8"))
+    by_weights = {run["weights"]: run for run in runs}
+    card = (EMBEDDED / "README.md").read_text(encoding="utf-8")
+    weights = re.search(r"sha256: `([0-9a-f]{64})`", card)[1]
+    while weights:
+        run = by_weights[weights]
+        assert f"| {run['minutes']:.0f} | {run['recipe']} | `{weights[:16]}` |" in card
+        weights = run["start"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -20,6 +21,8 @@ _TITLES = {
     "stdlib": "The demo's questions on Python's standard library, English and mixed Chinese",
 }
 _TEMPLATE = Path(__file__).with_name("card_template.md")
+# Each published run: what it made, from which weights ('': the base's), and by which recipe.
+_RUNS = Path(__file__).with_name("runs.json")
 
 
 def sha256_of(path: Path) -> str:
@@ -40,11 +43,11 @@ def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
         "HELD_OUT": _held_out(figures["trials"]),
         "VERDICT": _verdict(figures["trials"]),
         "CHECKS": _checks(figures["checks"]),
-        "MINUTES": f"{figures['minutes']:.0f}",
         "HARDWARE": f"{os.cpu_count()} CPU cores ({platform.machine()})",
-        "START": _start(figures["start"]),
+        "PYTHON": platform.python_version(),
+        "RUNS": _runs(_record(sha256_of(weights), figures["trained"])),
         "WRITTEN": f"{sum(map(len, written.values())):,}",
-        "FUNCTIONS": f"{len(written):,}",
+        "ENTRIES": f"{len(written):,}",
     }
     text = _TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():
@@ -52,14 +55,28 @@ def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
     (out / "README.md").write_text(text, encoding="utf-8")
 
 
-def _start(sha256: str) -> str:
-    """Where the training began: with the base encoder, or with an earlier model of the recipe."""
-    if not sha256:
-        return "from the base encoder"
-    return (
-        f"from an earlier model of this recipe, whose weights (sha256 `{sha256}`) lie in the "
-        "repository's history with their card"
-    )
+def _record(weights: str, trained: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write the run that made `weights` to runs.json; return all runs that led there, in order."""
+    known = {run["weights"]: run for run in json.loads(_RUNS.read_text())}
+    kept = {name: trained[name] for name in ("start", "minutes", "recipe")}
+    known.setdefault(weights, {"weights": weights, **kept})
+    _RUNS.write_text(json.dumps(list(known.values()), indent=1) + "\n")
+    chain: list[dict[str, Any]] = []
+    while weights:
+        chain.append(known[weights])
+        weights = chain[-1]["start"]
+    return chain[::-1]
+
+
+def _runs(chain: list[dict[str, Any]]) -> str:
+    rows = [
+        "| Run | Minutes | Recipe at commit | Weights (sha256) |",
+        "| ---: | ---: | --- | --- |",
+    ]
+    for number, run in enumerate(chain, 1):
+        cells = (number, f"{run['minutes']:.0f}", run["recipe"], f"`{run['weights'][:16]}`")
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)
 
 
 def _held_out(trials: dict[str, dict[str, float]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -161,32 +161,40 @@ def pair_scores(
         return torch.sigmoid(raw_scores(model, tokenizer, ids, 6000)).tolist()
 
 
-@dataclass
 class QuickJudge:
     """A few questions over BM25's first ten, cheap enough to run while training."""
 
-    tokenizer: PreTrainedTokenizerFast
-    pools: Sequence[tuple[Pool, int]]
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, pools: Sequence[tuple[Pool, int]]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._cases = {pool.name: list(_first_ten(pool, count)) for pool, count in pools}
 
     def __call__(self, model: BertForSequenceClassification) -> dict[str, float]:
         """MRR@10 of BM25 and of the model for each pool, and the scores of the checks."""
         figures: dict[str, float] = {}
-        for pool, count in self.pools:
-            step = max(1, len(pool.questions) // count)
-            questions = pool.questions[::step][:count]
-            scores = BM25(pool.passages).scores([question.text for question in questions])
-            before, after = [], []
-            for question, row, found in zip(questions, scores, top(scores, 10), strict=True):
-                right = np.flatnonzero(found == question.passage).tolist()
-                if not right:
-                    continue
-                texts = [(question.text, pool.passages[i]) for i in found]
-                before.append(reciprocal_rank(row[found].tolist(), right))
-                ours = pair_scores(model, self.tokenizer, texts)
-                after.append(reciprocal_rank(ours, right))
-            figures[f"{pool.name} bm25"] = round(float(np.mean(before)), 3)
-            figures[pool.name] = round(float(np.mean(after)), 3)
+        for name, cases in self._cases.items():
+            pairs = [(case.query, text) for case in cases for text in case.texts]
+            scores = pair_scores(model, self._tokenizer, pairs)
+            before, after, at = 0.0, 0.0, 0
+            for case in cases:
+                before += reciprocal_rank(case.bm25, case.right)
+                after += reciprocal_rank(scores[at : at + len(case.texts)], case.right)
+                at += len(case.texts)
+            figures[f"{name} bm25"] = round(before / len(cases), 3)
+            figures[name] = round(after / len(cases), 3)
         for number, (query, _, texts) in enumerate(CHECKS):
-            values = pair_scores(model, self.tokenizer, [(query, text) for text in texts])
-            figures |= {f"check {number}.{i}": round(float(v), 2) for i, v in enumerate(values)}
+            values = pair_scores(model, self._tokenizer, [(query, text) for text in texts])
+            figures |= {f"check {number}.{i}": round(v, 2) for i, v in enumerate(values)}
         return figures
+
+
+def _first_ten(pool: Pool, count: int) -> Iterator[Case]:
+    """About `count` questions of `pool` whose passage is among BM25's first ten."""
+    questions = pool.questions[:: max(1, len(pool.questions) // count)][:count]
+    scores = BM25(pool.passages).scores([question.text for question in questions])
+    for question, row, found in zip(questions, scores, top(scores, 10), strict=True):
+        right = np.flatnonzero(found == question.passage).tolist()
+        if right:
+            texts = [pool.passages[i] for i in found]
+            yield Case(question.text, texts, right, row[found].tolist(), [])

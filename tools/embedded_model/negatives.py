@@ -33,14 +33,15 @@ _ENGLISH_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 @dataclass
 class BiEncoder:
-    """A BERT as a bi-encoder: mean pooling, unit vectors."""
+    """A BERT as a bi-encoder: mean pooling over up to `length` tokens, unit vectors."""
 
     model: BertModel
     tokenizer: Tokenizer
+    length: int = 512
 
     def vectors(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
         """One unit vector for each text; e5 wants the prefix 'query: ' or 'passage: '."""
-        self.tokenizer.enable_truncation(512)
+        self.tokenizer.enable_truncation(self.length)
         ids = [e.ids for e in self.tokenizer.encode_batch([prefix + text for text in texts])]
         out = np.empty((len(ids), self.model.config.hidden_size), np.float32)
         for batch in plan_batches([len(x) for x in ids], 6000):
@@ -67,7 +68,7 @@ def english_encoder() -> BiEncoder:
         raise ValueError(f"{folder} does not hold the published weights of all-MiniLM-L6-v2")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    return BiEncoder(BertModel.from_pretrained(folder).eval(), tokenizer)
+    return BiEncoder(BertModel.from_pretrained(folder).eval(), tokenizer, length=256)
 
 
 @dataclass
@@ -103,10 +104,14 @@ def find_candidates(pool: Pool, encoder: BiEncoder) -> Candidates:
 def mine(pool: Pool, encoder: BiEncoder, english: BiEncoder | None, path: Path) -> None:
     """Write the candidates of each question of `pool` to `path`, padded with -1, with scores.
 
-    The cosine of `english` is 0 where the question has fewer than two words of Latin letters.
+    The right passage is always one of them. The cosine of `english` is 0 where the question has
+    fewer than two words of Latin letters: Chinese questions about code often have them.
     """
     found = find_candidates(pool, encoder)
-    lists = found.lists()
+    lists = [
+        list(dict.fromkeys([*row, question.passage]))
+        for row, question in zip(found.lists(), pool.questions, strict=True)
+    ]
     width = max(map(len, lists))
     places = np.array([row + [-1] * (width - len(row)) for row in lists], np.int32)
     columns = np.maximum(places, 0)
@@ -116,11 +121,13 @@ def mine(pool: Pool, encoder: BiEncoder, english: BiEncoder | None, path: Path) 
         asked = english.vectors([question.text for question in pool.questions], "")
         latin = [len(_WORD.findall(question.text)) > 1 for question in pool.questions]
         second = np.einsum("qd,qpd->qp", asked, passages[columns]) * np.array(latin)[:, None]
+    part = path.with_suffix(".part.npz")
     np.savez(
-        path,
+        part,
         places=places,
         lexical=np.take_along_axis(found.lexical, columns, 1),
         cosine=np.take_along_axis(found.cosine, columns, 1),
         english=second.astype(np.float32),
         alike=np.take_along_axis(found.alike, columns, 1),
     )
+    part.replace(path)

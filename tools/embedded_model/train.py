@@ -11,7 +11,7 @@ import copy
 import json
 import logging
 import multiprocessing
-import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -29,11 +29,12 @@ from tools.embedded_model.passes import Ids, raw_scores, token_ids
 log = logging.getLogger(__name__)
 # Padded tokens of a pass: few, so that short pairs are not padded to the length of long ones.
 _PASS_TOKENS = 640
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run depends on beside its text."""
+    """What a training run depends on beside its text; `minutes` counts interrupted runs too."""
 
     minutes: float
     workers: int = 2
@@ -54,9 +55,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """How long a model was trained up to its last save, and from which weights ('': the base's)."""
+    """From which weights a run began ('': the base's), by which recipe, and how far it has come."""
 
-    start: str = ""
+    start: str
+    recipe: str
     minutes: float = 0.0
     done: bool = False
 
@@ -82,7 +84,7 @@ class Encoded:
 def draws(
     maker: ListMaker, tokenizer: PreTrainedTokenizerFast, late: bool, budget: int
 ) -> Iterator[Encoded]:
-    """Draw 96 lists and yield them, as they come, in groups of at least `budget` tokens."""
+    """Draw 96 lists and yield them, as they come, in groups of about `budget` tokens."""
     drawn = [maker.draw(late) for _ in range(96)]
     queries = [item.query for item in drawn for _ in item.texts]
     encoded = token_ids(tokenizer, queries, [text for item in drawn for text in item.texts])
@@ -135,16 +137,16 @@ def _optimizer(model: BertForSequenceClassification, recipe: Recipe) -> torch.op
 
 
 def _groups(
-    maker: ListMaker, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, begun: float
+    maker: ListMaker, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, clock: Clock
 ) -> Iterator[tuple[float, Encoded]]:
-    """Groups of lists with the share of the time that has passed, until the time is over."""
+    """Groups of lists with the minutes that have passed, until the time is over."""
     while True:
-        passed = (time.monotonic() - begun) / 60 / recipe.minutes
-        for group in draws(maker, tokenizer, passed >= recipe.late_from, recipe.tokens_per_step):
-            passed = (time.monotonic() - begun) / 60 / recipe.minutes
-            if passed >= 1:
+        late = clock() >= recipe.late_from * recipe.minutes
+        for group in draws(maker, tokenizer, late, recipe.tokens_per_step):
+            minutes = clock()
+            if minutes >= recipe.minutes:
                 return
-            yield passed, group
+            yield minutes, group
 
 
 def train(
@@ -156,9 +158,10 @@ def train(
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
     earlier: Trained,
 ) -> None:
-    """Train in place for `recipe.minutes`, saving to `folder` and logging `judge` on the way.
+    """Train in place up to `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
-    `earlier` says what was spent on this model before, in a run that was interrupted.
+    `earlier` says what was spent on this model before, in a run that was interrupted; its place in
+    the schedule is kept. RuntimeError if a worker fails.
 
     Workers of one thread each step on the same float32 weights without waiting for one another
     (Hogwild): on a busy machine threads that wait for each other lose half of the time. So two
@@ -168,18 +171,23 @@ def train(
     context = multiprocessing.get_context("fork")
     counts = context.Queue()
     begun = time.monotonic()
-    arguments = (model, tokenizer, sources, recipe, folder, judge, begun, earlier, counts)
+
+    def clock() -> float:
+        return earlier.minutes + (time.monotonic() - begun) / 60
+
+    arguments = (model, tokenizer, sources, recipe, folder, judge, clock, earlier, counts)
     workers = [
-        context.Process(target=_work, args=(rank, *arguments)) for rank in range(recipe.workers)
+        context.Process(target=_work, args=(rank, *arguments), daemon=True)
+        for rank in range(recipe.workers)
     ]
     for worker in workers:
         worker.start()
-    totals = [counts.get() for _ in workers]
     for worker in workers:
         worker.join()
-    save(model, tokenizer, folder)
-    minutes = earlier.minutes + (time.monotonic() - begun) / 60
-    replace(earlier, minutes=minutes, done=True).save(folder)
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("a worker failed, its error is above; the same command goes on")
+    totals = [counts.get() for _ in workers]
+    save(model, tokenizer, replace(earlier, minutes=clock(), done=True), folder)
     log.info("%d steps, %d lists", *(sum(column) for column in zip(*totals, strict=True)))
 
 
@@ -191,40 +199,33 @@ def _work(
     recipe: Recipe,
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
-    begun: float,
+    clock: Clock,
     earlier: Trained,
     counts: Queue[tuple[int, int]],
 ) -> None:
     """Step on the shared weights until the time is over; the first worker saves and judges."""
-    os.setsid()
     torch.set_num_threads(1)
-    maker = ListMaker(sources, recipe.seed + 1000 * rank)
+    # A run that goes on draws other lists than before.
+    maker = ListMaker(sources, recipe.seed + 1000 * rank + round(60_000 * earlier.minutes))
     optimizer = _optimizer(model, recipe)
     # The passes run in bfloat16 on a copy; the optimizer keeps the float32 weights.
     runner = copy.deepcopy(model).bfloat16().train()
-    saved, recent = 0.0, 0.0
+    saved, recent = earlier.minutes, 0.0
     steps = lists = 0
-    for passed, group in _groups(maker, tokenizer, recipe, begun):
+    for minutes, group in _groups(maker, tokenizer, recipe, clock):
+        passed = minutes / recipe.minutes
         scale = min(1.0, passed / recipe.warm_up + 0.02) * max(0.02, 1 - passed)
         for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["full"] * scale
         loss = _step(runner, model, tokenizer, group, recipe, optimizer)
         steps, lists = steps + 1, lists + len(group.lists)
         recent = 0.98 * recent + 0.02 * loss if steps > 1 else loss
-        minutes = (time.monotonic() - begun) / 60
         if steps % 20 == 0:
-            log.info(
-                "worker %d: %d steps, %d lists, %.1f min, loss %.3f",
-                rank,
-                steps,
-                lists,
-                minutes,
-                recent,
-            )
+            counted = (rank, steps, lists, minutes, recent)
+            log.info("worker %d: %d steps, %d lists, %.1f min, loss %.3f", *counted)
         if rank == 0 and minutes - saved > recipe.checkpoint_minutes:
             saved = minutes
-            save(model, tokenizer, folder)
-            replace(earlier, minutes=earlier.minutes + minutes).save(folder)
+            save(model, tokenizer, replace(earlier, minutes=minutes), folder)
             log.info("dev %s", json.dumps(judge(model)))
     counts.put((steps, lists))
 
@@ -258,10 +259,23 @@ def _step(
 
 
 def save(
-    model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast, folder: Path
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    trained: Trained,
+    folder: Path,
 ) -> None:
-    """Write weights in float16, config and tokenizer; training goes on in float32."""
+    """Put weights in float16, config, tokenizer and `trained` in `folder`'s place, all or nothing.
+
+    Training goes on in float32.
+    """
+    new, old = (folder.with_name(f"{folder.name}.{end}") for end in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
     half = BertForSequenceClassification(model.config)
     half.load_state_dict(model.state_dict())
-    half.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    half.half().save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    trained.save(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

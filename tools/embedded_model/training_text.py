@@ -24,6 +24,13 @@ from tools.demo.questions import read_questions
 _DEBIAN_NOISE = re.compile(
     r"^(lib|ruby|r-|golang|node|fonts-|librust|haskell)|-(dev|dbg|doc|data|common|perl|l10n)$"
 )
+# The buckets that train, watch the training, and judge it. The trial of the standard library is the
+# demo, whose answers `stdlib_pool` leaves out.
+SPLITS = {
+    "drcd": {"trial": (0.0, 0.25), "dev": (0.25, 0.29), "train": (0.29, 1.0)},
+    "debian": {"trial": (0.0, 0.06), "dev": (0.15, 0.2), "train": (0.2, 1.0)},
+    "stdlib": {"dev": (0.0, 0.03), "train": (0.03, 1.0)},
+}
 # Lines of `name|question|question|...`, in English and Chinese.
 _QUESTIONS = Path(__file__).with_name("python_questions.txt")
 _LIBRARIES = (
@@ -111,16 +118,18 @@ def squad_pool(path: Path, name: str) -> Pool:
     return pool
 
 
-def split(pool: Pool, low: float, high: float, name: str, *, whole: bool = False) -> Pool:
-    """The questions whose group falls into [low, high) of the buckets, with those groups' passages.
+def split(pool: Pool, part: str, *, whole: bool = False) -> Pool:
+    """The questions whose group falls into the buckets of `part`, with those groups' passages.
 
-    `whole` keeps every passage, so that the questions are asked against the full collection.
+    `part` is 'train', 'dev' or 'trial'; `whole` keeps every passage, so that the questions are
+    asked against the full collection.
     """
+    low, high = SPLITS[pool.name][part]
     inside = [low <= bucket(group) < high for group in pool.groups]
     kept = [i for i, mine in enumerate(inside) if mine or whole]
     place = {old: new for new, old in enumerate(kept)}
     return Pool(
-        name,
+        pool.name,
         [pool.passages[i] for i in kept],
         [pool.groups[i] for i in kept],
         [
@@ -134,21 +143,25 @@ def split(pool: Pool, low: float, high: float, name: str, *, whole: bool = False
 def debian_lists(language: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     """(package, short, long) of every package that has a description in `language`.
 
-    Needs Debian and a network: the lists are fetched by apt into `folder`.
+    Needs Debian and a network: the lists are fetched by apt into `folder`, which must be an
+    absolute path (apt looks for a relative one under /var/lib). FileNotFoundError if none came.
     """
     lists = folder / f"apt-{language}"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     if not list(lists.glob("*main_i18n_Translation-*")):
         options = [f"-oDir::State::Lists={lists}", f"-oAcquire::Languages={language}"]
-        subprocess.run(["apt-get", *options, "update"], check=True, capture_output=True)
+        subprocess.run(["apt-get", *options, "update"], check=True, stdout=subprocess.DEVNULL)
     entry = re.compile(r"^Description-(?!md5)\w+: (.*?)\n((?: .*\n?)*)", re.M)
-    for path in sorted(lists.glob("*_main_i18n_Translation-*")):
+    found = sorted(lists.glob("*_main_i18n_Translation-*"))
+    if not found:
+        raise FileNotFoundError(f"apt left no descriptions in {lists}; the recipe needs Debian")
+    for path in found:
         command = ["/usr/lib/apt/apt-helper", "cat-file", str(path)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         for block in text.split("\n\n"):
-            name, found = re.search(r"^Package: (.*)", block, re.M), entry.search(block)
-            if name and found:
-                yield name[1], found[1].strip(), _unwrap(found[2], language)
+            name, texts = re.search(r"^Package: (.*)", block, re.M), entry.search(block)
+            if name and texts:
+                yield name[1], texts[1].strip(), _unwrap(texts[2], language)
 
 
 def _unwrap(text: str, language: str) -> str:
@@ -240,8 +253,7 @@ def written_questions() -> dict[str, list[str]]:
 def stdlib_pool() -> Pool:
     """The standard library without what answers the demo: its trial stays on unseen documents.
 
-    Asked for by questions written for it, none of them the demo's, and where a docstring is long by
-    its own first sentence.
+    Asked for by questions written for it, and where a docstring is long by its own first sentence.
     """
     answers = {name for question in read_questions() for name in question["answers"]}
     pool = Pool("stdlib")
@@ -253,7 +265,7 @@ def stdlib_pool() -> Pool:
         pool.passages.append(text[:900])
         pool.groups.append(name)
     for name, questions in written_questions().items():
-        # A name of another Python version is no loss.
+        # A name that this Python or its imports do not have is no loss.
         if name in place:
             pool.questions += [Question(text, place[name]) for text in questions]
     for name, at in list(place.items()):
