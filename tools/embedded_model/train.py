@@ -2,7 +2,8 @@
 
 Loss: listwise cross entropy, a balanced binary term that keeps the sigmoid meaningful, and the
 squared distance to what the teachers say (BM25, the cosines of the base encoder and of an English
-one), both taken around their means over the list.
+one), both taken around their means over the list. What is kept in the end is the mean of the late
+checkpoints and the last weights (Kaddour 2022, arXiv:2209.14981): single ones swing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
@@ -49,6 +51,8 @@ class Recipe:
     # By how much (in logits) the right passage leads in what the teachers are made to say.
     lead: tuple[float, float] = (1.0, 6.0)
     checkpoint_minutes: float = 8
+    # Share of the time after which checkpoints count in the mean.
+    mean_from: float = 0.5
     # Share of the time after which passages are long.
     late_from: float = 0.3
 
@@ -160,6 +164,8 @@ def train(
 ) -> None:
     """Train in place up to `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
+    Late checkpoints are kept in `late` beside `folder` until they are averaged.
+
     `earlier` says what was spent on this model before, in a run that was interrupted; its place in
     the schedule is kept. RuntimeError if a worker fails.
 
@@ -167,6 +173,9 @@ def train(
     (Hogwild): on a busy machine threads that wait for each other lose half of the time. So two
     runs differ a little even with one seed.
     """
+    if not earlier.minutes:
+        shutil.rmtree(_late(folder), ignore_errors=True)
+    _late(folder).mkdir(exist_ok=True)
     model.share_memory()
     context = multiprocessing.get_context("fork")
     counts = context.Queue()
@@ -187,6 +196,7 @@ def train(
     if any(worker.exitcode for worker in workers):
         raise RuntimeError("a worker failed, its error is above; the same command goes on")
     totals = [counts.get() for _ in workers]
+    average(model, sorted(_late(folder).glob("*.safetensors")))
     save(model, tokenizer, replace(earlier, minutes=clock(), done=True), folder)
     log.info("%d steps, %d lists", *(sum(column) for column in zip(*totals, strict=True)))
 
@@ -226,6 +236,10 @@ def _work(
         if rank == 0 and minutes - saved > recipe.checkpoint_minutes:
             saved = minutes
             save(model, tokenizer, replace(earlier, minutes=minutes), folder)
+            if passed >= recipe.mean_from:
+                part = _late(folder) / f"{minutes:05.1f}.part"
+                shutil.copyfile(folder / "model.safetensors", part)
+                part.rename(part.with_suffix(".safetensors"))
             log.info("dev %s", json.dumps(judge(model)))
     counts.put((steps, lists))
 
@@ -256,6 +270,18 @@ def _step(
     torch.nn.utils.clip_grad_norm_(learned, 1.0)
     optimizer.step()
     return loss.item()
+
+
+def _late(folder: Path) -> Path:
+    return folder.with_name("late")
+
+
+@torch.no_grad()
+def average(model: BertForSequenceClassification, files: list[Path]) -> None:
+    """Put the mean of its own weights and of those in `files` into `model`."""
+    others = [load_file(path) for path in files]
+    for name, value in model.state_dict().items():
+        value.copy_(torch.stack([value, *(other[name].float() for other in others)]).mean(0))
 
 
 def save(
