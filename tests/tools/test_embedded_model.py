@@ -269,6 +269,25 @@ def test_training_goes_on_where_it_stopped(train, tmp_path):
     assert seen == [(0.0, {"early"}), (5.0, {"late"})]
 
 
+def test_written_chinese_questions_go_to_the_passages_that_they_name(monkeypatch):
+    from tools.embedded_model import training_text
+    from tools.embedded_model.training_text import Pool, Question, add_chinese, passage_id
+
+    rows = [(passage_id("灯塔高二十米。"), "灯塔多高?", "二十米"), ("0" * 10, "谁?", "他")]
+    monkeypatch.setattr(training_text, "chinese_questions", lambda: rows)
+    pool = Pool("cmrc", ["别的。", "灯塔高二十米。"], ["a", "b"])
+    assert add_chinese(pool).questions == [Question("灯塔多高?", 1, "二十米", 3)]
+
+
+def test_written_chinese_questions_are_whole_and_said_once():
+    from tools.embedded_model.training_text import chinese_questions
+
+    rows = chinese_questions()
+    assert all(re.fullmatch("[0-9a-f]{10}", name) and answer for name, _, answer in rows)
+    assert not [question for _, question, answer in rows if answer in question]
+    assert len({question for _, question, _ in rows}) == len(rows)
+
+
 def test_a_save_replaces_the_last_one_whole(train, tmp_path):
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 

@@ -32,6 +32,7 @@ from tools.embedded_model.train import Recipe, Trained, train
 from tools.embedded_model.training_text import (
     Pool,
     Question,
+    add_chinese,
     bucket,
     debian_pool,
     docstrings,
@@ -94,8 +95,8 @@ def _arguments() -> argparse.Namespace:
 def _collect(squad: Path, work: Path, base: BaseImage) -> None:
     """Training text and its hard negatives."""
     makers = {
-        "drcd": lambda: split(squad_pool(squad / "DRCD_dev.json", "drcd"), "train"),
-        "cmrc": lambda: squad_pool(squad / "cmrc_dev.json", "cmrc"),
+        "drcd": lambda: add_chinese(split(squad_pool(squad / "DRCD_dev.json", "drcd"), "train")),
+        "cmrc": lambda: add_chinese(squad_pool(squad / "cmrc_dev.json", "cmrc")),
         "debian": lambda: split(debian_pool(work, _DEBIAN), "train"),
         "python": lambda: python_pool(0.5),
         "stdlib": lambda: split(stdlib_pool(), "train"),

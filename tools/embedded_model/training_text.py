@@ -33,6 +33,8 @@ SPLITS = {
 }
 # Lines of `name|question|question|...`, in English and Chinese.
 _QUESTIONS = Path(__file__).with_name("python_questions.txt")
+# Lines of `hash of the passage|question|answer`, for passages of CMRC and DRCD.
+_CHINESE = Path(__file__).with_name("chinese_questions.txt")
 _LIBRARIES = (
     "numpy",
     "numpy.linalg",
@@ -138,6 +140,27 @@ def split(pool: Pool, part: str, *, whole: bool = False) -> Pool:
             if inside[q.passage]
         ],
     )
+
+
+def passage_id(text: str) -> str:
+    """By what `chinese_questions.txt` names the passage `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def chinese_questions() -> list[tuple[str, str, str]]:
+    """(passage id, question, answer) of the questions written about CMRC's and DRCD's passages."""
+    rows = [line.split("|") for line in _CHINESE.read_text(encoding="utf-8").splitlines()]
+    return [(name, question, answer) for name, question, answer in rows]
+
+
+def add_chinese(pool: Pool) -> Pool:
+    """`pool` with what was asked in `chinese_questions.txt` of passages that it has, in place."""
+    place = {passage_id(text): i for i, text in enumerate(pool.passages)}
+    for name, question, answer in chinese_questions():
+        if name in place:
+            start = pool.passages[place[name]].find(answer)
+            pool.questions.append(Question(question, place[name], answer, start))
+    return pool
 
 
 def debian_lists(language: str, folder: Path) -> Iterator[tuple[str, str, str]]:
