@@ -97,19 +97,16 @@ def _held_out(trials: dict[str, dict[str, float]]) -> str:
 
 
 def _verdict(trials: dict[str, dict[str, float]]) -> str:
-    """One plain sentence for each set where the model is not the best of the three."""
-    lost = [
-        f'On the set "{_TITLES[name].split(":")[0]}" it does **not** beat '
-        + " or ".join(
-            label
-            for key, label in (("bm25", "BM25"), ("base", "the base encoder"))
-            if row["model"] <= row[key]
-        )
-        + "."
-        for name, row in trials.items()
-        if row["model"] <= max(row["bm25"], row["base"])
-    ]
-    return " ".join(lost) or "It beats both on every set."
+    """One plain sentence for each set and peer that is not clearly beaten."""
+    said = []
+    for name, row in trials.items():
+        for key, peer in (("bm25", "BM25"), ("base", "the base encoder")):
+            lead, title = row["model"] - row[key], _TITLES[name].split(":")[0]
+            if lead <= 0:
+                said.append(f'On the set "{title}" it does **not** beat {peer}.')
+            elif lead < row[f"{key}_error"]:
+                said.append(f'On the set "{title}" its lead over {peer} is within the error.')
+    return " ".join(said) or "It beats both on every set."
 
 
 def _checks(scores: list[list[float]]) -> str:
