@@ -22,11 +22,11 @@ from tools.embedded_model.traps import make_trap_list
 
 # Share of each source among the lists.
 SHARES = {
-    "cmrc": 0.1,
+    "cmrc": 0.15,
     "drcd": 0.28,
     "debian": 0.13,
     "python": 0.05,
-    "stdlib": 0.39,
+    "stdlib": 0.34,
     "traps": 0.05,
 }
 # Longest passages in characters: the window is drawn anew for each list.
