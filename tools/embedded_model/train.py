@@ -237,9 +237,9 @@ def _work(
             saved = minutes
             save(model, tokenizer, replace(earlier, minutes=minutes), folder)
             if passed >= recipe.mean_from:
-                part = _late(folder) / f"{minutes:05.1f}.part"
-                shutil.copyfile(folder / "model.safetensors", part)
-                part.rename(part.with_suffix(".safetensors"))
+                # The next save removes its folder, not this second name of the file.
+                kept = _late(folder) / f"{minutes:05.1f}.safetensors"
+                kept.hardlink_to(folder / "model.safetensors")
             log.info("dev %s", json.dumps(judge(model)))
     counts.put((steps, lists))
 
