@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.embedded_model.evaluate import CHECKS
-from tools.embedded_model.training_text import written_questions
+from tools.embedded_model.training_text import chinese_questions, written_questions
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _TITLES = {
@@ -48,6 +48,7 @@ def publish(model: Path, out: Path, figures: dict[str, Any]) -> None:
         "RUNS": _runs(_record(sha256_of(weights), figures["trained"])),
         "WRITTEN": f"{sum(map(len, written.values())):,}",
         "ENTRIES": f"{len(written):,}",
+        "CHINESE": f"{len(chinese_questions()):,}",
     }
     text = _TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():

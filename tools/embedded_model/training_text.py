@@ -149,8 +149,7 @@ def passage_id(text: str) -> str:
 
 def chinese_questions() -> list[tuple[str, str, str]]:
     """(passage id, question, answer) of the questions written about CMRC's and DRCD's passages."""
-    rows = [line.split("|") for line in _CHINESE.read_text(encoding="utf-8").splitlines()]
-    return [(name, question, answer) for name, question, answer in rows]
+    return [(name, question, answer) for name, question, answer in _rows(_CHINESE)]
 
 
 def add_chinese(pool: Pool) -> Pool:
@@ -269,8 +268,11 @@ def python_pool(share: float) -> Pool:
 
 def written_questions() -> dict[str, list[str]]:
     """Questions about the standard library by the name of the function that answers them."""
-    rows = [line.split("|") for line in _QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    return {name: questions for name, *questions in rows}
+    return {name: questions for name, *questions in _rows(_QUESTIONS)}
+
+
+def _rows(path: Path) -> list[list[str]]:
+    return [line.split("|") for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def stdlib_pool() -> Pool:

@@ -136,11 +136,20 @@ def test_threads_are_what_the_caller_grants(checkpoint):
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta"])
-def test_warming_up_runs_the_largest_budget(tiny_models, family):
+def test_warming_up_runs_the_largest_budget(tiny_models, family, monkeypatch):
+    folder = str(tiny_models[family])
     scorer = load_scorer(
-        random_config(model=str(tiny_models[family]), device="cpu", max_batch_tokens=300)
+        random_config(model=folder, device="cpu", max_length=60, max_batch_tokens=300)
     )
+    launch, launched = scorer._runner._launch, []
+
+    def record(batch):
+        launched.append([len(item) for item in batch])
+        return launch(batch)
+
+    monkeypatch.setattr(scorer._runner, "_launch", record)
     scorer.warm_up()
+    assert launched == [[60] * 5]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta"])
