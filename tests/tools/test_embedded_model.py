@@ -307,18 +307,24 @@ def test_a_save_replaces_the_last_one_whole(train, tmp_path):
     assert (tmp_path / "model" / "tokenizer.json").exists()
 
 
-def test_the_weights_kept_are_the_mean_of_the_late_checkpoints_and_the_last(train, tmp_path):
+@pytest.mark.parametrize(("goes_on", "kept"), [(False, [[3.0, 5.0]]), (True, [[2.0, 1.0]])])
+def test_the_late_checkpoints_and_the_last_are_averaged_then_halfway_to_those_before(
+    train, tmp_path, goes_on, kept
+):
     import torch
     from safetensors.torch import save_file
 
     model = torch.nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 4.0]]))
-    files = [tmp_path / "1.safetensors", tmp_path / "2.safetensors"]
-    for path, values in zip(files, ([2.0, 4.0], [6.0, 7.0]), strict=True):
-        save_file({"weight": torch.tensor([values]).half()}, path)
-    train.average(model, files)
-    assert model.weight.tolist() == [[3.0, 5.0]]
+    (tmp_path / "late").mkdir()
+    before = tmp_path / "before.safetensors"
+    files = {"late/1": [2.0, 4.0], "late/2": [6.0, 7.0], "before": [1.0, -3.0]}
+    for name, values in files.items():
+        weights = {"weight": torch.tensor([values]).half()}
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    train.keep_means(model, tmp_path / "late", before if goes_on else None)
+    assert model.weight.tolist() == kept
 
 
 def test_the_card_lists_the_runs_that_led_to_the_weights():

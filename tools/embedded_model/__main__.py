@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -133,8 +134,11 @@ def _train(asked: argparse.Namespace, work: Path) -> None:
     if earlier and earlier.done:
         return
     folder = work / "model" if earlier else asked.start or work / "start"
+    before = work / "before.safetensors"
     if not earlier:
-        earlier = Trained(sha256_of(folder / "model.safetensors") if asked.start else "", _commit())
+        if asked.start:
+            shutil.copyfile(asked.start / "model.safetensors", before)
+        earlier = Trained(sha256_of(before) if asked.start else "", _commit())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # In bfloat16 the plain attention is the fastest one to train on a CPU.
     model = BertForSequenceClassification.from_pretrained(
@@ -148,7 +152,16 @@ def _train(asked: argparse.Namespace, work: Path) -> None:
         (split(stdlib_pool(), "dev", whole=True), 50),
     )
     recipe = Recipe(asked.minutes, late_from=0 if earlier.start else 0.3)
-    train(model, tokenizer, sources, recipe, work / "model", QuickJudge(tokenizer, dev), earlier)
+    train(
+        model,
+        tokenizer,
+        sources,
+        recipe,
+        work / "model",
+        QuickJudge(tokenizer, dev),
+        earlier,
+        before if earlier.start else None,
+    )
 
 
 def _commit() -> str:

@@ -3,7 +3,9 @@
 Loss: listwise cross entropy, a balanced binary term that keeps the sigmoid meaningful, and the
 squared distance to what the teachers say (BM25, the cosines of the base encoder and of an English
 one), both taken around their means over the list. What is kept in the end is the mean of the late
-checkpoints and the last weights (Kaddour 2022, arXiv:2209.14981): single ones swing.
+checkpoints and the last weights (Kaddour 2022, arXiv:2209.14981): single ones swing. A run that
+goes on from an earlier model ends halfway between the two (Wortsman et al. 2022, arXiv:2109.01903):
+it forgets less of what that one knew.
 """
 
 from __future__ import annotations
@@ -161,10 +163,12 @@ def train(
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
     earlier: Trained,
+    before: Path | None = None,
 ) -> None:
     """Train in place up to `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
-    Late checkpoints are kept in `late` beside `folder` until they are averaged.
+    Late checkpoints are kept in `late` beside `folder` until they are averaged. `before` is the
+    file of the weights that the run goes on from, if they are no base.
 
     `earlier` says what was spent on this model before, in a run that was interrupted; its place in
     the schedule is kept. RuntimeError if a worker fails.
@@ -196,7 +200,7 @@ def train(
     if any(worker.exitcode for worker in workers):
         raise RuntimeError("a worker failed, its error is above; the same command goes on")
     totals = [counts.get() for _ in workers]
-    average(model, sorted(_late(folder).glob("*.safetensors")))
+    keep_means(model, _late(folder), before)
     save(model, tokenizer, replace(earlier, minutes=clock(), done=True), folder)
     log.info("%d steps, %d lists", *(sum(column) for column in zip(*totals, strict=True)))
 
@@ -276,9 +280,15 @@ def _late(folder: Path) -> Path:
     return folder.with_name("late")
 
 
+def keep_means(model: BertForSequenceClassification, late: Path, before: Path | None) -> None:
+    """Put the mean of its weights and of those in `late` into `model`, halfway to `before`."""
+    _average(model, sorted(late.glob("*.safetensors")))
+    if before:
+        _average(model, [before])
+
+
 @torch.no_grad()
-def average(model: BertForSequenceClassification, files: list[Path]) -> None:
-    """Put the mean of its own weights and of those in `files` into `model`."""
+def _average(model: BertForSequenceClassification, files: list[Path]) -> None:
     others = [load_file(path) for path in files]
     for name, value in model.state_dict().items():
         value.copy_(torch.stack([value, *(other[name].float() for other in others)]).mean(0))
