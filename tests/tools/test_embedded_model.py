@@ -327,6 +327,29 @@ def test_the_late_checkpoints_and_the_last_are_averaged_then_halfway_to_those_be
     assert model.weight.tolist() == kept
 
 
+def test_a_run_remembers_the_weights_that_it_went_on_from(train, tmp_path):
+    from tools.embedded_model.__main__ import begin
+
+    start, work = tmp_path / "earlier", tmp_path / "work"
+    start.mkdir()
+    (work / "model").mkdir(parents=True)
+    (start / "model.safetensors").write_bytes(b"weights")
+    folder, begun = begin(work, start)
+    begun.save(work / "model")
+    assert (folder, begun.start) == (start, hashlib.sha256(b"weights").hexdigest())
+    assert begin(work, None) == (work / "model", begun)
+    (work / "before.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=f"begins with {begun.start[:16]}"):
+        begin(work, None)
+
+
+def test_a_run_from_the_base_went_on_from_nothing(train, tmp_path):
+    from tools.embedded_model.__main__ import begin
+
+    folder, begun = begin(tmp_path, None)
+    assert (folder, begun.start) == (tmp_path / "start", "")
+
+
 def test_the_card_lists_the_runs_that_led_to_the_weights():
     runs = json.loads((RECIPE / "runs.json").read_text(encoding="utf-8"))
     by_weights = {run["weights"]: run for run in runs}

@@ -46,8 +46,10 @@ from tools.embedded_model.vocabulary import choose_pieces, trimmed_model, trimme
 
 log = logging.getLogger("tools.embedded_model")
 _POOLS = ("cmrc", "drcd", "debian", "python", "stdlib")
-# How many questions of each are judged; DRCD, where BM25 is hard to beat, needs all that it has.
-_TRIALS = {"cmrc-trial": 300, "drcd": 1114, "debian": 300, "stdlib": 74}
+# How many questions of each are judged. DRCD, where BM25 is hard to beat, needs all that it has.
+_TRIALS = {"cmrc-trial": 300, "drcd": None, "debian": 300, "stdlib": 74}
+# In the work folder: the weights that a run went on from.
+_BEFORE = "before.safetensors"
 # Share of Debian's untranslated packages.
 _DEBIAN = 0.25
 # Their docstrings add the spelling of code to the vocabulary counts; they are not trained on.
@@ -130,15 +132,9 @@ def _start(work: Path, base: BaseImage) -> None:
 
 def _train(asked: argparse.Namespace, work: Path) -> None:
     """Train what is left of the minutes; an interrupted run goes on from its last save."""
-    earlier = Trained.load(work / "model")
-    if earlier and earlier.done:
+    folder, earlier = begin(work, asked.start)
+    if earlier.done:
         return
-    folder = work / "model" if earlier else asked.start or work / "start"
-    before = work / "before.safetensors"
-    if not earlier:
-        if asked.start:
-            shutil.copyfile(asked.start / "model.safetensors", before)
-        earlier = Trained(sha256_of(before) if asked.start else "", _commit())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # In bfloat16 the plain attention is the fastest one to train on a CPU.
     model = BertForSequenceClassification.from_pretrained(
@@ -160,8 +156,27 @@ def _train(asked: argparse.Namespace, work: Path) -> None:
         work / "model",
         QuickJudge(tokenizer, dev),
         earlier,
-        before if earlier.start else None,
+        work / _BEFORE if earlier.start else None,
     )
+
+
+def begin(work: Path, start: Path | None) -> tuple[Path, Trained]:
+    """Return the folder of the model to train and what was spent on it before.
+
+    The weights of `start` are copied into `work`: the run ends halfway to them. FileNotFoundError
+    if an interrupted run has lost that copy.
+    """
+    earlier, before = Trained.load(work / "model"), work / _BEFORE
+    if earlier:
+        if earlier.start and not earlier.done and not before.exists():
+            raise FileNotFoundError(
+                f"{before} is missing; put the model.safetensors there whose sha256 begins with "
+                f"{earlier.start[:16]}, which this run began with"
+            )
+        return work / "model", earlier
+    if start:
+        shutil.copyfile(start / "model.safetensors", before)
+    return start or work / "start", Trained(sha256_of(before) if start else "", _commit())
 
 
 def _commit() -> str:

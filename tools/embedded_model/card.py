@@ -105,8 +105,8 @@ def _verdict(trials: dict[str, dict[str, float]]) -> str:
             lead, title = row["model"] - row[key], _TITLES[name].split(":")[0]
             if lead <= 0:
                 said.append(f'On the set "{title}" it does **not** beat {peer}.')
-            elif lead < row[f"{key}_error"]:
-                said.append(f'On the set "{title}" its lead over {peer} is within the error.')
+            elif lead < 2 * row[f"{key}_error"]:
+                said.append(f'On the set "{title}" its lead over {peer} is under two standard errors.')
     return " ".join(said) or "It beats both on every set."
 
 

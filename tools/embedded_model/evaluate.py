@@ -79,14 +79,15 @@ class Trial:
 
 
 def make_trial(
-    pool: Pool, encoder: BiEncoder, limit: int, answers: list[list[int]] | None = None
+    pool: Pool, encoder: BiEncoder, limit: int | None, answers: list[list[int]] | None = None
 ) -> Trial:
-    """Candidates for `limit` evenly drawn questions of `pool`.
+    """Candidates for `limit` evenly drawn questions of `pool`; None takes all.
 
     `answers` names all right passages of each question where there can be several. A question
     whose right passages are in neither first 20 stays in the trial: nobody can find it.
     """
-    chosen = np.linspace(0, len(pool.questions) - 1, min(limit, len(pool.questions))).astype(int)
+    count = len(pool.questions)
+    chosen = np.linspace(0, count - 1, min(limit or count, count)).astype(int)
     asked = Pool(pool.name, pool.passages, pool.groups, [pool.questions[i] for i in chosen])
     found = find_candidates(asked, encoder)
     trial = Trial(pool.name, len(pool.passages))
