@@ -106,7 +106,8 @@ def _verdict(trials: dict[str, dict[str, float]]) -> str:
             if lead <= 0:
                 said.append(f'On the set "{title}" it does **not** beat {peer}.')
             elif lead < 2 * row[f"{key}_error"]:
-                said.append(f'On the set "{title}" its lead over {peer} is under two standard errors.')
+                lead_said = f"its lead over {peer} is under two standard errors."
+                said.append(f'On the set "{title}" {lead_said}')
     return " ".join(said) or "It beats both on every set."
 
 
