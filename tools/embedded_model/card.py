@@ -102,12 +102,11 @@ def _verdict(trials: dict[str, dict[str, float]]) -> str:
     said = []
     for name, row in trials.items():
         for key, peer in (("bm25", "BM25"), ("base", "the base encoder")):
-            lead, title = row["model"] - row[key], _TITLES[name].split(":")[0]
+            lead, on = row["model"] - row[key], f'On the set "{_TITLES[name].split(":")[0]}"'
             if lead <= 0:
-                said.append(f'On the set "{title}" it does **not** beat {peer}.')
+                said.append(f"{on} it does **not** beat {peer}.")
             elif lead < 2 * row[f"{key}_error"]:
-                lead_said = f"its lead over {peer} is under two standard errors."
-                said.append(f'On the set "{title}" {lead_said}')
+                said.append(f"{on} its lead over {peer} is under two standard errors.")
     return " ".join(said) or "It beats both on every set."
 
 

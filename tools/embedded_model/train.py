@@ -163,7 +163,7 @@ def train(
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
     earlier: Trained,
-    before: Path | None = None,
+    before: Path | None,
 ) -> None:
     """Train in place up to `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
