@@ -328,25 +328,21 @@ def test_the_late_checkpoints_and_the_last_are_averaged_then_halfway_to_those_be
 
 
 def test_a_run_remembers_the_weights_that_it_went_on_from(train, tmp_path):
-    from tools.embedded_model.__main__ import begin
-
     start, work = tmp_path / "earlier", tmp_path / "work"
     start.mkdir()
     (work / "model").mkdir(parents=True)
     (start / "model.safetensors").write_bytes(b"weights")
-    folder, begun = begin(work, start)
+    folder, begun = train.begin(work, start, "abc")
     begun.save(work / "model")
     assert (folder, begun.start) == (start, hashlib.sha256(b"weights").hexdigest())
-    assert begin(work, None) == (work / "model", begun)
+    assert train.begin(work, None, "abc") == (work / "model", begun)
     (work / "before.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=f"begins with {begun.start[:16]}"):
-        begin(work, None)
+        train.begin(work, None, "abc")
 
 
 def test_a_run_from_the_base_went_on_from_nothing(train, tmp_path):
-    from tools.embedded_model.__main__ import begin
-
-    folder, begun = begin(tmp_path, None)
+    folder, begun = train.begin(tmp_path, None, "abc")
     assert (folder, begun.start) == (tmp_path / "start", "")
 
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +23,12 @@ from rerank_core import ScorerConfig, load_scorer
 from tools.demo.documents import collect_documents
 from tools.demo.questions import read_questions
 from tools.embedded_model.base_image import BaseImage, installed_image, read_image
-from tools.embedded_model.card import publish, sha256_of
+from tools.embedded_model.card import publish
 from tools.embedded_model.evaluate import QuickJudge, Trial, check_scores, judge, make_trial
 from tools.embedded_model.lists import Source
 from tools.embedded_model.matching import add_match_heads
 from tools.embedded_model.negatives import BiEncoder, english_encoder, mine
-from tools.embedded_model.train import Recipe, Trained, train
+from tools.embedded_model.train import Recipe, Trained, begin, train
 from tools.embedded_model.training_text import (
     Pool,
     Question,
@@ -48,8 +47,6 @@ log = logging.getLogger("tools.embedded_model")
 _POOLS = ("cmrc", "drcd", "debian", "python", "stdlib")
 # How many questions of each are judged. DRCD, where BM25 is hard to beat, needs all that it has.
 _TRIALS = {"cmrc-trial": 300, "drcd": None, "debian": 300, "stdlib": 74}
-# In the work folder: the weights that a run went on from.
-_BEFORE = "before.safetensors"
 # Share of Debian's untranslated packages.
 _DEBIAN = 0.25
 # Their docstrings add the spelling of code to the vocabulary counts; they are not trained on.
@@ -132,7 +129,7 @@ def _start(work: Path, base: BaseImage) -> None:
 
 def _train(asked: argparse.Namespace, work: Path) -> None:
     """Train what is left of the minutes; an interrupted run goes on from its last save."""
-    folder, earlier = begin(work, asked.start)
+    folder, earlier = begin(work, asked.start, _commit())
     if earlier.done:
         return
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -148,35 +145,7 @@ def _train(asked: argparse.Namespace, work: Path) -> None:
         (split(stdlib_pool(), "dev", whole=True), 50),
     )
     recipe = Recipe(asked.minutes, late_from=0 if earlier.start else 0.3)
-    train(
-        model,
-        tokenizer,
-        sources,
-        recipe,
-        work / "model",
-        QuickJudge(tokenizer, dev),
-        earlier,
-        work / _BEFORE if earlier.start else None,
-    )
-
-
-def begin(work: Path, start: Path | None) -> tuple[Path, Trained]:
-    """Return the folder of the model to train and what was spent on it before.
-
-    The weights of `start` are copied into `work`: the run ends halfway to them. FileNotFoundError
-    if an interrupted run has lost that copy.
-    """
-    earlier, before = Trained.load(work / "model"), work / _BEFORE
-    if earlier:
-        if earlier.start and not earlier.done and not before.exists():
-            raise FileNotFoundError(
-                f"{before} is missing; put the model.safetensors there whose sha256 begins with "
-                f"{earlier.start[:16]}, which this run began with"
-            )
-        return work / "model", earlier
-    if start:
-        shutil.copyfile(start / "model.safetensors", before)
-    return start or work / "start", Trained(sha256_of(before) if start else "", _commit())
+    train(model, tokenizer, sources, recipe, work / "model", QuickJudge(tokenizer, dev), earlier)
 
 
 def _commit() -> str:

@@ -27,12 +27,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
+from tools.embedded_model.card import sha256_of
 from tools.embedded_model.lists import ListMaker, Source, TrainingList
 from tools.embedded_model.passes import Ids, raw_scores, token_ids
 
 log = logging.getLogger(__name__)
 # Padded tokens of a pass: few, so that short pairs are not padded to the length of long ones.
 _PASS_TOKENS = 640
+# In the work folder: the weights that a run went on from.
+_BEFORE = "before.safetensors"
 Clock = Callable[[], float]
 
 
@@ -77,6 +80,25 @@ class Trained:
         """Read what `save` wrote; None where nothing was trained yet."""
         path = folder / "training.json"
         return cls(**json.loads(path.read_text())) if path.exists() else None
+
+
+def begin(work: Path, start: Path | None, commit: str) -> tuple[Path, Trained]:
+    """Return the folder of the model to train and what was spent on it before.
+
+    The weights of `start` are copied into `work`: the run ends halfway to them. FileNotFoundError
+    if an interrupted run has lost that copy.
+    """
+    earlier, before = Trained.load(work / "model"), work / _BEFORE
+    if earlier:
+        if earlier.start and not earlier.done and not before.exists():
+            raise FileNotFoundError(
+                f"{before} is missing; put the model.safetensors there whose sha256 begins with "
+                f"{earlier.start[:16]}, which this run began with"
+            )
+        return work / "model", earlier
+    if start:
+        shutil.copyfile(start / "model.safetensors", before)
+    return start or work / "start", Trained(sha256_of(before) if start else "", commit)
 
 
 @dataclass(frozen=True)
@@ -163,12 +185,10 @@ def train(
     folder: Path,
     judge: Callable[[BertForSequenceClassification], dict[str, float]],
     earlier: Trained,
-    before: Path | None,
 ) -> None:
     """Train in place up to `recipe.minutes`, saving to `folder` and logging `judge` on the way.
 
-    Late checkpoints are kept in `late` beside `folder` until they are averaged. `before` is the
-    file of the weights that the run goes on from, if they are no base.
+    Late checkpoints are kept in `late` beside `folder` until they are averaged.
 
     `earlier` says what was spent on this model before, in a run that was interrupted; its place in
     the schedule is kept. RuntimeError if a worker fails.
@@ -200,7 +220,7 @@ def train(
     if any(worker.exitcode for worker in workers):
         raise RuntimeError("a worker failed, its error is above; the same command goes on")
     totals = [counts.get() for _ in workers]
-    keep_means(model, _late(folder), before)
+    keep_means(model, _late(folder), folder.with_name(_BEFORE) if earlier.start else None)
     save(model, tokenizer, replace(earlier, minutes=clock(), done=True), folder)
     log.info("%d steps, %d lists", *(sum(column) for column in zip(*totals, strict=True)))
 
