@@ -64,7 +64,9 @@ class Isolation:
         if single:
             return self._set_aside(low)
         middle = (low + high) // 2
-        return join_scores([self._range(pairs, low, middle), self._range(pairs, middle, high)])
+        return PairScores.concat(
+            [self._range(pairs, low, middle), self._range(pairs, middle, high)]
+        )
 
     def _attempt(
         self, pairs: Sequence[QueryDocumentPair], low: int, high: int, deaths: int
@@ -102,24 +104,6 @@ class Isolation:
             np.full(1, np.nan, np.float32), np.zeros(1, np.int32), np.zeros(1, np.bool_),
             {0: KILLED},
         )  # fmt: skip
-
-
-def join_scores(parts: Sequence[PairScores]) -> PairScores:
-    """Put the scores of neighbouring ranges together."""
-    errors: dict[int, str] = {}
-    passages: dict[int, tuple[int, int]] = {}
-    start = 0
-    for part in parts:
-        errors.update({start + index: reason for index, reason in part.errors.items()})
-        passages.update({start + index: span for index, span in part.passages.items()})
-        start += len(part)
-    return PairScores(
-        np.concatenate([part.raw for part in parts]),
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.truncated for part in parts]),
-        errors,
-        passages,
-    )
 
 
 def _dump(scores: PairScores) -> bytes:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines import storage
@@ -214,21 +213,7 @@ class ScoreUnits:
 def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:
     """Score each different pair once and give its score to all its copies."""
     if not pairs:
-        none = np.empty(0, dtype=np.float32)
-        return PairScores(none, none.astype(np.int32), none.astype(np.bool_))
+        return PairScores.none()
     places: dict[QueryDocumentPair, int] = {}
-    index = np.array([places.setdefault(pair, len(places)) for pair in pairs], dtype=np.int64)
-    scores = isolation.score(list(places))
-    errors = {
-        place: scores.errors[int(distinct)]
-        for place, distinct in enumerate(index)
-        if int(distinct) in scores.errors
-    }
-    passages = {
-        place: scores.passages[int(distinct)]
-        for place, distinct in enumerate(index)
-        if int(distinct) in scores.passages
-    }
-    return PairScores(
-        scores.raw[index], scores.tokens[index], scores.truncated[index], errors, passages
-    )
+    index = [places.setdefault(pair, len(places)) for pair in pairs]
+    return isolation.score(list(places)).take(index)

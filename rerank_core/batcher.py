@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from rerank_core.errors import DeadlineExceeded, ModelUnavailable, Overloaded, RerankError
-from rerank_core.reranker import slice_scores
 from rerank_core.types import PairScores, QueryDocumentPair
 
 Score = Callable[[Sequence[QueryDocumentPair]], PairScores]
@@ -243,7 +242,7 @@ class MicroBatcher:
         start = 0
         for waiting in batch:
             stop = start + len(waiting.pairs)
-            part = slice_scores(scores, start, stop)
+            part = scores.part(start, stop)
             waiting.future.set_result(Scored(part, started - waiting.queued_at, ended - started))
             start = stop
 

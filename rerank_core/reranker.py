@@ -56,7 +56,7 @@ class Reranker:
             results.append(
                 rank_request(
                     request,
-                    slice_scores(scores, start, stop),
+                    scores.part(start, stop),
                     activated[start:stop],
                     self.calibration,
                 )
@@ -92,19 +92,6 @@ def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
             request.instruction,
         )
         for candidate in request.candidates
-    )
-
-
-def slice_scores(scores: PairScores, start: int, stop: int) -> PairScores:
-    """Return the entries from `start` up to `stop`, error indices counted from `start`."""
-    errors = {i - start: reason for i, reason in scores.errors.items() if start <= i < stop}
-    passages = {i - start: span for i, span in scores.passages.items() if start <= i < stop}
-    return PairScores(
-        scores.raw[start:stop],
-        scores.tokens[start:stop],
-        scores.truncated[start:stop],
-        errors,
-        passages,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,57 @@ class PairScores:
 
     def __len__(self) -> int:
         return len(self.raw)
+
+    @classmethod
+    def none(cls) -> PairScores:
+        """Return the scores of no pairs."""
+        return cls(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.bool_))
+
+    @classmethod
+    def concat(cls, parts: Sequence[PairScores]) -> PairScores:
+        """Put the scores of neighbouring ranges together; indices count from the whole's start."""
+        if not parts:
+            return cls.none()
+        starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+        return cls(
+            np.concatenate([part.raw for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+            {s + i: why for s, part in zip(starts, parts, strict=False)
+             for i, why in part.errors.items()},
+            {s + i: span for s, part in zip(starts, parts, strict=False)
+             for i, span in part.passages.items()},
+        )  # fmt: skip
+
+    def part(self, start: int, stop: int) -> PairScores:
+        """Return the entries from `start` up to `stop`; its indices count from `start`."""
+        places = range(start, min(stop, len(self)))
+        return PairScores(
+            self.raw[start:stop],
+            self.tokens[start:stop],
+            self.truncated[start:stop],
+            _at(self.errors, places),
+            _at(self.passages, places),
+        )
+
+    def take(self, index: npt.ArrayLike) -> PairScores:
+        """Return the entries at the given indices, in that order; an index may stand twice."""
+        places = np.asarray(index, dtype=np.int64)
+        return PairScores(
+            self.raw[places],
+            self.tokens[places],
+            self.truncated[places],
+            _at(self.errors, places.tolist()),
+            _at(self.passages, places.tolist()),
+        )
+
+
+_Value = TypeVar("_Value")
+
+
+def _at(values: Mapping[int, _Value], places: Sequence[int]) -> dict[int, _Value]:
+    # Looks up the few places wanted: walking all values for each of many parts is quadratic.
+    return {new: values[old] for new, old in enumerate(places) if old in values} if values else {}
 
 
 @dataclass(frozen=True, slots=True)

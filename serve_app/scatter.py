@@ -15,7 +15,7 @@ from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, ScorerIn
 from rerank_core.calibration import Calibration
 from serve_app.dialects import Ask
 from serve_app.problems import ReplicaLost
-from serve_app.work_units import UnitScores, WorkUnit, cut_units, merge_scores
+from serve_app.work_units import UnitScores, WorkUnit, cut_units
 
 
 class LoadedModel(NamedTuple):
@@ -61,7 +61,7 @@ class Gathered:
     """A request's merged scores and where its time went: the slowest unit's wait and pass."""
 
     def __init__(self, parts: Sequence[UnitScores], retries: int) -> None:
-        self.scores: PairScores = merge_scores([part.scores for part in parts])
+        self.scores: PairScores = PairScores.concat([part.scores for part in parts])
         self.units = len(parts)
         self.retries = retries
         self.queue_s = max(part.queue_s for part in parts)

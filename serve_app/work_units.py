@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from rerank_core import PairScores, QueryDocumentPair
 
 # UTF-8 bytes of a token: about 4 in English; a Chinese character has 3 bytes and is 0.7 tokens.
@@ -73,24 +71,6 @@ def cut_units(costs: Sequence[int], unit_tokens: int) -> list[range]:
     if costs:
         runs.append(range(start, len(costs)))
     return runs
-
-
-def merge_scores(parts: Sequence[PairScores]) -> PairScores:
-    """Concatenate the scores of consecutive units; indices then count from the whole's start."""
-    errors: dict[int, str] = {}
-    passages: dict[int, tuple[int, int]] = {}
-    offset = 0
-    for part in parts:
-        errors.update({offset + index: reason for index, reason in part.errors.items()})
-        passages.update({offset + index: span for index, span in part.passages.items()})
-        offset += len(part)
-    return PairScores(
-        np.concatenate([part.raw for part in parts]),
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.truncated for part in parts]),
-        errors,
-        passages,
-    )
 
 
 def _within(size: int, max_tokens: int | None) -> int:

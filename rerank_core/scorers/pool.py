@@ -47,7 +47,7 @@ def score_pool(
     by tokens throughout.
     """
     places: dict[QueryDocumentPair, int] = {}
-    index = np.array([places.setdefault(pair, len(places)) for pair in pairs], dtype=np.int64)
+    index = [places.setdefault(pair, len(places)) for pair in pairs]
     distinct = list(places)
     raw = np.full(len(distinct), np.nan, dtype=np.float32)
     tokens = np.zeros(len(distinct), dtype=np.int32)
@@ -64,8 +64,7 @@ def score_pool(
         truncated[where] = [item.truncated for _, item in ready]
         errors |= {chunk[i]: reason for i, reason in unread.items()}
         errors |= {where[i]: reason for i, reason in failed.items()}
-    every = {i: errors[place] for i, place in enumerate(index.tolist()) if place in errors}
-    return PairScores(raw[index], tokens[index], truncated[index], every)
+    return PairScores(raw, tokens, truncated, errors).take(index)
 
 
 def _encoded_chunks(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.isolation import KILLED, Isolation, TooManyKilled, join_scores
+from pipelines.isolation import KILLED, Isolation, TooManyKilled
 from rerank_core.types import PairScores, QueryDocumentPair
 
 
@@ -99,13 +99,3 @@ def test_an_error_of_the_scorer_is_not_a_death(tmp_path):
     with pytest.raises(ValueError, match="bug"):
         isolation.score([QueryDocumentPair("q", "d")])
     assert list((tmp_path / "notes").iterdir()) == []
-
-
-def test_joined_scores_keep_the_places_of_their_errors():
-    def part(values, errors):
-        ones = np.ones(len(values), dtype=np.int32)
-        return PairScores(np.array(values, np.float32), ones, ones.astype(bool), errors)
-
-    joined = join_scores([part([1, np.nan], {1: "a"}), part([np.nan], {0: "b"})])
-    assert joined.errors == {1: "a", 2: "b"}
-    assert joined.raw.tolist()[0] == 1
