@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from rerank_core.config import ScorerConfig
-from rerank_core.errors import InvalidRequest
+from rerank_core.errors import invalid
 
 
 def add_scorer_options(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,7 @@ def scorer_config(options: argparse.Namespace) -> ScorerConfig:
     try:
         return ScorerConfig.model_validate(given)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        message = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)
-        raise InvalidRequest(message, str(found[0]["loc"][0])) from None
+        raise invalid(error) from None
 
 
 def _options(name: str, field: FieldInfo) -> dict[str, Any]:
