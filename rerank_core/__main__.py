@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rerank_core.errors import RerankError
-from rerank_core.options import add_scorer_options, scorer_config
+from rerank_core.options import add_scorer_options
 from rerank_core.reranker import Reranker, check_request
 from rerank_core.types import RankedCandidate, RerankRequest, RerankResult, ScorerInfo
 
@@ -29,7 +29,9 @@ _LIMITS = ("top_k", "score_threshold", "max_tokens_per_query", "max_tokens_per_d
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 ranked, 2 bad input or no model."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    scorer_config = add_scorer_options(parser)
+    options = parser.parse_args(arguments)
     try:
         config = scorer_config(options)
         documents = _documents(options)
@@ -63,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-tokens-per-query", type=int, help="read no more of the query")
     parser.add_argument("--max-tokens-per-doc", type=int, help="read no more of each document")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_scorer_options(parser)
     return parser
 
 
