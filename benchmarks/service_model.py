@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serve_app.work_units import cut_units
+from serve_app.gateway.units import cut_units
 
 
 @dataclass(frozen=True)
