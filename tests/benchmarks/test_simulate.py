@@ -159,7 +159,7 @@ def test_the_autoscaler_stays_within_its_bounds():
 
 
 def small_plan(**changes):
-    load = dataclasses.replace(LOAD, duration_s=planner.REQUESTS_PER_TRIAL / 40, requests_per_s=40)
+    load = dataclasses.replace(LOAD, duration_s=10, requests_per_s=40)
     service = Service(changes.pop("rate", 100_000))
     return planner.plan("test", load, service, changes.pop("p99_s", 0.6))
 
