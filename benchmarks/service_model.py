@@ -18,7 +18,7 @@ import yaml
 
 from serve_app.capacity import least_loaded
 from serve_app.config import ServeConfig
-from serve_app.work_units import cut_units
+from serve_app.gateway.units import cut_units
 
 _SERVE_YAML = Path(__file__).parents[1] / "serve_app" / "serve.yaml"
 # Refusals by chance before the load has met its replicas are not what a share is about.

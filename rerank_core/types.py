@@ -208,8 +208,14 @@ class FailedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:
-    """The answer to one request: best first, cut to `top_k`, and what could not be scored."""
+    """The answer to one request: best first, cut to `top_k`, and what could not be scored.
+
+    Going through it goes through `ranked`. `tokens` are all that the model read for it.
+    """
 
     ranked: tuple[RankedCandidate, ...]
     failed: tuple[FailedCandidate, ...]
     tokens: int
+
+    def __iter__(self) -> Iterator[RankedCandidate]:
+        return iter(self.ranked)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+pytest_plugins = ["tests.skips"]
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:

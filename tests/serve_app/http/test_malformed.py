@@ -12,6 +12,7 @@ import pytest
 
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
+from serve_app.local_pool import LocalPool
 
 SECRET = "zebra-canary-text"
 GOOD = {"query": "q", "documents": ["q", SECRET]}
@@ -220,19 +221,6 @@ METHODS = [
 
 @pytest.fixture(scope="module")
 def gateway():
-    from rerank_core import ScorerConfig, load_scorer
-    from serve_app.scatter import LoadedModel
-    from serve_app.work_units import UnitScores
-
-    class Pool:
-        scorer = load_scorer(ScorerConfig(model="lexical"))
-
-        async def score(self, unit):
-            return UnitScores(self.scorer.score(unit.pairs), 0.0, 0.0)
-
-        async def loaded(self):
-            return LoadedModel(self.scorer.info)
-
     limits = {
         "max_body_bytes": 65_536,
         "max_documents": 20,
@@ -240,7 +228,7 @@ def gateway():
         "max_query_characters": 500,
     }
     config = ServeConfig.model_validate({"model": "lexical", "limits": limits})
-    return Gateway(config, {"lexical": Pool()})
+    return Gateway(config, {"lexical": LocalPool()})
 
 
 def ask(gateway, method, path, body=b"", headers=None):

@@ -9,32 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
-from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, ScorerInfo
-from rerank_core.calibration import Calibration
-from serve_app.dialects import Ask
-from serve_app.problems import ReplicaLost
-from serve_app.work_units import UnitScores, WorkUnit, cut_units
-
-
-class LoadedModel(NamedTuple):
-    """What the replicas of a model have loaded."""
-
-    info: ScorerInfo
-    calibration: Calibration | None = None
-
-
-class ScoringPool(Protocol):
-    """The replicas of one model."""
-
-    async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score a unit on some replica. Raises ReplicaLost when it died meanwhile."""
-        ...
-
-    async def loaded(self) -> LoadedModel:
-        """Return what the replicas have loaded."""
-        ...
+from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, QueryDocumentPair
+from serve_app.gateway.units import cut_units
+from serve_app.pool import ReplicaLost, ScoringPool, UnitScores, WorkUnit
 
 
 class RetryBudget:
@@ -70,7 +48,7 @@ class Gathered:
 
 async def score_in_units(
     pool: ScoringPool,
-    ask: Ask,
+    pairs: Sequence[QueryDocumentPair],
     costs: Sequence[int],
     *,
     unit_tokens: int,
@@ -78,7 +56,7 @@ async def score_in_units(
     caller: str,
     retries: RetryBudget,
 ) -> Gathered:
-    """Score the pairs of `ask`, of `costs` estimated tokens, before `deadline` (time.monotonic).
+    """Score `pairs`, of `costs` estimated tokens, before `deadline` (time.monotonic).
 
     Raises DeadlineExceeded, or the first unit's error; either way nothing stays behind.
     """
@@ -87,7 +65,7 @@ async def score_in_units(
 
     def unit(run: range) -> WorkUnit:
         return WorkUnit(
-            ask.pairs[run.start : run.stop],
+            tuple(pairs[run.start : run.stop]),
             sum(costs[run.start : run.stop]),
             caller,
             deadline - time.monotonic(),

@@ -8,10 +8,10 @@ from typing import Any
 
 from rerank_core import ScorerInfo
 from serve_app.config import ServeConfig
-from serve_app.openapi import openapi
-from serve_app.wire import Reply, json_reply
+from serve_app.http.openapi import openapi
+from serve_app.http.replies import Reply, json_reply
 
-_PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
+_PLAYGROUND = Path(__file__).parents[1] / "playground" / "index.html"
 # The page loads nothing from anywhere; its one script and style are inside it.
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src"

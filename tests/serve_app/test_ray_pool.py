@@ -12,9 +12,9 @@ from ray.serve.exceptions import (
 )
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded
-from serve_app.ingress import RayPool
-from serve_app.problems import ReplicaLost, problem_of
-from serve_app.work_units import WorkUnit
+from serve_app.http.errors import error_reply
+from serve_app.pool import ReplicaLost, WorkUnit
+from serve_app.ray_pool import RayPool
 
 
 class Handle:
@@ -62,7 +62,7 @@ def test_failures_become_ours(error, kind):
 
 
 def test_what_a_replica_raised_comes_without_rays_traceback():
-    problem = problem_of(raised_by(from_a_replica(Overloaded("full", 3.0))))
+    problem = error_reply(raised_by(from_a_replica(Overloaded("full", 3.0))))
     assert (problem.status, problem.message, problem.headers) == (429, "full", {"retry-after": "3"})
 
 

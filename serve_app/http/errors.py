@@ -1,7 +1,7 @@
 """What went wrong, as HTTP sees it: the one table from errors to status codes.
 
 RefusedRequest holds what only HTTP knows (a key, a method, a size); everything else is the core's
-tree. How a problem looks in a body is each dialect's business.
+tree. How an error looks in a body is each dialect's business.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from rerank_core import (
     RerankError,
     ScoringFailed,
 )
+from serve_app.pool import ReplicaLost
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ErrorReply:
     """A refusal, ready to be written. `message` says the fix and never holds the caller's text."""
 
     status: int
@@ -33,17 +34,13 @@ class Problem:
 class RefusedRequest(RerankError):
     """HTTP itself is at fault: path, method, key, size, encoding."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.problem = problem
+    def __init__(self, reply: ErrorReply) -> None:
+        super().__init__(reply)
+        self.reply = reply
 
 
 class UnknownModel(InvalidRequest):
     """`model` names nothing that is served here."""
-
-
-class ReplicaLost(RerankError):
-    """The replica died with the unit in its hands. Scoring is pure: it may be sent again."""
 
 
 _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
@@ -60,19 +57,30 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
 def refused(status: int, kind: str, message: str, **headers: str) -> RefusedRequest:
     """Return a RefusedRequest; header names are given with underscores."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return RefusedRequest(Problem(status, kind, message, headers=named))
+    return RefusedRequest(ErrorReply(status, kind, message, headers=named))
 
 
-def problem_of(error: Exception) -> Problem:
-    """Return the problem for any exception; one we did not raise ourselves tells nothing."""
+def error_reply(error: Exception) -> ErrorReply:
+    """Return the reply to any exception; one we did not raise ourselves tells nothing."""
     if isinstance(error, RefusedRequest):
-        return error.problem
+        return error.reply
     for kind, status, name in _TABLE:
         if isinstance(error, kind):
-            return Problem(
+            return ErrorReply(
                 status, name, str(error), getattr(error, "param", None), _headers(error, status)
             )
-    return Problem(500, "internal_error", "internal error; the log has more under this request id")
+    return ErrorReply(
+        500, "internal_error", "internal error; the log has more under this request id"
+    )
+
+
+def origin_of(error: BaseException) -> str:
+    """Return where an error comes from, without its message."""
+    places, frame = [], error.__traceback__
+    while frame:
+        places.append(f"{frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}")
+        frame = frame.tb_next
+    return f"{type(error).__name__} at {' > '.join(places[-6:])}"
 
 
 def _headers(error: Exception, status: int) -> dict[str, str]:

@@ -4,12 +4,12 @@ from contextlib import ExitStack
 import pytest
 
 from rerank_core import Overloaded
-from serve_app import config
-from serve_app.admission import Admission
+from serve_app.config import Admission
+from serve_app.gateway.admission import AdmissionGate
 
 
 def admission(min_tokens=100, max_wait_s=1.0):
-    return Admission(config.Admission(min_tokens=min_tokens, max_wait_s=max_wait_s))
+    return AdmissionGate(Admission(min_tokens=min_tokens, max_wait_s=max_wait_s))
 
 
 def test_work_is_admitted_up_to_the_bound_and_room_comes_back():

@@ -6,10 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from rerank_core import QueryDocumentPair, RerankError, ScoringFailed
-from serve_app.problems import ReplicaLost, refused
-from serve_app.scatter import LoadedModel, ScoringPool
-from serve_app.work_units import WorkUnit
+from rerank_core import DeadlineExceeded, QueryDocumentPair, RerankError, ScoringFailed
+from serve_app.http.errors import refused
+from serve_app.pool import LoadedModel, ReplicaLost, ScoringPool, WorkUnit
 
 # A score younger than this proves that scoring moves; otherwise one is made.
 _FRESH_S = 5.0
@@ -30,14 +29,16 @@ class Readiness:
         self._scored: dict[str, float] = {}
         self._turns = {name: asyncio.Lock() for name in pools}
 
-    async def loaded(self, name: str) -> LoadedModel:
-        """Return what a model's replicas have loaded; asked once, again if that one died."""
-        if name not in self._loaded:
-            try:
-                self._loaded[name] = await self._pools[name].loaded()
-            except ReplicaLost:
-                self._loaded[name] = await self._pools[name].loaded()
-        return self._loaded[name]
+    async def loaded(self, name: str, deadline: float) -> LoadedModel:
+        """Return what a model's replicas have loaded; asked once, again if that one died.
+
+        Raises DeadlineExceeded after `deadline` (time.monotonic): a cold start can take long.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._ask(name)
+        except TimeoutError:
+            raise DeadlineExceeded("the model was not up before the deadline") from None
 
     def scored(self, name: str) -> None:
         """Note that a model has just scored."""
@@ -56,7 +57,7 @@ class Readiness:
             async with asyncio.timeout(_PROBE_TIMEOUT_S), self._turns[name]:
                 if self._fresh(name):
                     return
-                await self.loaded(name)
+                await self._ask(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
                 answer = await self._pools[name].score(unit)
                 if answer.scores.errors:
@@ -68,6 +69,14 @@ class Readiness:
                 return
             message = f"model {name} does not score now"
             raise refused(503, "service_unavailable_error", message, retry_after="2") from None
+
+    async def _ask(self, name: str) -> LoadedModel:
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = await self._pools[name].loaded()
+            except ReplicaLost:
+                self._loaded[name] = await self._pools[name].loaded()
+        return self._loaded[name]
 
     def _fresh(self, name: str) -> bool:
         return time.monotonic() - self._scored.get(name, float("-inf")) < _FRESH_S

@@ -9,8 +9,8 @@ import pytest
 
 from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.gateway import Gateway
-from serve_app.problems import ReplicaLost
-from serve_app.wire import local_path
+from serve_app.http.asgi import local_path
+from serve_app.pool import ReplicaLost
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rerank_core import Overloaded
-from serve_app import config
+from serve_app.config import Admission
 
 _WINDOW_S = 0.5
 _WEIGHT = 0.3
@@ -23,14 +23,14 @@ _LONGEST_WAIT_S = 60.0
 _NEWCOMER_ROOM = 1.25
 
 
-class Admission:
+class AdmissionGate:
     """Admits or refuses by token cost, and gives every key its share.
 
     The bound is throughput times `max_wait_s`. Throughput is measured over busy time; a low figure
     counts only if there was enough work to be slow at.
     """
 
-    def __init__(self, settings: config.Admission) -> None:
+    def __init__(self, settings: Admission) -> None:
         self.settings = settings
         self.tokens_per_s = 0.0
         self.under_way = 0.0

@@ -1,77 +1,19 @@
-"""What every dialect shares: Ask and Answer, and the field types of request bodies.
+"""The field types of request bodies, and how a request is built from them.
 
-Nulls mean "not given" and unknown fields are let pass, because real clients send both. It does not
-know any one API.
+Nulls mean "not given" and unknown fields are let pass, because real clients send both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rerank_core import (
-    Candidate,
-    InvalidRequest,
-    QueryDocumentPair,
-    RankedCandidate,
-    RerankRequest,
-    RerankResult,
-)
+from rerank_core import Candidate, InvalidRequest, RerankRequest
 from rerank_core.reranker import pairs_of
-from serve_app.problems import Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request in our own words.
-
-    `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
-    when asked for: the text, with the fields of an object around it. `field` is what the API calls
-    the list of them.
-    """
-
-    request: RerankRequest
-    pairs: tuple[QueryDocumentPair, ...]
-    documents: tuple[Mapping[str, Any], ...] = ()
-    field: str = "documents"
-    model: str | None = None
-    raw_scores: bool = False
-    return_documents: bool = False
-    refuse_truncation: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a dialect writes from: the ranking, best first, and who answered.
-
-    Each candidate's `score` is the one to show: activated, or raw where the Ask wants that.
-    """
-
-    id: str
-    model: str
-    created: int
-    result: RerankResult
-    truncated: tuple[int, ...]
-
-    @property
-    def usage(self) -> dict[str, int]:
-        """Real tokens, as every API with a usage object has them."""
-        return {"prompt_tokens": self.result.tokens, "total_tokens": self.result.tokens}
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """One API: its body, and the way in and out."""
-
-    name: str
-    body: type[BaseModel]
-    read: Callable[[Any], Ask]
-    write: Callable[[Ask, Answer], Any]
-    error: Callable[[Problem, str], Any]
+from serve_app.dialects.dialect import ParsedRequest
 
 
 class Body(BaseModel):
@@ -137,7 +79,7 @@ def text_of(document: str | Mapping[str, Any], rank_fields: list[str] | None, pa
     return "\n".join(lines)
 
 
-def ask_for(
+def build_request(
     query: str,
     documents: Sequence[str | dict[str, Any]],
     *,
@@ -149,8 +91,8 @@ def ask_for(
     score_threshold: float | None = None,
     field: str = "documents",
     **options: Any,
-) -> Ask:
-    """Build an Ask for one query. `field` names the documents' field in error messages."""
+) -> ParsedRequest:
+    """Build the request for one query. `field` names the documents' field in error messages."""
     if not documents:
         raise InvalidRequest("the list of documents must not be empty", field)
     texts = [text_of(doc, rank_fields, f"{field}.{i}") for i, doc in enumerate(documents)]
@@ -167,7 +109,7 @@ def ask_for(
         score_threshold,
         instruction,
     )
-    return Ask(
+    return ParsedRequest(
         request=request,
         pairs=tuple(pairs_of(request)),
         documents=tuple(
@@ -177,36 +119,3 @@ def ask_for(
         field=field,
         **options,
     )
-
-
-def extras(hit: RankedCandidate) -> dict[str, Any]:
-    """Return what no API has a field for, only where the model's config asks for it.
-
-    `passage` has the first and one past the last character of a split document's best passage.
-    """
-    more: dict[str, Any] = {}
-    if hit.passage is not None:
-        more["passage"] = list(hit.passage)
-    if hit.calibrated_score is not None:
-        more["calibrated_score"] = hit.calibrated_score
-    return more
-
-
-def common_error(problem: Problem, request_id: str) -> dict[str, Any]:
-    """Return one error body that Cohere, Jina, OpenAI and FastAPI clients can all read."""
-    detail: Any = problem.message
-    if problem.status == 422:
-        # Clients generated from FastAPI parse the detail of a 422 as a list of objects.
-        loc = ["body", *(problem.param or "").split(".")]
-        detail = [{"loc": loc, "msg": problem.message, "type": problem.type}]
-    return {
-        "message": problem.message,
-        "detail": detail,
-        "error": {
-            "message": problem.message,
-            "type": problem.type,
-            "param": problem.param,
-            "code": problem.status,
-        },
-        "request_id": request_id,
-    }

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_app.scatter import Gathered
+from serve_app.gateway.fan_out import Gathered
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestRecord:
     """Filled in while a request is answered; times are in seconds, `truncated` has indices."""
 
     path: str
@@ -73,4 +73,4 @@ class Exchange:
         return fields
 
 
-Observe = Callable[[Exchange], None]
+Observe = Callable[[RequestRecord], None]

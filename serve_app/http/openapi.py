@@ -9,9 +9,9 @@ import numpy as np
 from rerank_core import PairScores
 from rerank_core.ranking import activate
 from rerank_core.reranker import rank_request
-from serve_app.asked import read_ask
+from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
-from serve_app.problems import Problem
+from serve_app.http.errors import ErrorReply
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -75,12 +75,12 @@ def openapi(version: str) -> dict[str, Any]:
 
 def _answer(dialect: Dialect) -> Any:
     """Return what the dialect itself writes for its example."""
-    ask = read_ask(dialect, _EXAMPLES[dialect.name])
-    raw = np.array([2.5 if "Beijing" in document else -4.0 for _, document in ask.pairs])
+    request = dialect.parse(_EXAMPLES[dialect.name], Limits())
+    raw = np.array([2.5 if "Beijing" in document else -4.0 for _, document in request.pairs])
     scores = PairScores(raw.astype(np.float32), np.array([15, 13], np.int32), np.zeros(2, np.bool_))
-    shown = activate(scores.raw, "identity" if ask.raw_scores else "sigmoid")
-    result = rank_request(ask.request, scores, shown)
-    return dialect.write(ask, Answer("rerank-9f2c", "embedded", 1_790_000_000, result, ()))
+    shown = activate(scores.raw, "identity" if request.raw_scores else "sigmoid")
+    result = rank_request(request.request, scores, shown)
+    return dialect.write(request, Answer("rerank-9f2c", "embedded", 1_790_000_000, result, ()))
 
 
 def _reply(text: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def _operation(dialects: tuple[Dialect, ...]) -> dict[str, Any]:
     examples = {dialect.name: {"value": _EXAMPLES[dialect.name]} for dialect in dialects}
     responses = {"200": _reply("the ranking, best first", {d.name: _answer(d) for d in dialects})}
     for status, (kind, text) in _STATUSES.items():
-        problem = Problem(status, kind, text, "query" if status == 422 else None)
+        error = ErrorReply(status, kind, text, "query" if status == 422 else None)
         who = dialects[:1] if status in _EARLY else dialects
-        responses[str(status)] = _reply(text, {d.name: d.error(problem, "9f2c") for d in who})
+        responses[str(status)] = _reply(text, {d.name: d.error(error, "9f2c") for d in who})
     return {
         "summary": " or ".join(dialect.name for dialect in dialects),
         "security": [{}, {"key": []}],

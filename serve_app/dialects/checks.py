@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_core import InvalidRequest
+from rerank_core import InvalidRequest, QueryDocumentPair, RerankRequest
 from rerank_core.reranker import check_request
 from serve_app.config import Limits
-from serve_app.dialects import Ask
-from serve_app.problems import refused
 
-DEADLINE_HEADER = b"x-rerank-timeout-seconds"
 # What the dialects call their lists of texts; a list in a field that nobody reads may be long.
 _LISTS = frozenset(
     ("documents", "texts", "passages", "items", "queries", "text_1", "text_2", "data_1", "data_2")
@@ -28,10 +24,12 @@ def check_counts(body: Mapping[str, Any], limits: Limits) -> None:
             )
 
 
-def check_ask(ask: Ask, limits: Limits) -> None:
-    """Raise InvalidRequest for a blank query or too long texts."""
-    check_request(ask.request)
-    for index, pair in enumerate(ask.pairs):
+def check_texts(
+    request: RerankRequest, pairs: Sequence[QueryDocumentPair], field: str, limits: Limits
+) -> None:
+    """Raise InvalidRequest for a blank query or too long texts. `field` has the documents."""
+    check_request(request)
+    for index, pair in enumerate(pairs):
         if len(pair.question) > limits.max_query_characters:
             raise InvalidRequest(
                 f"the query is longer than {limits.max_query_characters} characters", "query"
@@ -39,20 +37,5 @@ def check_ask(ask: Ask, limits: Limits) -> None:
         if len(pair.document) > limits.max_document_characters:
             raise InvalidRequest(
                 f"document {index} is longer than {limits.max_document_characters} characters",
-                f"{ask.field}.{index}",
+                f"{field}.{index}",
             )
-
-
-def deadline_of(headers: Mapping[bytes, bytes], started: float, limits: Limits) -> float:
-    """Return the request's deadline on the monotonic clock; a header can only shorten it."""
-    given = headers.get(DEADLINE_HEADER)
-    if given is None:
-        return started + limits.request_timeout_s
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not (seconds > 0 and math.isfinite(seconds)):
-        name = DEADLINE_HEADER.decode()
-        raise refused(400, "invalid_request_error", f"{name} must be a number above 0")
-    return started + min(seconds, limits.request_timeout_s)

@@ -4,12 +4,12 @@ import os
 import pytest
 
 from serve_app.dialects import ROUTES
-from serve_app.door import Door, parse_keys
-from serve_app.problems import RefusedRequest
+from serve_app.http.api_keys import ApiKeys, parse_keys
+from serve_app.http.errors import RefusedRequest
 
 
-def check(door, header):
-    return door.check("/rerank", {b"authorization": header} if header else {})
+def check(keys, header):
+    return keys.check("/rerank", {b"authorization": header} if header else {})
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def key_file(tmp_path):
 
 
 def test_keys_have_names_and_may_hold_colons(key_file):
-    door = Door(key_file, "carol: secret-c")
-    assert check(door, b"Bearer secret-a") == "alice"
-    assert check(door, b"bearer secret:b") == "bob"
-    assert check(door, b"Bearer secret-c") == "carol"
+    keys = ApiKeys(key_file, "carol: secret-c")
+    assert check(keys, b"Bearer secret-a") == "alice"
+    assert check(keys, b"bearer secret:b") == "bob"
+    assert check(keys, b"Bearer secret-c") == "carol"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_keys_have_names_and_may_hold_colons(key_file):
 )
 def test_everything_else_is_a_401(key_file, header):
     with pytest.raises(RefusedRequest) as refused:
-        check(Door(key_file), header)
-    assert refused.value.problem.status == 401
+        check(ApiKeys(key_file), header)
+    assert refused.value.reply.status == 401
 
 
 def basic(password):
@@ -44,11 +44,11 @@ def basic(password):
 
 
 def test_a_browser_opens_the_playground_with_the_key_as_password(key_file):
-    door = Door(key_file)
+    keys = ApiKeys(key_file)
     with pytest.raises(RefusedRequest) as refused:
-        door.check("/", {})
-    assert refused.value.problem.headers["www-authenticate"].startswith("Basic ")
-    assert door.check("/", basic(b"secret:b")) == "bob"
+        keys.check("/", {})
+    assert refused.value.reply.headers["www-authenticate"].startswith("Basic ")
+    assert keys.check("/", basic(b"secret:b")) == "bob"
     for path, headers in (
         ("/", basic(b"wrong")),
         ("/", {b"authorization": b"Basic %%%"}),
@@ -56,43 +56,43 @@ def test_a_browser_opens_the_playground_with_the_key_as_password(key_file):
         ("/info", basic(b"secret-a")),
     ):
         with pytest.raises(RefusedRequest):
-            door.check(path, headers)
+            keys.check(path, headers)
 
 
 def test_without_keys_any_header_comes_in():
-    assert check(Door(), b"Bearer fake-api-key") == ""
-    assert check(Door(), None) == ""
+    assert check(ApiKeys(), b"Bearer fake-api-key") == ""
+    assert check(ApiKeys(), None) == ""
 
 
 def test_a_given_file_without_keys_lets_nobody_in(tmp_path):
     file = tmp_path / "keys"
     file.write_text("# none yet\n", encoding="utf-8")
     with pytest.raises(RefusedRequest):
-        check(Door(file), b"Bearer anything")
+        check(ApiKeys(file), b"Bearer anything")
 
 
 @pytest.mark.parametrize("environment", ["", " \n", ",", "# none yet"])
 def test_an_environment_that_holds_no_key_stops_the_start(environment):
     with pytest.raises(ValueError, match="unset it, or give keys"):
-        Door(None, environment)
+        ApiKeys(None, environment)
 
 
 def test_a_changed_file_counts_without_a_restart_and_a_broken_one_does_not(key_file, monkeypatch):
-    monkeypatch.setattr("serve_app.door._LOOK_AGAIN_S", 0.0)
-    door = Door(key_file)
+    monkeypatch.setattr("serve_app.http.api_keys._LOOK_AGAIN_S", 0.0)
+    keys = ApiKeys(key_file)
     key_file.write_text("alice: rotated\n", encoding="utf-8")
-    assert check(door, b"Bearer rotated") == "alice"
+    assert check(keys, b"Bearer rotated") == "alice"
     with pytest.raises(RefusedRequest):
-        check(door, b"Bearer secret-a")
+        check(keys, b"Bearer secret-a")
     key_file.write_text("no colon here\n", encoding="utf-8")
-    assert check(door, b"Bearer rotated") == "alice"
+    assert check(keys, b"Bearer rotated") == "alice"
     os.remove(key_file)
-    assert check(door, b"Bearer rotated") == "alice"
+    assert check(keys, b"Bearer rotated") == "alice"
 
 
 def test_a_missing_file_or_a_bad_line_stops_the_start(tmp_path):
     with pytest.raises(OSError, match="absent"):
-        Door(tmp_path / "absent")
+        ApiKeys(tmp_path / "absent")
     with pytest.raises(ValueError, match="line 2"):
         parse_keys("a: b\nnonsense\n")
 
@@ -106,7 +106,7 @@ def test_a_missing_file_or_a_bad_line_stops_the_start(tmp_path):
     ],
 )
 def test_every_path_is_closed_by_default(gateway_of, key_file, path):
-    caller = gateway_of(door=Door(key_file))
+    caller = gateway_of(api_keys=ApiKeys(key_file))
     for method in ("GET", "POST"):
         answer = caller.send(method, path, headers={"host": "localhost/health/live"})
         assert answer.status_code == 401
@@ -116,13 +116,13 @@ def test_every_path_is_closed_by_default(gateway_of, key_file, path):
 
 
 def test_liveness_and_readiness_are_open(gateway_of, key_file):
-    caller = gateway_of(door=Door(key_file))
+    caller = gateway_of(api_keys=ApiKeys(key_file))
     assert caller.send("GET", "/health/live").json() == {"status": "alive"}
     assert caller.send("GET", "/health/ready").json() == {"status": "ready"}
 
 
 def test_a_right_key_comes_in(gateway_of, key_file):
     headers = {"authorization": "Bearer secret-a"}
-    caller = gateway_of(door=Door(key_file))
+    caller = gateway_of(api_keys=ApiKeys(key_file))
     answer = caller.post("/rerank", {"query": "q", "texts": ["q"]}, headers=headers)
     assert answer.status_code == 200

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from serve_app.problems import refused
+from serve_app.http.errors import refused
 
 log = logging.getLogger("ray.serve")
 
@@ -25,13 +25,13 @@ _PAGES = frozenset({"", "/"})
 _LOOK_AGAIN_S = 1.0
 
 
-class Door:
+class ApiKeys:
     """Names the key of a request, or refuses it. The playground's page takes it as a password, too.
 
     `file` and `environment` hold `name: key` entries, one a line (in the environment also comma
     separated). With neither (None), every request comes in and its header is ignored. A file that
     was given and holds no key lets nobody in. An environment that holds none raises ValueError: a
-    secret that failed to arrive must not open the door.
+    secret that failed to arrive must not open the service.
     """
 
     def __init__(self, file: Path | None = None, environment: str | None = None) -> None:
