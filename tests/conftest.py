@@ -7,10 +7,14 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.skips"]
 # On a busy machine nodes register late; for this process and those that tests start.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
+
+
+settings.register_profile("fast", max_examples=25)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -78,7 +78,7 @@ def test_every_make_command_in_the_readme_exists():
     assert {"demo", "test"} <= shown <= targets
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("command", "shown"), that_start_with("python -m rerank_core"), ids=lambda text: text[:60]
 )
