@@ -6,7 +6,7 @@ The gateway is served by uvicorn without Ray: what the clients see is the same (
 import httpx
 import pytest
 
-from serve_app.door import Door
+from serve_app.http.api_keys import ApiKeys
 
 QUERY = "capital of China"
 DOCS = ["bananas are yellow", "the capital of China is Beijing", "capital letters"]
@@ -24,14 +24,14 @@ pytestmark = [
 
 @pytest.fixture(params=["open", "locked"])
 def url(request, gateway_of, serve_over_http):
-    door = Door(environment=f"tests: {KEY}") if request.param == "locked" else Door()
-    with serve_over_http(gateway_of(door=door).gateway) as base:
+    keys = ApiKeys(environment=f"tests: {KEY}") if request.param == "locked" else ApiKeys()
+    with serve_over_http(gateway_of(api_keys=keys).gateway) as base:
         yield base
 
 
 @pytest.fixture
 def locked_url(gateway_of, serve_over_http):
-    with serve_over_http(gateway_of(door=Door(environment=f"tests: {KEY}")).gateway) as base:
+    with serve_over_http(gateway_of(api_keys=ApiKeys(environment=f"tests: {KEY}")).gateway) as base:
         yield base
 
 
