@@ -17,9 +17,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["tests.skips"]
-# On a busy machine nodes and their agents start late; for this process and those that tests start.
+# On a busy machine nodes start late; for this process and those that tests start.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
-os.environ.setdefault("RAY_agent_register_timeout_ms", "150000")
 
 
 settings.register_profile("fast", max_examples=25)
