@@ -47,7 +47,8 @@ test: check clients ## check, then every test that this machine can run but thos
 	$(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
 test-fast: setup ## only the tests without Ray that take no seconds each
-	$(BIN)/python -m pytest $(TWO) -m 'not slow and not seconds and not gpu and not browser and not chaos'
+	$(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
+		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
 	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md

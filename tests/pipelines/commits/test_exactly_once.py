@@ -41,9 +41,8 @@ def run(folder, out, **changes):
     return job(folder, out, unit_pairs=15, top_k=7, **changes)
 
 
-@pytest.mark.parametrize(
-    "third", [0, *(pytest.param(other, marks=pytest.mark.slow) for other in (1, 2))]
-)
+@pytest.mark.seconds
+@pytest.mark.parametrize("third", range(3))
 def test_a_job_killed_at_any_file_operation_ends_with_the_same_rows(tmp_path, small, switch, third):
     run(small, tmp_path / "whole")
     expected = rows_of(tmp_path / "whole")
