@@ -46,7 +46,7 @@ the service does.""",
         RerankJobConfig,
         """From a YAML file (`--config`), `RERANK_JOB_*` variables and the command line; the later
 wins. `unit_pairs` is `--unit-pairs` on the command line, and a block's field has a dot there:
-`--names.text passage`, or `RERANK_JOB_NAMES__TEXT`.
+`--names.text passage`, or `RERANK_JOB_NAMES__TEXT`; `--model M` is short for `--scorer.model M`.
 [pipelines/rerank_job.yaml](../pipelines/rerank_job.yaml) is an example, [offline](offline.md) says
 what the job does.""",
     ),
