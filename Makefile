@@ -13,7 +13,7 @@ TORCH_INDEX_URL ?=
 MINUTES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup clients demo check test test-fast chaos docs sbom audit bench serve embedded-model
+.PHONY: help setup clients demo check test test-fast chaos docs settings pictures sbom audit bench serve embedded-model
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,13 @@ chaos: setup ## kill what can be killed, under load; the table goes to docs/reli
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml
+
+settings: setup ## write the manual's tables of settings anew from the configs
+	$(BIN)/python -m tools.settings_page
+
+pictures: setup ## take and draw the README's pictures anew (needs chromium)
+	$(BIN)/python -m benchmarks.chart
+	$(BIN)/python -m pytest -q -m browser -k example -p tests.serve_app.picture_option --pictures docs/pictures tests/serve_app/test_playground.py
 
 sbom: setup ## list every installed part with version and licence: build/sbom.json
 	mkdir -p build
