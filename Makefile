@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes: one has Ray and every test that needs it, the other the rest.
+TWO := --numprocesses 2 --dist loadgroup
+# Client libraries that do not install beside ours, for their tests.
+CLIENTS := .venv-clients
 WORK ?= demo-out
 # The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
 TORCH_INDEX_URL ?=
@@ -12,7 +16,7 @@ ARGS ?=
 MINUTES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast chaos docs sbom audit bench gpu serve embedded-model
+.PHONY: help setup clients demo check test test-fast chaos docs sbom audit bench gpu serve embedded-model
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -26,6 +30,13 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+clients: $(CLIENTS)/.stamp ## create .venv-clients for the tests of client libraries that want other versions
+
+$(CLIENTS)/.stamp: tests/serve_app/clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
 demo: setup ## rerank real text offline, then serve it and ask it over HTTP
 	$(BIN)/python -m tools.demo --work-dir $(WORK)
 
@@ -35,11 +46,11 @@ check: setup ## lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check ## check, then every test that this machine can run
-	$(BIN)/python -m pytest
+test: check clients ## check, then every test that this machine can run but those of `make chaos`
+	$(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
-test-fast: setup ## only the tests without Ray, in seconds
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not browser and not chaos'
+test-fast: setup ## only the tests without Ray that take no seconds each
+	$(BIN)/python -m pytest $(TWO) -m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
 	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md

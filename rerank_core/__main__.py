@@ -1,8 +1,9 @@
 """Rank documents for a query in the terminal: bars, tokens and timing; `--json` for machines.
 
-python -m rerank_core --query "capital of China" "Beijing is the capital." "Bananas are yellow."
+rerank --query "capital of China" "Beijing is the capital." "Bananas are yellow."
 
-Every field of ScorerConfig is an option, so that a model can be tried as it will be served.
+`python -m rerank_core` is the same command. Every field of ScorerConfig is an option, so that a
+model can be tried as it will be served.
 """
 
 from __future__ import annotations
@@ -18,35 +19,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rerank_core.errors import RerankError
-from rerank_core.options import add_scorer_options, scorer_config
-from rerank_core.reranker import Reranker
-from rerank_core.types import Candidate, RankedCandidate, RerankRequest, RerankResult, ScorerInfo
+from rerank_core.options import add_scorer_options
+from rerank_core.reranker import Reranker, check_request
+from rerank_core.types import RankedCandidate, RerankRequest, RerankResult, ScorerInfo
 
 _BAR_WIDTH = 20
+_LIMITS = ("top_k", "score_threshold", "max_tokens_per_query", "max_tokens_per_doc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 ranked, 2 bad input or no model."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    scorer_config = add_scorer_options(parser)
+    options = parser.parse_args(arguments)
     try:
         config = scorer_config(options)
-        request = _request(options)
+        documents = _documents(options)
+        limits = {name: getattr(options, name) for name in _LIMITS}
+        # A wrong limit is said now, not after a large model has been loaded.
+        check_request(RerankRequest(options.query, (), **limits))
         started_s = time.perf_counter()
         reranker = Reranker.load(config)
         loaded_s = time.perf_counter()
-        (result,) = reranker.rerank([request])
+        result = reranker.rank(options.query, documents, **limits)
         scored_s = time.perf_counter()
     except (RerankError, OSError, UnicodeDecodeError) as error:
         return _refuse(str(error))
     timing = {"load_s": loaded_s - started_s, "rerank_s": scored_s - loaded_s}
-    show = _as_json if options.json else _as_text
-    print(show(request, result, reranker.scorer.info, timing))
+    if options.json:
+        print(_as_json(options.query, result, reranker.scorer.info, timing))
+    else:
+        print(_as_text(documents, result, reranker.scorer.info, timing))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m rerank_core", description=__doc__.split("\n")[0], allow_abbrev=False
+        "rerank", description=__doc__.split("\n")[0], allow_abbrev=False
     )
     parser.add_argument("documents", nargs="*", metavar="DOC", help="documents; `-`: from stdin")
     parser.add_argument("--query", required=True)
@@ -56,19 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-tokens-per-query", type=int, help="read no more of the query")
     parser.add_argument("--max-tokens-per-doc", type=int, help="read no more of each document")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_scorer_options(parser)
     return parser
-
-
-def _request(options: argparse.Namespace) -> RerankRequest:
-    return RerankRequest(
-        options.query,
-        tuple(Candidate(str(i), text) for i, text in enumerate(_documents(options))),
-        options.top_k,
-        options.max_tokens_per_query,
-        options.max_tokens_per_doc,
-        options.score_threshold,
-    )
 
 
 def _documents(options: argparse.Namespace) -> list[str]:
@@ -85,11 +82,9 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _as_json(
-    request: RerankRequest, result: RerankResult, info: ScorerInfo, timing: dict[str, float]
-) -> str:
+def _as_json(query: str, result: RerankResult, info: ScorerInfo, timing: dict[str, float]) -> str:
     body = {
-        "query": request.query,
+        "query": query,
         **dataclasses.asdict(result),
         "scorer": dataclasses.asdict(info),
         **{name: round(value, 4) for name, value in timing.items()},
@@ -98,14 +93,13 @@ def _as_json(
 
 
 def _as_text(
-    request: RerankRequest, result: RerankResult, info: ScorerInfo, timing: dict[str, float]
+    documents: Sequence[str], result: RerankResult, info: ScorerInfo, timing: dict[str, float]
 ) -> str:
-    count = len(request.candidates)
     room = max(30, shutil.get_terminal_size((100, 20)).columns - _BAR_WIDTH - 16)
-    lines = [_line(hit, request.candidates[hit.index].text, room) for hit in result.ranked]
+    lines = [_line(hit, documents[hit.index], room) for hit in result.ranked]
     lines += [f"  -  not scored: document {miss.index}: {miss.reason}" for miss in result.failed]
     lines.append(
-        f"{count} documents, {result.tokens} tokens in {timing['rerank_s'] * 1000:.0f} ms"
+        f"{len(documents)} documents, {result.tokens} tokens in {timing['rerank_s'] * 1000:.0f} ms"
         f" (model loaded in {timing['load_s']:.1f} s): {info.model}, {info.backend},"
         f" {info.device}, {info.dtype}"
     )

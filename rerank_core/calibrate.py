@@ -19,7 +19,7 @@ import numpy as np
 from rerank_core.calibration import fit
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import InvalidRequest, RerankError
-from rerank_core.options import add_scorer_options, scorer_config
+from rerank_core.options import add_scorer_options
 from rerank_core.ranking import activate
 from rerank_core.scorers import load_scorer
 from rerank_core.types import Float32s, QueryDocumentPair
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="the calibration file to write")
     parser.add_argument("--method", choices=("platt", "temperature"), default="platt")
-    add_scorer_options(parser)
+    scorer_config = add_scorer_options(parser)
     options = parser.parse_args(arguments)
     try:
         config = scorer_config(options)

@@ -13,6 +13,11 @@ they cross processes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class RerankError(Exception):
     """Base of every error this project raises on purpose."""
@@ -52,3 +57,14 @@ class ModelUnavailable(RerankError):
 
 class ScoringFailed(RerankError):
     """The model was asked and gave no usable score."""
+
+
+def invalid(error: ValidationError, source: str = "") -> InvalidRequest:
+    """Say in one line which fields pydantic refused and why; `source` names the file they are of.
+
+    The values themselves are left out.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    param = str(found[0]["loc"][0]) if found[0]["loc"] else None
+    return InvalidRequest(f"{source}: {lines}" if source else lines, param)

@@ -5,43 +5,36 @@ It does not know which command they belong to.
 
 from __future__ import annotations
 
-import argparse
-import json
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from rerank_core.config import ScorerConfig
-from rerank_core.errors import InvalidRequest
+from rerank_core.errors import invalid
 
 
-def add_scorer_options(parser: argparse.ArgumentParser) -> None:
-    """Add one option for each field; `first_stage` takes a JSON object."""
-    group = parser.add_argument_group("scorer", "the fields of the scorer block, as in serve.yaml")
-    for name, field in ScorerConfig.model_fields.items():
-        group.add_argument(f"--{name.replace('_', '-')}", **_options(name, field))
+class _Settings(ScorerConfig, BaseSettings):
+    """What the source of options asks for. Never built: that would read the environment, too."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def scorer_config(options: argparse.Namespace) -> ScorerConfig:
-    """Build the config from what was given; InvalidRequest names each field that is wrong."""
-    given = {name: value for name, value in vars(options).items()
-             if name in ScorerConfig.model_fields}  # fmt: skip
-    try:
-        return ScorerConfig.model_validate(given)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        message = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)
-        raise InvalidRequest(message, str(found[0]["loc"][0])) from None
+def add_scorer_options(parser: ArgumentParser) -> Callable[[Namespace], ScorerConfig]:
+    """Add one option for each field, and return what builds the config from parsed options.
 
+    A block is given as a JSON object or field by field: `--first-stage.keep 20`. The function
+    returned raises InvalidRequest that names each field that is wrong.
+    """
+    source: CliSettingsSource[ArgumentParser] = CliSettingsSource(
+        _Settings, root_parser=parser, cli_kebab_case=True, cli_implicit_flags=True
+    )
 
-def _options(name: str, field: FieldInfo) -> dict[str, Any]:
-    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
-    if field.annotation is bool:
-        return options | {"action": argparse.BooleanOptionalAction}
-    return options | {"metavar": "X", "type": json.loads if name == "first_stage" else str}
+    def config(options: Namespace) -> ScorerConfig:
+        try:
+            return ScorerConfig.model_validate(source(parsed_args=vars(options))())
+        except ValidationError as error:
+            raise invalid(error) from None
 
-
-def _help(field: FieldInfo) -> str:
-    # argparse reads a percent sign as the start of a placeholder.
-    return (field.description or "").replace("`", "").replace("%", "%%")
+    return config

@@ -1,21 +1,23 @@
-"""Requests in, ranked results out. Does not know what kind of model scores."""
+"""Requests in, ranked results out. It does not know what kind of model scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from rerank_core.calibration import Calibration
 from rerank_core.config import ScorerConfig
-from rerank_core.errors import InvalidRequest
-from rerank_core.ranking import activate, rank_scores
+from rerank_core.errors import InvalidRequest, invalid
+from rerank_core.ranking import activate
+from rerank_core.ranking import rank_request as rank_request
 from rerank_core.scorers import load_scorer
 from rerank_core.types import (
-    FailedCandidate,
-    Float32s,
-    PairScores,
+    Candidate,
     QueryDocumentPair,
-    RankedCandidate,
     RerankRequest,
     RerankResult,
     Scorer,
@@ -30,15 +32,50 @@ class Reranker:
         self.calibration = calibration
 
     @classmethod
-    def load(cls, config: ScorerConfig) -> Reranker:
-        """Load all that `config` names: the scorer, and the calibration where there is one.
+    def load(cls, model: str | Path | ScorerConfig = "embedded", **settings: Any) -> Reranker:
+        """Load a model by name or folder, or all that a ScorerConfig names.
 
-        Raises ModelUnavailable with the fix, InvalidRequest for a calibration of another scorer.
+        `settings` are fields of ScorerConfig and go before the config's own, as in
+        `Reranker.load("BAAI/bge-reranker-v2-m3", dtype="bfloat16")`.
+
+        Raises ModelUnavailable with the fix; InvalidRequest for a setting that is unknown or wrong,
+        and for a calibration of another scorer.
         """
+        config = _config(model, settings)
         scorer = load_scorer(config)
         if config.calibration is None:
             return cls(scorer)
         return cls(scorer, Calibration.load(config.calibration, scorer.info.fingerprint))
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str | Candidate],
+        top_k: int | None = None,
+        *,
+        max_tokens_per_query: int | None = None,
+        max_tokens_per_doc: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+    ) -> RerankResult:
+        """Rank documents for one query; going through the result yields the best first.
+
+        A hit's `index` is the document's place in `documents`, and its `doc_id` the same as text
+        unless the document came as a Candidate. What could not be scored is in the result's
+        `failed`, with the reason. The other options are those of RerankRequest.
+
+        Raises InvalidRequest where `check_request` does.
+        """
+        request = RerankRequest(
+            query,
+            _candidates(documents),
+            top_k,
+            max_tokens_per_query,
+            max_tokens_per_doc,
+            score_threshold,
+            instruction,
+        )
+        return self.rerank([request])[0]
 
     def rerank(self, requests: Sequence[RerankRequest]) -> list[RerankResult]:
         """Answer every request, in input order, scoring the pairs of all of them together.
@@ -48,7 +85,9 @@ class Reranker:
         """
         for request in requests:
             check_request(request)
-        scores = self.scorer.score([pair for request in requests for pair in pairs_of(request)])
+        scores = self.scorer.score(
+            [pair for n, request in enumerate(requests) for pair in pairs_of(request, str(n))]
+        )
         activated = activate(scores.raw, self.scorer.info.activation)
         results, start = [], 0
         for request in requests:
@@ -63,6 +102,31 @@ class Reranker:
             )
             start = stop
         return results
+
+
+def _config(model: str | Path | ScorerConfig, settings: dict[str, Any]) -> ScorerConfig:
+    if isinstance(model, ScorerConfig):
+        given = model.model_dump(exclude_unset=True)
+    else:
+        given = {"model": str(model)}
+    try:
+        return ScorerConfig.model_validate(given | settings)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _candidates(documents: Sequence[str | Candidate]) -> tuple[Candidate, ...]:
+    if isinstance(documents, str):  # which is a sequence of one-letter documents
+        raise InvalidRequest("documents must be a list of texts, not one text", "documents")
+    found = []
+    for index, document in enumerate(documents):
+        if not isinstance(document, str | Candidate):
+            kind = type(document).__name__
+            message = f"documents.{index} must be a text or a Candidate, not {kind}"
+            raise InvalidRequest(message, f"documents.{index}")
+        one = document if isinstance(document, Candidate) else Candidate(str(index), document)
+        found.append(one)
+    return tuple(found)
 
 
 def check_request(request: RerankRequest) -> None:
@@ -81,8 +145,11 @@ def check_request(request: RerankRequest) -> None:
         )
 
 
-def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
-    """Yield one pair per candidate, in input order."""
+def pairs_of(request: RerankRequest, query_id: str | None = None) -> Iterable[QueryDocumentPair]:
+    """Yield one pair per candidate, in input order.
+
+    Pairs that are scored together with those of other requests need a `query_id` of their own.
+    """
     return (
         QueryDocumentPair(
             request.query,
@@ -90,48 +157,7 @@ def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
             request.max_tokens_per_query,
             request.max_tokens_per_doc,
             request.instruction,
+            query_id,
         )
         for candidate in request.candidates
     )
-
-
-def rank_request(
-    request: RerankRequest,
-    scores: PairScores,
-    activated: Float32s,
-    calibration: Calibration | None = None,
-) -> RerankResult:
-    """Rank one request's candidates from their scores (one entry per candidate, in order).
-
-    The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
-    `score_threshold` is held against `activated`, the scores that the answer shows; one equal to
-    the threshold stays. What falls below is neither ranked nor failed.
-    """
-    candidates = request.candidates
-    threshold = -math.inf if request.score_threshold is None else request.score_threshold
-    scored = [
-        i
-        for i in range(len(candidates))
-        if i not in scores.errors and float(activated[i]) >= threshold
-    ]
-    calibrated = None if calibration is None else calibration.apply(scores.raw)
-    order = rank_scores(scores.raw[scored], request.top_k)
-    ranked = tuple(
-        RankedCandidate(
-            index=i,
-            doc_id=candidates[i].doc_id,
-            rank=rank,
-            score=float(activated[i]),
-            raw_score=float(scores.raw[i]),
-            tokens=int(scores.tokens[i]),
-            truncated=bool(scores.truncated[i]),
-            passage=scores.passages.get(i),
-            calibrated_score=None if calibrated is None else float(calibrated[i]),
-        )
-        for rank, i in enumerate((scored[place] for place in order), start=1)
-    )
-    failed = tuple(
-        FailedCandidate(i, candidates[i].doc_id, reason)
-        for i, reason in sorted(scores.errors.items())
-    )
-    return RerankResult(ranked, failed, int(scores.tokens.sum()))

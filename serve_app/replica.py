@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,9 +15,9 @@ from rerank_core.batcher import MicroBatcher
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
+from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
-from serve_app.scatter import LoadedModel
-from serve_app.work_units import UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, UnitScores, WorkUnit
 
 log = logging.getLogger("ray.serve")
 
@@ -41,7 +41,7 @@ class ScorerReplica:
             ).result()
         log.info("%s: %s", self._scorer.info.model, self._start_s)
         self._deployed = self._batching = batching = config.batching
-        self._running = False
+        self._settings = LiveSettings(self._change_budgets)
         # A wrong file stops the start, instead of failing every request.
         path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
         self._calibration = Calibration.load(path, fingerprint) if path else None
@@ -75,25 +75,12 @@ class ScorerReplica:
         return {**state, **self._start_s, "merge_tokens": self._batcher.merge_tokens}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new budgets between passes, whole or not at all; what is left out is as deployed.
-
-        A wrong one stops a replica that is starting, and leaves a running one as it was.
-        """
-        try:
-            batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
-        except ValueError:
-            if not self._running:
-                raise
-            log.exception("user_config refused; the former budgets stay")
-            return
-        self._batching = batching
-        self._batcher.merge_tokens = self._merge_tokens(batching)
-        self._batcher.max_queued_tokens = batching.max_queued_tokens
+        """Take new budgets between passes, whole or not at all; what is left out is as deployed."""
+        self._settings.take(user_config)
 
     async def check_health(self) -> None:
         """Raise when scoring has stopped or failed for good, so that Ray replaces this replica."""
-        # Serve asks only after the first user_config: the start is over.
-        self._running = True
+        self._settings.started()
         state = self._batcher.state()
         if state.broken:
             raise RuntimeError("the scorer failed for good")
@@ -112,6 +99,12 @@ class ScorerReplica:
         """Finish the running pass; Serve has waited for the callers before."""
         if hasattr(self, "_batcher"):
             self._batcher.close()
+
+    def _change_budgets(self, user_config: Mapping[str, Any]) -> None:
+        batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
+        self._batching = batching
+        self._batcher.merge_tokens = self._merge_tokens(batching)
+        self._batcher.max_queued_tokens = batching.max_queued_tokens
 
     def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         with self._meter.measure(self._batcher) as record:

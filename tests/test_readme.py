@@ -80,10 +80,21 @@ def test_every_make_command_in_the_readme_exists():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "shown"), that_start_with("python -m rerank_core"), ids=lambda text: text[:60]
+    ("command", "shown"), that_start_with("rerank "), ids=lambda text: text[:60]
 )
 def test_the_terminal_prints_what_the_readme_shows(command, shown, tmp_path):
     assert_same_but_for_time(run(command, tmp_path), shown)
+
+
+@pytest.mark.slow
+def test_python_prints_what_the_readme_shows(tmp_path):
+    ((code, shown),) = re.findall(
+        r"```python\n(from rerank_core.*?)```\n\nprints\n\n```text\n(.*?)```",
+        README.read_text(),
+        re.DOTALL,
+    )
+    (tmp_path / "example.py").write_text(code)
+    assert run("python example.py", tmp_path) == shown.strip()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +152,9 @@ def test_the_service_answers_curl_as_the_readme_shows(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("running_service")
 def test_the_cohere_client_ranks_as_the_readme_says(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```\n\nprints `(.*?)`", README.read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(import cohere.*?)```\n\nprints `(.*?)`", README.read_text(), re.DOTALL
+    )
     with warnings.catch_warnings():
         # The client leaves its connection to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -151,8 +164,9 @@ def test_the_cohere_client_ranks_as_the_readme_says(capsys):
 
 
 @pytest.mark.slow
-def test_the_job_reranks_parquet_as_the_readme_says(tmp_path):
-    ((command, _),) = that_start_with("python -m pipelines.rerank_job")
+def test_the_job_reranks_parquet_and_is_evaluated_as_the_readme_says(tmp_path):
+    ((evaluate, _),) = that_start_with("rerank-evaluate ")
+    ((command, _),) = that_start_with("rerank-job ")
     documents = {f"str.{name}": getattr(str, name).__doc__ for name in dir(str) if name[0] != "_"}
     query = "remove spaces around a text"
     columns = {
@@ -167,3 +181,5 @@ def test_the_job_reranks_parquet_as_the_readme_says(tmp_path):
     assert table.column_names == ["query_id", "query", "doc_id", "text", "score", "rank"]
     assert table["rank"].to_pylist() == list(range(1, 11))
     assert table["score"].to_pylist() == sorted(table["score"].to_pylist(), reverse=True)
+    (tmp_path / "qrels.txt").write_text("q 0 str.strip 1\n")
+    assert "1 queries" in run(evaluate, tmp_path)

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments, message, cap
     assert message in err
 
 
+def test_a_wrong_limit_is_said_before_the_model_is_looked_for(capsys):
+    assert main(["--model", "no/such-folder", "--query", "q", "--top-k", "0", "a"]) == 2
+    assert "top_k must be at least 1" in capsys.readouterr().err
+
+
 def test_every_field_of_the_scorer_is_an_option(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -98,6 +104,37 @@ def test_the_best_passage_is_what_is_shown(capsys):
     line = capsys.readouterr().out.splitlines()[0]
     assert "(characters " in line
     assert not line.split("·")[-1].split("█")[-1].strip().startswith("nothing here at all. nothing")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("rerank --model lexical --query apple apple", "lexical, lexical, cpu, float32"),
+        ("rerank-job --help", "--top-k"),
+        ("rerank-evaluate --help", "--qrels"),
+    ],
+)
+def test_the_commands_are_installed(command, shown, tmp_path):
+    name, *arguments = command.split()
+    script = Path(sys.executable).parent / name
+    run = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, shown in run.stdout) == (0, True), run.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rerank --model lexical --query apple --top-k 0 apple",
+        "rerank-job --input none --output out",
+        "rerank-evaluate --run none --qrels none",
+    ],
+)
+def test_the_commands_end_with_2_and_one_line_for_bad_input(command, tmp_path):
+    name, *arguments = command.split()
+    script = Path(sys.executable).parent / name
+    run = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stderr.strip().count("\n")) == (2, 0), run.stderr
+    assert run.stderr.strip().startswith("error: ")
 
 
 def test_the_module_runs_as_a_command_without_a_warning():

@@ -7,6 +7,7 @@ from rerank_core import (
     Candidate,
     FailedCandidate,
     InvalidRequest,
+    ModelUnavailable,
     PairScores,
     QueryDocumentPair,
     RankedCandidate,
@@ -97,3 +98,58 @@ def test_the_shipped_fake_prefers_shared_words_in_both_languages():
         [request("red apple", "a green pear", "a red apple"), request("苹果", "香蕉", "红苹果")]
     )
     assert [english.ranked[0].index, chinese.ranked[0].index] == [1, 1]
+
+
+def test_one_line_ranks_plain_texts():
+    result = Reranker.load("lexical").rank("red apple", ["a green pear", "a red apple", "red"], 2)
+    assert [(hit.rank, hit.index, hit.doc_id) for hit in result] == [(1, 1, "1"), (2, 2, "2")]
+    assert list(result) == list(result.ranked)
+
+
+def test_ranking_texts_is_reranking_their_candidates():
+    reranker = Reranker.load("lexical")
+    texts = ["a green pear", "a red apple", "red"]
+    candidates = tuple(Candidate(str(i), text) for i, text in enumerate(texts))
+    (whole,) = reranker.rerank([RerankRequest("red apple", candidates)])
+    assert reranker.rank("red apple", texts) == reranker.rank("red apple", candidates) == whole
+
+
+def test_what_cannot_be_scored_is_not_lost_and_candidates_keep_their_ids():
+    result = Reranker(LengthScorer()).rank("q", ["aa", "bad", Candidate("mine", "a")])
+    assert [hit.doc_id for hit in result] == ["0", "mine"]
+    assert result.failed == (FailedCandidate(1, "1", "bad text"),)
+
+
+def test_limits_reach_the_scorer_and_the_threshold_cuts():
+    reranker = Reranker.load("lexical")
+    texts = ["red " * 50 + "apple", "red apple"]
+    cut = reranker.rank("red apple", texts, max_tokens_per_doc=1, max_tokens_per_query=1)
+    assert [(hit.truncated, hit.tokens) for hit in cut] == [(True, 2), (True, 2)]
+    kept = reranker.rank("apple", ["pear", "apple"], score_threshold=0.5)
+    assert [hit.index for hit in kept] == [1]
+
+
+@pytest.mark.parametrize(
+    ("documents", "param"), [("red apple", "documents"), (["a", {"text": "b"}], "documents.1")]
+)
+def test_documents_that_are_no_texts_are_refused_by_name(documents, param):
+    with pytest.raises(InvalidRequest) as caught:
+        Reranker(LengthScorer()).rank("q", documents)
+    assert caught.value.param == param
+
+
+def test_settings_go_before_those_of_the_config_and_a_folder_may_be_a_path(tmp_path):
+    config = ScorerConfig(model="lexical", max_length=64, activation="identity")
+    info = Reranker.load(config, max_length=32).scorer.info
+    assert (info.max_length, info.activation) == (32, "identity")
+    with pytest.raises(ModelUnavailable, match="nothing-here"):
+        Reranker.load(tmp_path / "nothing-here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"dtyp": "float32"}, "dtyp: Extra inputs"), ({"max_length": 1}, "max_length: Input should")],
+)
+def test_a_wrong_setting_is_named_before_anything_is_loaded(settings, message):
+    with pytest.raises(InvalidRequest, match=message):
+        Reranker.load("lexical", **settings)

@@ -13,8 +13,7 @@ from rerank_core import ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.scatter import LoadedModel
-from serve_app.work_units import UnitScores
+from serve_app.pool import LoadedModel, UnitScores
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from rerank_core import (
 )
 from rerank_core.calibration import Calibration
 from serve_app.config import ServeConfig
+from serve_app.pool import WorkUnit
 from serve_app.replica import ScorerReplica
-from serve_app.work_units import WorkUnit
 
 PAIRS = (QueryDocumentPair("q", "q"), QueryDocumentPair("q", "d"))
 
