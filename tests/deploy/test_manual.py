@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import RerankJobConfig
 from pipelines.settings import load_config
 from rerank_core import ScorerConfig
 from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
