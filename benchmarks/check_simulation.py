@@ -25,7 +25,7 @@ from benchmarks.service_model import Load, Outcome, Scaling, Service
 from benchmarks.simulate import simulate
 from benchmarks.simulated_scorer import simulated
 from rerank_core import QueryDocumentPair
-from serve_app.work_units import estimate_tokens
+from serve_app.gateway.units import estimate_tokens
 
 TOKENS_PER_S, FIXED_S, MAX_WAIT_S = 10_000.0, 0.005, 2.0
 UNIT_TOKENS, MERGE_TOKENS = 2048, 4096

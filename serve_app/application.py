@@ -1,10 +1,12 @@
 """From a ServeConfig to a Serve application: deployments and what each may use.
 
-Only this module decides placement. Postponed annotations stay off here: with them Serve could not
+Only this module decides placement, and only it reads the environment (RAY_RERANK_API_KEYS).
+Postponed annotations stay off here: with them Serve could not
 see the builder's argument type and would pass a plain dict.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,19 +17,67 @@ from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.services import canonicalize_bootstrap_address
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.types import LoadedScorer
 from serve_app.config import ServeConfig
-from serve_app.ingress import GatewayDeployment
+from serve_app.gateway import Gateway
+from serve_app.gateway.request_log import RequestRecord
+from serve_app.http.api_keys import ApiKeys
+from serve_app.http.asgi import Receive, Scope, Send
+from serve_app.live_settings import LiveSettings
+from serve_app.metrics import RequestMeter
+from serve_app.ray_pool import RayPool
 from serve_app.replica import ScorerReplica
+
+log = logging.getLogger("ray.serve")
 
 Load = Callable[[ScorerConfig], LoadedScorer]
 
 # The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
 # than they tell.
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
+
+
+@serve.ingress()
+class GatewayDeployment:
+    """Holds a Gateway on a replica that needs no GPU."""
+
+    def __init__(self, config: ServeConfig, **handles: DeploymentHandle[Any]) -> None:
+        pools = {
+            name: RayPool(handle)
+            for name, handle in zip(config.served, handles.values(), strict=True)
+        }
+        api_keys = ApiKeys(config.api_keys_file, os.environ.get("RAY_RERANK_API_KEYS"))
+        # Serve's proxy answers with x-request-id itself.
+        self._gateway = Gateway(
+            config, pools, api_keys=api_keys, observe=self._observe, names_requests=False
+        )
+        self._meter = RequestMeter(self._gateway.admission)
+        self._settings = LiveSettings(self._gateway.reconfigure)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Return the ASGI application; Serve calls this after the constructor."""
+        gateway = self._gateway
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await gateway(scope, receive, send)
+
+        return application
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take new limits, whole or not at all."""
+        self._settings.take(user_config)
+
+    def check_health(self) -> None:
+        """Note that the start is over."""
+        self._settings.started()
+
+    def _observe(self, record: RequestRecord) -> None:
+        self._meter(record)
+        log.info("request", extra=record.log_fields())
 
 
 def app(args: ServeConfig) -> Application:

@@ -13,8 +13,8 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 from rerank_core import PairScores
 from rerank_core.batcher import MicroBatcher
 from rerank_core.batching import computed
-from serve_app.admission import Admission
-from serve_app.exchange import Exchange
+from serve_app.gateway.admission import AdmissionGate
+from serve_app.gateway.request_log import RequestRecord
 
 _SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _COUNTS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
@@ -24,7 +24,7 @@ _TOKENS: list[float] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576]
 class RequestMeter:
     """Counts what a gateway answers; called once a request."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: AdmissionGate) -> None:
         self._admission = admission
         # Ray's own annotation allows one key only.
         by: Any = ("dialect", "model", "status")
@@ -42,29 +42,31 @@ class RequestMeter:
         self._tokens = _count("rerank_tokens", "Tokens that models read.")
         self._units = _count("rerank_units", "Work units sent.")
         self._retries = _count("rerank_retries", "Units sent again after a lost replica.")
+        self._mixed = _count("rerank_mixed_units", "Units that another version of a model scored.")
         self._truncated = _count("rerank_truncated_documents", "Documents not read whole.")
         self._bound = Gauge("rerank_admission_limit_tokens", "Work that may be under way.")
         self._under_way = Gauge("rerank_admitted_tokens", "Work that is under way.")
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, record: RequestRecord) -> None:
         """Count one request."""
-        named = {"dialect": exchange.dialect or "none", "model": exchange.model or "none"}
-        self._requests.inc(tags={**named, "status": str(exchange.status)})
+        named = {"dialect": record.dialect or "none", "model": record.model or "none"}
+        self._requests.inc(tags={**named, "status": str(record.status)})
         self._bound.set(self._admission.bound)
         self._under_way.set(self._admission.under_way)
-        gathered = exchange.gathered
+        gathered = record.gathered
         if gathered is None:
             return
-        model = {"model": exchange.model}
-        self._seconds.observe(exchange.total_s, tags=named)
+        model = {"model": record.model}
+        self._seconds.observe(record.total_s, tags=named)
         self._queue.observe(gathered.queue_s, tags=model)
         self._inference.observe(gathered.inference_s, tags=model)
         for counter, amount in (
-            (self._documents, exchange.documents),
-            (self._tokens, exchange.tokens),
+            (self._documents, record.documents),
+            (self._tokens, record.tokens),
             (self._units, gathered.units),
             (self._retries, gathered.retries),
-            (self._truncated, len(exchange.truncated)),
+            (self._mixed, gathered.mixed),
+            (self._truncated, len(record.truncated)),
         ):
             if amount:
                 counter.inc(amount, tags=model)

@@ -6,18 +6,19 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
+from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair, ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
+from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
-from serve_app.scatter import LoadedModel
-from serve_app.work_units import UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, UnitScores, WorkUnit
 
 log = logging.getLogger("ray.serve")
 
@@ -41,10 +42,12 @@ class ScorerReplica:
             ).result()
         log.info("%s: %s", self._scorer.info.model, self._start_s)
         self._deployed = self._batching = batching = config.batching
-        self._running = False
+        self._settings = LiveSettings(self._change_budgets)
         # A wrong file stops the start, instead of failing every request.
         path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
-        self._calibration = Calibration.load(path, fingerprint) if path else None
+        calibration = Calibration.load(path, fingerprint) if path else None
+        self._model = LoadedModel(self._scorer.info, calibration)
+        self._name = uuid.uuid4().hex
         # A cascade's scores depend on which pairs of a query it sees together.
         self._alone = scorer.first_stage is not None
         self._meter = PassMeter(self._scorer.info.model)
@@ -55,15 +58,21 @@ class ScorerReplica:
         )
 
     async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score one unit; raises what MicroBatcher.submit raises."""
-        scored = await self._batcher.submit(
-            unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
-        )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        """Score one unit. Raises what MicroBatcher.submit raises, and what a pool may raise."""
+        if unit.fingerprint not in ("", self._model.fingerprint):
+            raise OtherModel("the unit is meant for another version of this model")
+        try:
+            scored = await self._batcher.submit(
+                unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+            )
+        except ModelUnavailable as error:
+            # It stops, or has failed for good: as lost as one that died.
+            raise ReplicaLost(str(error), self._name) from None
+        return UnitScores(scored.scores, self._model, scored.queue_s, scored.inference_s)
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
-        return LoadedModel(self._scorer.info, self._calibration)
+        return self._model
 
     async def pid(self) -> int:
         """Return the process id; fault tests kill it."""
@@ -75,25 +84,12 @@ class ScorerReplica:
         return {**state, **self._start_s, "merge_tokens": self._batcher.merge_tokens}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new budgets between passes, whole or not at all; what is left out is as deployed.
-
-        A wrong one stops a replica that is starting, and leaves a running one as it was.
-        """
-        try:
-            batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
-        except ValueError:
-            if not self._running:
-                raise
-            log.exception("user_config refused; the former budgets stay")
-            return
-        self._batching = batching
-        self._batcher.merge_tokens = self._merge_tokens(batching)
-        self._batcher.max_queued_tokens = batching.max_queued_tokens
+        """Take new budgets between passes, whole or not at all; what is left out is as deployed."""
+        self._settings.take(user_config)
 
     async def check_health(self) -> None:
         """Raise when scoring has stopped or failed for good, so that Ray replaces this replica."""
-        # Serve asks only after the first user_config: the start is over.
-        self._running = True
+        self._settings.started()
         state = self._batcher.state()
         if state.broken:
             raise RuntimeError("the scorer failed for good")
@@ -112,6 +108,12 @@ class ScorerReplica:
         """Finish the running pass; Serve has waited for the callers before."""
         if hasattr(self, "_batcher"):
             self._batcher.close()
+
+    def _change_budgets(self, user_config: Mapping[str, Any]) -> None:
+        batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
+        self._batching = batching
+        self._batcher.merge_tokens = self._merge_tokens(batching)
+        self._batcher.max_queued_tokens = batching.max_queued_tokens
 
     def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         with self._meter.measure(self._batcher) as record:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, common_error
 from serve_app.dialects.cohere import COHERE_V2
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error
+from serve_app.dialects.fields import Body
 from serve_app.dialects.jina import JINA
 from serve_app.dialects.nvidia import NVIDIA
 from serve_app.dialects.tei import TEI
 from serve_app.dialects.vllm import VLLM_RERANK, VLLM_SCORE
 from serve_app.dialects.voyage import VOYAGE
 
-__all__ = ["ROUTES", "Answer", "Ask", "Body", "Dialect", "choose", "common_error"]
+__all__ = ["ROUTES", "Answer", "Body", "Dialect", "ParsedRequest", "choose", "common_error"]
 
 # The first dialect of a path also writes the errors for bodies that cannot be told apart.
 ROUTES: dict[str, tuple[Dialect, ...]] = {

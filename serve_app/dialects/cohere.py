@@ -5,19 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from serve_app.dialects.asking import Answer, Ask, Dialect, common_error
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error
 from serve_app.dialects.documents import DocumentsBody, read, results
 
 _DOCUMENTS_PER_SEARCH_UNIT = 100
 
 
-def write(ask: Ask, answer: Answer, *, version: str) -> dict[str, Any]:
+def write(request: ParsedRequest, answer: Answer, *, version: str) -> dict[str, Any]:
     """Write Cohere's answer; `model` and `usage` are for the clients that need them too."""
-    units = -(-len(ask.pairs) // _DOCUMENTS_PER_SEARCH_UNIT)
+    units = -(-len(request.pairs) // _DOCUMENTS_PER_SEARCH_UNIT)
     return {
         "id": answer.id,
         "model": answer.model,
-        "results": results(ask, answer),
+        "results": results(request, answer),
         "meta": {
             "api_version": {"version": version, "is_experimental": False},
             "billed_units": {"search_units": units},

@@ -7,17 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from rerank_core import InvalidRequest
-from serve_app.dialects.asking import (
-    Answer,
-    Ask,
-    Body,
-    Count,
-    Document,
-    Number,
-    Tokens,
-    ask_for,
-    extras,
-)
+from serve_app.dialects.dialect import Answer, ParsedRequest, extras
+from serve_app.dialects.fields import Body, Count, Document, Number, Tokens, build_request
 
 
 class DocumentsBody(Body):
@@ -44,11 +35,11 @@ class DocumentsBody(Body):
     )
 
 
-def read(body: DocumentsBody, *, documents_by_default: bool) -> Ask:
-    """Map the body to an Ask."""
+def read(body: DocumentsBody, *, documents_by_default: bool) -> ParsedRequest:
+    """Map the body to a request."""
     query = body.query if isinstance(body.query, str) else query_text(body.query)
     back = body.return_documents
-    return ask_for(
+    return build_request(
         query,
         body.documents,
         instruction=body.instruction,
@@ -71,13 +62,13 @@ def query_text(query: dict[str, Any]) -> str:
     return text
 
 
-def results(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
+def results(request: ParsedRequest, answer: Answer) -> list[dict[str, Any]]:
     """Return `results` as all four APIs have them; documents as objects, never as plain strings."""
     return [
         {
             "index": hit.index,
             "relevance_score": hit.score,
-            **({"document": ask.documents[hit.index]} if ask.return_documents else {}),
+            **({"document": request.documents[hit.index]} if request.return_documents else {}),
             **extras(hit),
         }
         for hit in answer.result.ranked

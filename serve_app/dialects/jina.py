@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from serve_app.dialects.asking import Dialect, common_error
 from serve_app.dialects.cohere import write
+from serve_app.dialects.dialect import Dialect, common_error
 from serve_app.dialects.documents import DocumentsBody, read
 
 JINA = Dialect(

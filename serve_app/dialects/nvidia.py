@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, common_error, extras
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
+from serve_app.dialects.fields import Body, build_request
 
 
 class Text(BaseModel):
@@ -26,9 +27,9 @@ class NvidiaBody(Body):
     )
 
 
-def read(body: NvidiaBody) -> Ask:
-    """Map the body to an Ask; `logit` is a raw score by name."""
-    return ask_for(
+def read(body: NvidiaBody) -> ParsedRequest:
+    """Map the body to a request; `logit` is a raw score by name."""
+    return build_request(
         body.query.text,
         [passage.text for passage in body.passages],
         field="passages",
@@ -38,7 +39,7 @@ def read(body: NvidiaBody) -> Ask:
     )
 
 
-def write(ask: Ask, answer: Answer) -> dict[str, Any]:
+def write(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
     """Write the rankings, best first."""
     return {
         "rankings": [

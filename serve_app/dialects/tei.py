@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from serve_app.dialects.asking import Answer, Ask, Body, Dialect, ask_for, extras
-from serve_app.problems import Problem, refused
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, extras
+from serve_app.dialects.fields import Body, build_request
+from serve_app.http.errors import ErrorReply, refused
 
 _ERROR_TYPES = {
     400: "Empty",
@@ -34,11 +35,11 @@ class TeiBody(Body):
         return value.lower() if isinstance(value, str) else value
 
 
-def read(body: TeiBody) -> Ask:
-    """Map the body to an Ask. An empty list is a 400 here, by TEI's own rule."""
+def read(body: TeiBody) -> ParsedRequest:
+    """Map the body to a request. An empty list is a 400 here, by TEI's own rule."""
     if not body.texts:
         raise refused(400, "invalid_request_error", "the list of texts must not be empty")
-    return ask_for(
+    return build_request(
         body.query,
         body.texts,
         field="texts",
@@ -48,22 +49,22 @@ def read(body: TeiBody) -> Ask:
     )
 
 
-def write(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
+def write(request: ParsedRequest, answer: Answer) -> list[dict[str, Any]]:
     """Write the bare list, best first."""
     return [
         {
             "index": hit.index,
             "score": hit.score,
-            **({"text": ask.pairs[hit.index].document} if ask.return_documents else {}),
+            **({"text": request.pairs[hit.index].document} if request.return_documents else {}),
             **extras(hit),
         }
         for hit in answer.result.ranked
     ]
 
 
-def error(problem: Problem, request_id: str) -> dict[str, Any]:
+def error(error: ErrorReply, request_id: str) -> dict[str, Any]:
     """Write TEI's error body."""
-    return {"error": problem.message, "error_type": _ERROR_TYPES.get(problem.status, "Backend")}
+    return {"error": error.message, "error_type": _ERROR_TYPES.get(error.status, "Backend")}
 
 
 TEI = Dialect("tei", TeiBody, read, write, error)

@@ -8,26 +8,18 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
-from serve_app.dialects.asking import (
-    Answer,
-    Ask,
-    Body,
-    Dialect,
-    Tokens,
-    common_error,
-    extras,
-    not_bool,
-)
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
 from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
+from serve_app.dialects.fields import Body, Tokens, not_bool
 
 
-def write_rerank(ask: Ask, answer: Answer) -> dict[str, Any]:
+def write_rerank(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
     """Write vLLM's answer. No `object`: Infinity's client refuses any but its own."""
     return {
         "id": answer.id,
         "model": answer.model,
         "usage": answer.usage,
-        "results": results(ask, answer),
+        "results": results(request, answer),
         "meta": {"truncated": list(answer.truncated)},
     }
 
@@ -67,8 +59,8 @@ class ScoreBody(Body):
     )
 
 
-def read_score(body: ScoreBody) -> Ask:
-    """Map the body to an Ask with a pair for each score."""
+def read_score(body: ScoreBody) -> ParsedRequest:
+    """Map the body to a request with a pair for each score."""
     left = [body.left] if isinstance(body.left, str) else body.left
     right = [body.right] if isinstance(body.right, str) else body.right
     if not left or not right:
@@ -84,7 +76,7 @@ def read_score(body: ScoreBody) -> Ask:
         )
     candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
     limits = token_limit(body.max_tokens_per_query), token_limit(body.max_tokens_per_doc)
-    return Ask(
+    return ParsedRequest(
         request=RerankRequest(left[0], candidates),
         pairs=tuple(
             QueryDocumentPair(query, document, *limits, body.instruction)
@@ -95,7 +87,7 @@ def read_score(body: ScoreBody) -> Ask:
     )
 
 
-def write_score(ask: Ask, answer: Answer) -> dict[str, Any]:
+def write_score(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
     """Write the scores in input order, as an OpenAI list."""
     by_index = sorted(answer.result.ranked, key=lambda hit: hit.index)
     return {

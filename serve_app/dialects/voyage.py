@@ -6,16 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from serve_app.dialects.asking import (
-    Answer,
-    Ask,
-    Body,
-    Count,
-    Dialect,
-    ask_for,
-    common_error,
-    extras,
-)
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
+from serve_app.dialects.fields import Body, Count, build_request
 
 
 class VoyageBody(Body):
@@ -29,9 +21,9 @@ class VoyageBody(Body):
     truncation: bool | None = Field(None, description="false: refuse pairs that are too long.")
 
 
-def read(body: VoyageBody) -> Ask:
-    """Map the body to an Ask."""
-    return ask_for(
+def read(body: VoyageBody) -> ParsedRequest:
+    """Map the body to a request."""
+    return build_request(
         body.query,
         body.documents,
         top_k=body.top_k,
@@ -41,7 +33,7 @@ def read(body: VoyageBody) -> Ask:
     )
 
 
-def write(ask: Ask, answer: Answer) -> dict[str, Any]:
+def write(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
     """Write Voyage's list; its documents are plain strings."""
     return {
         "object": "list",
@@ -49,7 +41,11 @@ def write(ask: Ask, answer: Answer) -> dict[str, Any]:
             {
                 "index": hit.index,
                 "relevance_score": hit.score,
-                **({"document": ask.pairs[hit.index].document} if ask.return_documents else {}),
+                **(
+                    {"document": request.pairs[hit.index].document}
+                    if request.return_documents
+                    else {}
+                ),
                 **extras(hit),
             }
             for hit in answer.result.ranked

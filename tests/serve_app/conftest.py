@@ -17,27 +17,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import ray.serve  # noqa: F401
 
-from rerank_core import PairScores, ScorerConfig, load_scorer
+from rerank_core import PairScores
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.scatter import LoadedModel
-from serve_app.work_units import UnitScores
-
-
-class LocalPool:
-    """A ScoringPool in this process: the shipped lexical scorer, and a list of what it was sent."""
-
-    def __init__(self, config=None, calibration=None):
-        self.scorer = load_scorer(config or ScorerConfig(model="lexical"))
-        self.calibration = calibration
-        self.units = []
-
-    async def score(self, unit):
-        self.units.append(unit)
-        return UnitScores(self.scorer.score(unit.pairs), queue_s=0.001, inference_s=0.002)
-
-    async def loaded(self):
-        return LoadedModel(self.scorer.info, self.calibration)
+from serve_app.local_pool import LocalPool
+from serve_app.pool import UnitScores
 
 
 class FixedPool(LocalPool):
@@ -48,7 +32,8 @@ class FixedPool(LocalPool):
         raw = np.array([float(pair.document.split()[0]) for pair in unit.pairs], np.float32)
         n = len(raw)
         truncated = np.array(["long" in pair.document for pair in unit.pairs])
-        return UnitScores(PairScores(raw, np.full(n, 10, np.int32), truncated), 0.001, 0.002)
+        scores = PairScores(raw, np.full(n, 10, np.int32), truncated)
+        return UnitScores(scores, self.model, 0.001, 0.002)
 
 
 class StuckPool(LocalPool):
@@ -152,8 +137,10 @@ def pool():
 def gateway_of():
     """Build a Caller from settings and a pool."""
 
-    def build(pool=None, door=None, **settings):
-        return Caller(Gateway(lexical(**settings), {"lexical": pool or LocalPool()}, door=door))
+    def build(pool=None, api_keys=None, **settings):
+        return Caller(
+            Gateway(lexical(**settings), {"lexical": pool or LocalPool()}, api_keys=api_keys)
+        )
 
     return build
 

@@ -6,7 +6,7 @@ The gateway is served by uvicorn without Ray: what the clients see is the same (
 import httpx
 import pytest
 
-from serve_app.door import Door
+from serve_app.http.api_keys import ApiKeys
 
 QUERY = "capital of China"
 DOCS = ["bananas are yellow", "the capital of China is Beijing", "capital letters"]
@@ -24,14 +24,14 @@ pytestmark = [
 
 @pytest.fixture(params=["open", "locked"])
 def url(request, gateway_of, serve_over_http):
-    door = Door(environment=f"tests: {KEY}") if request.param == "locked" else Door()
-    with serve_over_http(gateway_of(door=door).gateway) as base:
+    keys = ApiKeys(environment=f"tests: {KEY}") if request.param == "locked" else ApiKeys()
+    with serve_over_http(gateway_of(api_keys=keys).gateway) as base:
         yield base
 
 
 @pytest.fixture
 def locked_url(gateway_of, serve_over_http):
-    with serve_over_http(gateway_of(door=Door(environment=f"tests: {KEY}")).gateway) as base:
+    with serve_over_http(gateway_of(api_keys=ApiKeys(environment=f"tests: {KEY}")).gateway) as base:
         yield base
 
 
@@ -77,7 +77,7 @@ class TestCohere:
                 client.rerank(model="elsewhere", query=QUERY, documents=DOCS)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestOpenAI:
     def test_post_and_models(self, url):
         openai = pytest.importorskip("openai")
@@ -101,74 +101,7 @@ class TestOpenAI:
             client.post("/rerank", body=body, cast_to=httpx.Response)
 
 
-@pytest.mark.slow
-class TestInfinity:
-    def test_rerank(self, url):
-        infinity = pytest.importorskip("infinity_client")
-        from infinity_client.api.default import rerank
-        from infinity_client.models import RerankInput
-
-        with infinity.AuthenticatedClient(base_url=url, token=KEY) as client:
-            body = RerankInput(query=QUERY, documents=DOCS, return_documents=True)
-            answer = rerank.sync(client=client, body=body)
-        assert [result.index for result in answer.results] == ORDER
-        assert answer.usage.total_tokens > 0
-
-    def test_a_refusal_is_parsed(self, url):
-        infinity = pytest.importorskip("infinity_client")
-        from infinity_client.api.default import rerank
-        from infinity_client.models import HTTPValidationError, RerankInput
-
-        with infinity.AuthenticatedClient(base_url=url, token=KEY) as client:
-            answer = rerank.sync(client=client, body=RerankInput(query=" ", documents=DOCS))
-        assert isinstance(answer, HTTPValidationError)
-        assert answer.detail[0].msg == "query must not be blank"
-
-
-class TestLiteLLM:
-    @pytest.fixture(autouse=True)
-    def no_price_list(self, monkeypatch):
-        """Else litellm asks the internet for prices when it is imported."""
-        monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-
-    @pytest.mark.parametrize(
-        ("provider", "path", "options"),
-        [
-            ("cohere", "", {}),
-            ("jina_ai", "", {}),
-            ("hosted_vllm", "", {}),
-            ("infinity", "", {"return_documents": False}),
-            ("huggingface", "", {"return_documents": False}),
-        ],
-    )
-    def test_each_provider(self, url, provider, path, options):
-        litellm = pytest.importorskip("litellm")
-
-        answer = litellm.rerank(
-            model=f"{provider}/lexical",
-            query=QUERY,
-            documents=DOCS,
-            api_base=url + path,
-            api_key=KEY,
-            **options,
-        )
-        assert indices(answer.results) == ORDER
-
-    @pytest.mark.parametrize("provider", ["cohere", "jina_ai", "hosted_vllm", "huggingface"])
-    def test_a_wrong_key_is_their_authentication_error(self, locked_url, provider):
-        litellm = pytest.importorskip("litellm")
-
-        with pytest.raises(litellm.AuthenticationError):
-            litellm.rerank(
-                model=f"{provider}/lexical",
-                query=QUERY,
-                documents=DOCS,
-                api_base=locked_url,
-                api_key="wrong",
-            )
-
-
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestHaystack:
     def documents(self):
         from haystack import Document
@@ -199,7 +132,7 @@ class TestHaystack:
         assert self.ranked(ranker) == ORDER
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestLlamaIndex:
     def ranked(self, ranker):
         from llama_index.core.schema import NodeWithScore, TextNode
@@ -221,7 +154,7 @@ class TestLlamaIndex:
         assert self.ranked(ranker) == ORDER
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_langchain_jina(url, monkeypatch):
     module = pytest.importorskip("langchain_community.document_compressors.jina_rerank")
 

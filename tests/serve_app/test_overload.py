@@ -13,8 +13,7 @@ from rerank_core import ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.scatter import LoadedModel
-from serve_app.work_units import UnitScores
+from serve_app.pool import LoadedModel, UnitScores
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +33,9 @@ class OneReplica:
         scored = await self.batcher.submit(
             unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        return UnitScores(
+            scored.scores, LoadedModel(self.scorer.info), scored.queue_s, scored.inference_s
+        )
 
     async def loaded(self):
         return LoadedModel(self.scorer.info)

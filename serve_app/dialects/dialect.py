@@ -1,0 +1,118 @@
+"""What every dialect shares: its way in, its way out, and what passes between them.
+
+It does not know any one API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rerank_core import (
+    InvalidRequest,
+    QueryDocumentPair,
+    RankedCandidate,
+    RerankRequest,
+    RerankResult,
+)
+from serve_app.config import Limits
+from serve_app.dialects.checks import check_counts, check_texts
+from serve_app.http.errors import ErrorReply
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A request in our own words.
+
+    `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
+    when asked for: the text, with the fields of an object around it. `field` is what the API calls
+    the list of them.
+    """
+
+    request: RerankRequest
+    pairs: tuple[QueryDocumentPair, ...]
+    documents: tuple[Mapping[str, Any], ...] = ()
+    field: str = "documents"
+    model: str | None = None
+    raw_scores: bool = False
+    return_documents: bool = False
+    refuse_truncation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a dialect writes from: the ranking, best first, and who answered.
+
+    Each candidate's `score` is the one to show: activated, or raw where the request wants that.
+    """
+
+    id: str
+    model: str
+    created: int
+    result: RerankResult
+    truncated: tuple[int, ...]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Real tokens, as every API with a usage object has them."""
+        return {"prompt_tokens": self.result.tokens, "total_tokens": self.result.tokens}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API: its body, and the way in and out."""
+
+    name: str
+    body: type[BaseModel]
+    read: Callable[[Any], ParsedRequest]
+    write: Callable[[ParsedRequest, Answer], Any]
+    error: Callable[[ErrorReply, str], Any]
+
+    def parse(self, body: dict[str, Any], limits: Limits) -> ParsedRequest:
+        """Return the request in a body. Raises InvalidRequest, which never quotes the body."""
+        check_counts(body, limits)
+        try:
+            request = self.read(self.body.model_validate(body))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            # A location holds names and indices; only a key of an object could be caller's text.
+            param = ".".join(str(part) for part in first["loc"][:2])[:80]
+            raise InvalidRequest(f"{param}: {first['msg']}", param) from None
+        check_texts(request.request, request.pairs, request.field, limits)
+        return request
+
+
+def extras(hit: RankedCandidate) -> dict[str, Any]:
+    """Return what no API has a field for, only where the model's config asks for it.
+
+    `passage` has the first and one past the last character of a split document's best passage.
+    """
+    more: dict[str, Any] = {}
+    if hit.passage is not None:
+        more["passage"] = list(hit.passage)
+    if hit.calibrated_score is not None:
+        more["calibrated_score"] = hit.calibrated_score
+    return more
+
+
+def common_error(error: ErrorReply, request_id: str) -> dict[str, Any]:
+    """Return one error body that Cohere, Jina, OpenAI and FastAPI clients can all read."""
+    detail: Any = error.message
+    if error.status == 422:
+        # Clients generated from FastAPI parse the detail of a 422 as a list of objects.
+        loc = ["body", *(error.param or "").split(".")]
+        detail = [{"loc": loc, "msg": error.message, "type": error.type}]
+    return {
+        "message": error.message,
+        "detail": detail,
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.status,
+        },
+        "request_id": request_id,
+    }

@@ -1,0 +1,193 @@
+"""The HTTP side as a plain ASGI application: keys, limits, dialect, admission, scoring, answer.
+
+It knows the replicas only as ScoringPools, so all of it runs and is tested without Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from serve_app.config import ServeConfig
+from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
+from serve_app.gateway.admission import AdmissionGate
+from serve_app.gateway.fan_out import score_in_units
+from serve_app.gateway.ranking import answer_of
+from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.request_log import Observe, RequestRecord
+from serve_app.gateway.retries import RetryBudget
+from serve_app.gateway.units import estimate_tokens, most_tokens
+from serve_app.http.api_keys import ApiKeys
+from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
+from serve_app.http.body import BodyBudget, ClientGone, parse_object, read_body
+from serve_app.http.errors import UnknownModel, error_reply, origin_of
+from serve_app.http.headers import check_content, deadline_of, read_headers, request_id
+from serve_app.http.pages import Pages
+from serve_app.http.replies import Reply, json_reply, send_reply
+from serve_app.http.routes import check_method, dialects_at, unknown_path
+from serve_app.pool import ScoringPool
+
+log = logging.getLogger("ray.serve")
+
+
+class Gateway:
+    """The ASGI application. `pools` holds the replicas of each model by its public name.
+
+    `names_requests` is off where a proxy in front already answers with `x-request-id`.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        pools: Mapping[str, ScoringPool],
+        *,
+        api_keys: ApiKeys | None = None,
+        observe: Observe = lambda record: None,
+        names_requests: bool = True,
+    ) -> None:
+        self.config = self._deployed = config
+        self.admission = AdmissionGate(config.admission)
+        self._pools = pools
+        self._scorers = config.served
+        self._default = next(iter(pools))
+        self._api_keys = api_keys or ApiKeys()
+        self._observe = observe
+        self._names_requests = names_requests
+        self._retries = RetryBudget(config.admission.retry_share)
+        self._bodies = BodyBudget(config.limits.max_held_bytes)
+        self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
+        self._pages = Pages(config)
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take new `limits` and `admission`, whole or not at all. Raises ValueError if wrong.
+
+        What is left out is as deployed, so that a gateway that starts later has the same.
+        """
+        unknown = set(user_config) - {"limits", "admission"}
+        if unknown:
+            raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
+        deployed = self._deployed.model_dump()
+        given = {name: values or {} for name, values in user_config.items()}
+        if not all(isinstance(values, Mapping) for values in given.values()):
+            raise ValueError("limits and admission are objects with their fields")
+        changed = {name: {**deployed[name], **values} for name, values in given.items()}
+        self.config = ServeConfig.model_validate({**deployed, **changed})
+        self.admission.settings = self.config.admission
+        self._retries.share = self.config.admission.retry_share
+        self._bodies.max_bytes = self.config.limits.max_held_bytes
+        self._pages = Pages(self.config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        record = RequestRecord(local_path(scope))
+        try:
+            reply = await self._answer(scope, receive, record)
+            named = {"x-request-id": record.id} if self._names_requests else {}
+            record.status = reply.status
+            record.ended = time.monotonic()
+            await send_reply(send, reply, {**named, **record.headers()})
+        except ClientGone:
+            record.status = 499
+        except BaseException:
+            # Cancelled, because the client has gone: whoever is cancelled has no one to answer.
+            record.status = record.status or 499
+            raise
+        finally:
+            self._observe(record)
+
+    async def _answer(self, scope: Scope, receive: Receive, record: RequestRecord) -> Reply:
+        dialect: Dialect | None = None
+        limits = self.config.limits
+        try:
+            headers = read_headers(scope, limits)
+            record.id = request_id(headers) or record.id
+            record.key = self._api_keys.check(record.path, headers)
+            dialects = dialects_at(scope["method"], record.path)
+            if not dialects:
+                return await self._page(scope["method"], record.path, scope.get("root_path", ""))
+            dialect = dialects[0]
+            record.dialect = dialect.name
+            deadline = deadline_of(headers, record.started, limits)
+            check_content(headers, limits)
+            with self._bodies.hold() as count_bytes:
+                body = parse_object(await read_body(receive, limits, count_bytes))
+                dialect = choose(record.path, body)
+                record.dialect = dialect.name
+                request = dialect.parse(body, limits)
+                answer = await self._rerank(request, record, deadline)
+                return json_reply(200, dialect.write(request, answer))
+        except ClientGone:
+            raise
+        except Exception as error:
+            return _refusal(error, dialect, record)
+
+    async def _rerank(
+        self, request: ParsedRequest, record: RequestRecord, deadline: float
+    ) -> Answer:
+        record.documents = len(request.pairs)
+        record.model = name = self._model_name(request.model)
+        loaded = await self._readiness.loaded(name, deadline)
+        scorer = self._scorers[name]
+        costs = estimate_tokens(request.pairs, most_tokens(scorer, loaded.info))
+        unit_tokens = self.config.unit_tokens or loaded.info.max_batch_tokens
+        if scorer.first_stage is not None:
+            # A cascade must see all candidates of a query together.
+            unit_tokens = max(1, sum(costs))
+        with self.admission.admit(sum(costs), record.key):
+            record.gathered = gathered = await score_in_units(
+                self._pools[name],
+                request.pairs,
+                costs,
+                unit_tokens=unit_tokens,
+                deadline=deadline,
+                # Not the id alone: callers choose it, and equal ones would share a turn.
+                caller=f"{record.id}/{id(record)}",
+                retries=self._retries,
+            )
+        self._readiness.scored(name, gathered.model, gathered.scores)
+        answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
+        record.tokens, record.truncated = answer.result.tokens, answer.truncated
+        return answer
+
+    def _model_name(self, asked: str | None) -> str:
+        if not asked or asked in self.config.model_names:
+            return self._default
+        if asked in self._pools:
+            return asked
+        if self.config.unknown_models == "default":
+            return self._default
+        raise UnknownModel("no such model here; /v1/models lists the names", "model")
+
+    async def _page(self, method: str, path: str, mount: str) -> Reply:
+        if path == "/health/ready":
+            check_method(method, "GET")
+            await self._readiness.check()
+            return json_reply(200, {"status": "ready"})
+        if path == "/info":
+            check_method(method, "GET")
+            deadline = time.monotonic() + self.config.limits.request_timeout_s
+            loaded = await self._readiness.loaded(self._default, deadline)
+            return json_reply(200, self._pages.info(loaded.info, self._default))
+        if not path:
+            # Without the last slash the playground would look for its neighbours one level up.
+            return Reply(307, b"", headers={"location": f"{mount}/"})
+        page = self._pages.get(path)
+        if page is None:
+            raise unknown_path()
+        check_method(method, "GET")
+        return page
+
+
+def _refusal(error: Exception, dialect: Dialect | None, record: RequestRecord) -> Reply:
+    reply = error_reply(error)
+    if reply.status == 500:
+        # The type only: a foreign exception's message could hold a text.
+        log.error("request %s failed: %s", record.id, origin_of(error))
+    record.error_type = reply.type
+    body = (dialect.error if dialect else common_error)(reply, record.id)
+    return json_reply(reply.status, body, reply.headers)

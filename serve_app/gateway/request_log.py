@@ -1,0 +1,77 @@
+"""One request and what became of it: all that headers, the log line and metrics need. No texts."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_app.gateway.fan_out import Gathered
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Filled in while a request is answered; times are in seconds, `truncated` has indices."""
+
+    path: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    key: str = ""
+    dialect: str = ""
+    model: str = ""
+    status: int = 0
+    error_type: str = ""
+    documents: int = 0
+    tokens: int = 0
+    truncated: tuple[int, ...] = ()
+    gathered: Gathered | None = None
+    started: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the first header to the answer."""
+        return (self.ended or time.monotonic()) - self.started
+
+    def headers(self) -> dict[str, str]:
+        """Return the response headers; times in milliseconds, under TEI's names."""
+        if not self.gathered:
+            return {}
+        # The first hundred: nginx refuses headers of more than 4 KB in all.
+        cut = [str(index) for index in self.truncated[:100]] + ["..."] * (len(self.truncated) > 100)
+        return {
+            **({"x-truncated-documents": ",".join(cut)} if cut else {}),
+            "x-compute-tokens": str(self.tokens),
+            "x-queue-time": f"{self.gathered.queue_s * 1000:.1f}",
+            "x-inference-time": f"{self.gathered.inference_s * 1000:.1f}",
+            "x-total-time": f"{self.total_s * 1000:.1f}",
+        }
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return what the log line says, as flat JSON values."""
+        fields = {
+            "rerank_id": self.id,
+            "path": self.path[:80],
+            "key": self.key,
+            "dialect": self.dialect,
+            "model": self.model,
+            "status": self.status,
+            "error_type": self.error_type,
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "truncated": len(self.truncated),
+            "total_ms": round(self.total_s * 1000, 1),
+        }
+        if self.gathered:
+            fields |= {
+                "units": self.gathered.units,
+                "retries": self.gathered.retries,
+                "mixed": self.gathered.mixed,
+                "queue_ms": round(self.gathered.queue_s * 1000, 1),
+                "inference_ms": round(self.gathered.inference_s * 1000, 1),
+            }
+        return fields
+
+
+Observe = Callable[[RequestRecord], None]

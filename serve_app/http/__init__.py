@@ -1,0 +1,1 @@
+"""What only HTTP knows: bodies, keys, status codes, paths and pages."""

@@ -1,0 +1,375 @@
+"""Deadlines, overload, lost replicas, limits and readiness, without Ray."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
+from serve_app.gateway import Gateway
+from serve_app.http.asgi import local_path
+from serve_app.pool import ReplicaLost
+
+BODY = {"query": "capital", "documents": ["capital", "banana"]}
+
+
+def test_a_client_can_shorten_the_deadline_and_the_units_are_cancelled(gateway_of, pools):
+    pool = pools.stuck()
+    started = time.monotonic()
+    answer = gateway_of(pool).post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": "0.1"})
+    assert time.monotonic() - started < 3
+    assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
+    assert (len(pool.units), pool.cancelled) == (1, 1)
+    assert pool.units[0].timeout_s <= 0.1
+
+
+def test_a_client_cannot_lengthen_the_deadline(gateway_of, pools):
+    caller = gateway_of(pools.stuck(), limits={"request_timeout_s": 0.1})
+    headers = {"x-rerank-timeout-seconds": "3600"}
+    assert caller.post("/v2/rerank", BODY, headers=headers).status_code == 504
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", ""])
+def test_a_deadline_that_is_no_number_above_zero_is_refused(gateway_of, value):
+    answer = gateway_of().post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": value})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("error", [ReplicaLost("gone"), ModelUnavailable("broken")])
+def test_a_unit_whose_replica_died_is_sent_once_more(gateway_of, pools, error):
+    pool = pools.failing(error)
+    answer = gateway_of(pool).post("/v2/rerank", BODY)
+    assert answer.status_code == 200
+    assert len(pool.units) == 2
+
+
+def test_a_unit_that_dies_twice_is_a_503_with_retry_after(gateway_of, pools):
+    pool = pools.failing(ReplicaLost("gone"), ReplicaLost("gone"))
+    answer = gateway_of(pool).post("/v2/rerank", BODY)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert len(pool.units) == 2
+
+
+def test_retries_have_a_budget(gateway_of, pools):
+    pool = pools.failing(*[ReplicaLost("gone")] * 1000)
+    caller = gateway_of(pool)
+    for _ in range(30):
+        caller.post("/v2/rerank", BODY)
+    # 30 requests, 10 retries saved up and one more for every ten requests.
+    assert 40 <= len(pool.units) <= 44
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (
+            "/v2/rerank",
+            BODY,
+            {
+                "message": "full",
+                "detail": "full",
+                "error": {
+                    "message": "full",
+                    "type": "rate_limit_error",
+                    "param": None,
+                    "code": 429,
+                },
+                "request_id": "r",
+            },
+        ),
+        (
+            "/rerank",
+            {"query": "q", "texts": ["t"]},
+            {"error": "full", "error_type": "Overloaded"},
+        ),
+    ],
+)
+def test_overload_is_a_429_with_retry_after_in_the_dialect(gateway_of, pools, path, body, expected):
+    caller = gateway_of(pools.failing(Overloaded("full", 2.3)))
+    answer = caller.post(path, body, headers={"x-request-id": "r"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+    assert answer.json() == expected
+
+
+def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of):
+    gateway = gateway_of(
+        pools.stuck(), admission={"min_tokens": 20}, limits={"request_timeout_s": 1}
+    ).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            held = [asyncio.create_task(client.post("/v2/rerank", json=BODY)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            started = time.monotonic()
+            refused = await client.post("/v2/rerank", json=BODY)
+            took = time.monotonic() - started
+            return refused, took, [answer.status_code for answer in await asyncio.gather(*held)]
+
+    refused, took, held = asyncio.run(go())
+    assert (refused.status_code, refused.headers["retry-after"], held) == (429, "1", [504, 504])
+    assert took < 0.5
+
+
+def test_a_client_that_leaves_frees_its_units_and_its_room(pools, gateway_of):
+    pool = pools.stuck()
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            task = asyncio.create_task(client.post("/v2/rerank", json=BODY))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(go())
+    assert (pool.cancelled, gateway.admission.under_way) == (1, 0)
+
+
+def test_our_own_faults_tell_nothing_but_the_request_id(gateway_of, pools, caplog):
+    secret = "the caller's text"
+    caller = gateway_of(pools.failing(RuntimeError(secret), ScoringFailed("no score")))
+    answer = caller.post("/v2/rerank", {"query": secret, "documents": [secret]})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "internal_error")
+    assert secret not in answer.text
+    assert secret not in caplog.text
+    assert "RuntimeError at" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limits", "body", "param"),
+    [
+        ({"max_documents": 1}, BODY, "documents"),
+        ({"max_document_characters": 6}, BODY, "documents.0"),
+        ({"max_query_characters": 6}, BODY, "query"),
+    ],
+)
+def test_limits_name_the_field_before_anything_is_sent(gateway_of, pool, limits, body, param):
+    answer = gateway_of(pool, limits=limits).post("/v2/rerank", body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+    assert pool.units == []
+
+
+def test_settings_change_live_whole_or_not_at_all(gateway_of):
+    caller = gateway_of()
+    caller.gateway.reconfigure({"limits": {"max_documents": 1}})
+    assert caller.post("/v2/rerank", BODY).status_code == 422
+    for wrong in ({"limits": {"max_documents": 5, "no": 1}}, {"limit": {}}, {"scorer": {}}):
+        with pytest.raises(ValueError, match=r"no|limit|scorer"):
+            caller.gateway.reconfigure(wrong)
+    assert caller.post("/v2/rerank", BODY).status_code == 422
+
+
+@pytest.mark.parametrize("mount", ["", "/rerank-service", "/rerank", "/a/b"])
+def test_it_works_wherever_it_is_mounted(gateway_of, mount):
+    gateway = gateway_of().gateway
+    paths = ["/v2/rerank", "/rerank", "/info", "/health/ready", "/", "/elsewhere", ""]
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway, root_path=mount)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return [
+                (
+                    await client.request(
+                        "POST" if "rerank" in path else "GET", mount + path, json=BODY
+                    )
+                )
+                for path in paths[: None if mount else -1]
+            ]
+
+    answers = asyncio.run(go())
+    assert [a.status_code for a in answers] == [200, 200, 200, 200, 200, 404, 307][: len(answers)]
+    assert [a.headers["location"] for a in answers[6:]] == [f"{mount}/"][: len(answers[6:])]
+
+
+def test_a_path_that_only_begins_like_the_mount_is_left_whole():
+    assert local_path({"path": "/rerank", "root_path": "/re"}) == "/rerank"
+
+
+def test_a_cold_start_is_waited_for_no_longer_than_the_deadline(gateway_of, pools):
+    class Cold(pools.local):
+        async def loaded(self):
+            await asyncio.Event().wait()
+
+    headers = {"x-rerank-timeout-seconds": "0.1"}
+    assert gateway_of(Cold()).post("/v2/rerank", BODY, headers=headers).status_code == 504
+
+
+def test_the_model_page_waits_no_longer_than_a_request(gateway_of, pools):
+    pool = pools.local()
+
+    async def never():
+        await asyncio.Event().wait()
+
+    pool.loaded = never
+    caller = gateway_of(pool, limits={"request_timeout_s": 0.1})
+    assert caller.send("GET", "/info").status_code == 504
+
+
+def test_empty_settings_are_as_deployed_and_others_are_refused(gateway_of):
+    gateway = gateway_of(limits={"max_documents": 7}).gateway
+    gateway.reconfigure({"limits": None})
+    assert gateway.config.limits.max_documents == 7
+    with pytest.raises(ValueError, match="objects"):
+        gateway.reconfigure({"limits": [1]})
+
+
+def test_what_new_settings_leave_out_is_as_deployed(gateway_of):
+    gateway = gateway_of(limits={"max_documents": 7}).gateway
+    gateway.reconfigure({"limits": {"max_documents": 1}})
+    gateway.reconfigure({"admission": {"max_wait_s": 3}})
+    assert (gateway.config.limits.max_documents, gateway.config.admission.max_wait_s) == (7, 3)
+
+
+def test_ready_means_that_scoring_moves(gateway_of, pools):
+    assert gateway_of().send("GET", "/health/ready").status_code == 200
+    answer = gateway_of(pools.failing(ModelUnavailable("broken"))).send("GET", "/health/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+class NanPool:
+    """Loads well and scores nothing."""
+
+    def __init__(self, inner):
+        self.inner, self.loaded = inner, inner.loaded
+
+    async def score(self, unit):
+        answer = await self.inner.score(unit)
+        errors = dict.fromkeys(range(len(unit.pairs)), "not finite")
+        return replace(answer, scores=replace(answer.scores, errors=errors))
+
+
+def test_many_who_ask_whether_it_is_ready_cost_one_probe(gateway_of, pool):
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
+
+    assert [answer.status_code for answer in asyncio.run(go())] == [200] * 5
+    assert len(pool.units) == 1
+
+
+def test_a_hung_probe_does_not_make_a_gateway_unready_that_scores(gateway_of, pools):
+    pool = pools.stuck()
+    gateway = gateway_of(pool).gateway
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            hung = asyncio.create_task(client.get("/health/ready"))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            gateway._readiness.scored("lexical", pool.model, pool.scorer.score(pool.units[0].pairs))
+            async with asyncio.timeout(1):
+                later = await client.get("/health/ready")
+            return later.status_code, (await hung).status_code
+
+    assert asyncio.run(go()) == (200, 200)
+
+
+def test_all_bodies_together_have_a_bound_and_leave_their_room(gateway_of, pools):
+    pool = pools.stuck()
+    limits = {"max_held_bytes": 1024, "max_body_bytes": 1024, "request_timeout_s": 0.5}
+    gateway = gateway_of(pool, limits=limits).gateway
+    body = {"query": "capital", "documents": ["x" * 600]}
+    with pytest.raises(ValueError, match="at least max_body_bytes"):
+        gateway.reconfigure({"limits": {"max_body_bytes": 2048}})
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            first = asyncio.create_task(client.post("/v2/rerank", json=body))
+            while not pool.units:
+                await asyncio.sleep(0.01)
+            second = await client.post("/v2/rerank", json=body)
+            return [second, await first, await client.post("/v2/rerank", json=body)]
+
+    answers = asyncio.run(go())
+    assert [answer.status_code for answer in answers] == [429, 504, 504]
+    assert answers[0].headers["retry-after"] == "1"
+
+
+def test_truncated_documents_are_named_in_every_dialect(gateway_of, pools):
+    caller = gateway_of(pools.fixed())
+    texts = ["1 long", "2", "3 long"]
+    for path, body in {
+        "/rerank": {"query": "q", "texts": texts},
+        "/score": {"queries": "q", "documents": texts},
+        "/v1/ranking": {"query": {"text": "q"}, "passages": [{"text": text} for text in texts]},
+        "/v2/rerank": {"query": "q", "documents": texts},
+    }.items():
+        assert caller.post(path, body).headers["x-truncated-documents"] == "0,2"
+    answer = caller.post("/v2/rerank", {"query": "q", "documents": ["1"]})
+    assert "x-truncated-documents" not in answer.headers
+    answer = caller.post("/v2/rerank", {"query": "q", "documents": ["1 long"] * 200})
+    first = ",".join(str(index) for index in range(100))
+    assert answer.headers["x-truncated-documents"] == f"{first},..."
+
+
+def test_a_model_that_scores_nothing_is_not_ready(gateway_of, pool):
+    caller = gateway_of(NanPool(pool))
+    assert caller.post("/v2/rerank", BODY).status_code == 500
+    assert caller.send("GET", "/health/ready").status_code == 503
+
+
+def test_load_balancers_may_ask_by_head(gateway_of):
+    caller = gateway_of()
+    answers = [caller.send("HEAD", path) for path in ("/health/live", "/health/ready")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_too_many_documents_are_counted_before_each_is_looked_at(gateway_of, pool):
+    for path, field in (("/v2/rerank", "documents"), ("/rerank", "texts")):
+        answer = gateway_of(pool).post(path, {"query": "q", field: [None] * 1001})
+        assert answer.status_code == 422
+        assert f"1001 {field}; at most 1000" in answer.text
+    assert pool.units == []
+
+
+def test_a_long_list_that_nobody_reads_is_let_pass(gateway_of):
+    body = {**BODY, "metadata": [None] * 1001}
+    assert gateway_of().post("/v2/rerank", body).status_code == 200
+
+
+def test_an_instruction_does_not_stand_in_for_a_query(gateway_of):
+    body = {"query": " ", "documents": ["a"], "instruction": "find it"}
+    assert gateway_of().post("/v2/rerank", body).status_code == 422
+
+
+def test_without_a_share_nothing_is_sent_again(gateway_of, pools):
+    pool = pools.failing(ReplicaLost("gone"))
+    answer = gateway_of(pool, admission={"retry_share": 0}).post("/v2/rerank", BODY)
+    assert (answer.status_code, len(pool.units)) == (503, 1)
+
+
+def test_answers_say_where_the_time_went(gateway_of):
+    headers = gateway_of().post("/v2/rerank", BODY, headers={"x-request-id": "abc.1"}).headers
+    assert headers["x-request-id"] == "abc.1"
+    assert (headers["x-queue-time"], headers["x-inference-time"]) == ("1.0", "2.0")
+    assert int(headers["x-compute-tokens"]) == 4
+    assert float(headers["x-total-time"]) > 0
+
+
+def test_several_models_are_chosen_by_name(pools):
+    from serve_app.config import ServeConfig
+
+    settings = {"model": "lexical", "models": {"other": {"model": "lexical", "max_length": 8}}}
+    first, other = pools.local(), pools.local()
+    gateway = Gateway(ServeConfig.model_validate(settings), {"lexical": first, "other": other})
+
+    async def go(model):
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return (await client.post("/v2/rerank", json={**BODY, "model": model})).json()["model"]
+
+    assert [asyncio.run(go(name)) for name in (None, "other", "lexical")] == [
+        *("lexical", "other", "lexical")
+    ]
+    assert (len(first.units), len(other.units)) == (2, 1)

@@ -1,0 +1,332 @@
+"""A catalogue of malformed requests: the right status, a short JSON error, and nobody else hurt.
+
+Each case is (name, path, status, body, headers). A body that is no bytes is sent as JSON.
+"""
+
+import asyncio
+import json
+import socket
+
+import httpx
+import pytest
+
+from serve_app.config import ServeConfig
+from serve_app.gateway import Gateway
+from serve_app.local_pool import LocalPool
+
+SECRET = "zebra-canary-text"
+GOOD = {"query": "q", "documents": ["q", SECRET]}
+JSON_TYPE = {"content-type": "application/json"}
+RERANKS = ("/v1/rerank", "/v2/rerank", "/rerank")
+
+
+def raw(text):
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def not_json():
+    bodies = {
+        "empty": b"",
+        "blank": b"   \n",
+        "cut object": b'{"query": "q", "documents": ["a"',
+        "cut string": b'{"query": "q',
+        "single quotes": b"{'query': 'q', 'documents': ['a']}",
+        "trailing comma": b'{"query": "q", "documents": ["a"],}',
+        "trailing text": json.dumps(GOOD).encode() + b" x",
+        "two objects": json.dumps(GOOD).encode() * 2,
+        "comment": b'{"query": "q" /* hi */, "documents": ["a"]}',
+        "NaN": b'{"query": "q", "documents": ["a"], "score_threshold": NaN}',
+        "Infinity": b'{"query": "q", "documents": ["a"], "score_threshold": Infinity}',
+        "minus Infinity": b'{"query": "q", "documents": ["a"], "top_n": -Infinity}',
+        "leading zero": b'{"query": "q", "documents": ["a"], "top_n": 01}',
+        "plus sign": b'{"query": "q", "documents": ["a"], "top_n": +1}',
+        "hex": b'{"query": "q", "documents": ["a"], "top_n": 0x1}',
+        "5000 digits": b'{"query": "q", "documents": ["a"], "top_n": ' + b"9" * 5000 + b"}",
+        "lone high surrogate": b'{"query": "\\ud800", "documents": ["a"]}',
+        "lone low surrogate": b'{"query": "\\udc00", "documents": ["a"]}',
+        "bad escape": b'{"query": "\\x41", "documents": ["a"]}',
+        "raw newline in a string": b'{"query": "a\nb", "documents": ["a"]}',
+        "raw NUL in a string": b'{"query": "a\x00b", "documents": ["a"]}',
+        "byte order mark": b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
+        "Latin-1": '{"query": "é", "documents": ["a"]}'.encode("latin-1"),
+        "UTF-16": json.dumps(GOOD).encode("utf-16"),
+        "overlong UTF-8": b'{"query": "\xc0\xaf", "documents": ["a"]}',
+        "surrogate in UTF-8": b'{"query": "\xed\xa0\x80", "documents": ["a"]}',
+        "bytes": bytes(range(256)),
+        "gzip": b"\x1f\x8b\x08\x00" + b"\x00" * 20,
+        "a form": b"query=q&documents=a",
+        "XML": b"<query>q</query>",
+        "deep lists": b"[" * 10_000,
+        "deep objects": b'{"a":' * 10_000,
+        "deep and closed": b'{"documents": ' + b"[" * 500 + b"]" * 500 + b"}",
+        "top null": b"null",
+        "top list": b"[]",
+        "top string": b'"q"',
+        "top number": b"7",
+        "top true": b"true",
+        "unquoted key": b'{query: "q"}',
+        "key without value": b'{"query"}',
+    }
+    return [(name, "/v1/rerank", 400, body, {}) for name, body in bodies.items()]
+
+
+def wrong_fields():
+    bodies = {
+        "nothing": {},
+        "no query": {"documents": ["a"]},
+        "no documents": {"query": "q"},
+        "query null": {"query": None, "documents": ["a"]},
+        "query number": {"query": 7, "documents": ["a"]},
+        "query list": {"query": ["q"], "documents": ["a"]},
+        "query true": {"query": True, "documents": ["a"]},
+        "query object without text": {"query": {"image": "x"}, "documents": ["a"]},
+        "query object with a number": {"query": {"text": 7}, "documents": ["a"]},
+        "query empty": {"query": "", "documents": ["a"]},
+        "query blank": {"query": " \t\n", "documents": ["a"]},
+        "query wide blank": {"query": "\u3000", "documents": ["a"]},
+        "documents null": {"query": "q", "documents": None},
+        "documents empty": {"query": "q", "documents": []},
+        "documents string": {"query": "q", "documents": SECRET},
+        "documents object": {"query": "q", "documents": {"0": "a"}},
+        "documents number": {"query": "q", "documents": 3},
+        "a document null": {"query": "q", "documents": ["a", None]},
+        "a document number": {"query": "q", "documents": ["a", 3]},
+        "a document true": {"query": "q", "documents": [True]},
+        "a document list": {"query": "q", "documents": [["a"]]},
+        "a document empty object": {"query": "q", "documents": [{}]},
+        "a document without text": {"query": "q", "documents": [{"tags": ["x"]}]},
+        "a document's text null": {"query": "q", "documents": [{"text": None}]},
+        "a document's text number": {"query": "q", "documents": [{"text": 3}]},
+        "top_n negative": {**GOOD, "top_n": -1},
+        "top_n fraction": {**GOOD, "top_n": 1.5},
+        "top_n true": {**GOOD, "top_n": True},
+        "top_n word": {**GOOD, "top_n": "all"},
+        "top_n list": {**GOOD, "top_n": [1]},
+        "rank_fields string": {**GOOD, "rank_fields": "text"},
+        "rank_fields numbers": {**GOOD, "rank_fields": [1]},
+        "rank_fields absent": {"query": "q", "documents": [{"a": "x"}], "rank_fields": ["b"]},
+        "return_documents word": {**GOOD, "return_documents": "maybe"},
+        "return_documents list": {**GOOD, "return_documents": []},
+        "threshold word": {**GOOD, "score_threshold": "high"},
+        "threshold true": {**GOOD, "score_threshold": True},
+        "max_tokens_per_doc fraction": {**GOOD, "max_tokens_per_doc": 0.5},
+        "max_tokens_per_doc below -1": {**GOOD, "max_tokens_per_doc": -2},
+        "instruction number": {**GOOD, "instruction": 1},
+        "model number": {**GOOD, "model": 1},
+        "model list": {**GOOD, "model": ["lexical"]},
+        "too many documents": {"query": "q", "documents": ["a"] * 21},
+        "query too long": {"query": "q" * 501, "documents": ["a"]},
+        "a document too long": {"query": "q", "documents": ["a", "b" * 501]},
+    }
+    cases = [
+        (f"{name} on {path}", path, 422, body, {})
+        for name, body in bodies.items()
+        for path in RERANKS
+    ]
+    infinite = b'{"query": "q", "documents": ["a"], "score_threshold": 1e999}'
+    infinite_field = b'{"query": "q", "documents": [{"text": "a", "n": 1e999}]}'
+    return [
+        *cases,
+        # vLLM says all with it, on /rerank.
+        ("top_n zero on /v1", "/v1/rerank", 422, {**GOOD, "top_n": 0}, {}),
+        ("top_n zero on /v2", "/v2/rerank", 422, {**GOOD, "top_n": 0}, {}),
+        ("threshold 1e999", "/v1/rerank", 422, infinite, {}),
+        ("a document's number 1e999", "/v1/rerank", 422, infinite_field, {}),
+        ("unknown model", "/v2/rerank", 404, {**GOOD, "model": "gpt"}, {}),
+        ("model as a path", "/v1/rerank", 404, {**GOOD, "model": "../../etc/passwd"}, {}),
+        ("model as an address", "/v1/rerank", 404, {**GOOD, "model": "http://169.254.0.1/"}, {}),
+    ]
+
+
+def other_dialects():
+    tei = {"query": "q", "texts": ["a"]}
+    cases = {
+        "TEI texts empty": ("/rerank", 400, {**tei, "texts": []}),
+        "TEI texts null": ("/rerank", 422, {**tei, "texts": None}),
+        "TEI texts string": ("/rerank", 422, {**tei, "texts": SECRET}),
+        "TEI a text null": ("/rerank", 422, {**tei, "texts": [None]}),
+        "TEI a text object": ("/rerank", 422, {**tei, "texts": [{"text": "a"}]}),
+        "TEI no query": ("/rerank", 422, {"texts": ["a"]}),
+        "TEI blank query": ("/rerank", 422, {**tei, "query": " "}),
+        "TEI direction up": ("/rerank", 422, {**tei, "truncation_direction": "up"}),
+        "TEI raw_scores word": ("/rerank", 422, {**tei, "raw_scores": "maybe"}),
+        "TEI too many texts": ("/rerank", 422, {**tei, "texts": ["a"] * 21}),
+        "Voyage top_k zero": ("/v1/rerank", 422, {**GOOD, "top_k": 0}),
+        "Voyage objects": ("/v1/rerank", 422, {**GOOD, "documents": [{"text": "a"}], "top_k": 1}),
+        "score without right": ("/score", 422, {"queries": "q"}),
+        "score without left": ("/v1/score", 422, {"items": ["a"]}),
+        "score unequal": ("/score", 422, {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}),
+        "score empty right": ("/score", 422, {"text_1": "a", "text_2": []}),
+        "score empty left": ("/score", 422, {"text_1": [], "text_2": ["a"]}),
+        "score blank query": ("/score", 422, {"text_1": ["q", " "], "text_2": ["a", "b"]}),
+        "score numbers": ("/score", 422, {"data_1": 1, "data_2": [2]}),
+        "NVIDIA plain query": ("/v1/ranking", 422, {"query": "q", "passages": [{"text": "a"}]}),
+        "NVIDIA plain passages": ("/v1/ranking", 422, {"query": {"text": "q"}, "passages": ["a"]}),
+        "NVIDIA no passages": ("/v1/ranking", 422, {"query": {"text": "q"}, "passages": []}),
+        "NVIDIA bad truncate": (
+            "/v1/ranking",
+            422,
+            {"query": {"text": "q"}, "passages": [{"text": "a"}], "truncate": "START"},
+        ),
+    }
+    return [(name, path, status, body, {}) for name, (path, status, body) in cases.items()]
+
+
+def wrong_headers():
+    cases = {
+        "form type": (415, {"content-type": "application/x-www-form-urlencoded"}),
+        "text type": (415, {"content-type": "text/plain"}),
+        "multipart type": (415, {"content-type": "multipart/form-data; boundary=x"}),
+        "empty type": (415, {"content-type": ""}),
+        "nonsense type": (415, {"content-type": "json"}),
+        "Latin-1 charset": (415, {"content-type": "application/json; charset=latin-1"}),
+        "UTF-16 charset": (415, {"content-type": "application/json; charset=utf-16"}),
+        "gzip encoding": (415, {"content-encoding": "gzip"}),
+        "unknown encoding": (415, {"content-encoding": "snappy"}),
+        "stacked encoding": (415, {"content-encoding": "identity, gzip"}),
+        "length a word": (400, {"content-length": "many"}),
+        "length negative": (400, {"content-length": "-1"}),
+        "length too large": (413, {"content-length": "999999999"}),
+        "length absurd": (413, {"content-length": "9" * 400}),
+        "large header": (431, {"x-large": "x" * 20_000}),
+        "many headers": (431, {f"x-{i}": "y" * 50 for i in range(400)}),
+        "deadline a word": (400, {"x-rerank-timeout-seconds": "soon"}),
+        "deadline zero": (400, {"x-rerank-timeout-seconds": "0"}),
+        "deadline nan": (400, {"x-rerank-timeout-seconds": "nan"}),
+    }
+    return [
+        (name, "/v1/rerank", status, GOOD, headers) for name, (status, headers) in cases.items()
+    ]
+
+
+def large_bodies():
+    large = json.dumps({"query": "q", "documents": ["x" * 70_000]}).encode()
+    return [
+        ("declared large body", "/v1/rerank", 413, large, {}),
+        ("undeclared large body", "/v1/rerank", 413, large, {"content-length": None}),
+    ]
+
+
+BODIES = [*not_json(), *wrong_fields(), *other_dialects(), *wrong_headers(), *large_bodies()]
+METHODS = [
+    *((method, path, 405) for method in ("GET", "PUT", "DELETE", "PATCH") for path in RERANKS),
+    *(("POST", path, 405) for path in ("/", "/info", "/health/live", "/health/ready")),
+    *(("POST", path, 405) for path in ("/v1/models", "/openapi.json")),
+    *(("GET", path, 405) for path in ("/score", "/v1/score", "/v1/ranking")),
+    *(("POST", path, 404) for path in ("/v1/rerank/", "/V1/rerank", "/v3/rerank", "//rerank")),
+    *(("POST", path, 404) for path in ("/rerank/../rerank", "/v1", "/embed", "/%72erank%00")),
+    *(("GET", path, 404) for path in ("/docs", "/metrics", "/favicon.ico", "/" + "a" * 5000)),
+]
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    limits = {
+        "max_body_bytes": 65_536,
+        "max_documents": 20,
+        "max_document_characters": 500,
+        "max_query_characters": 500,
+    }
+    config = ServeConfig.model_validate({"model": "lexical", "limits": limits})
+    return Gateway(config, {"lexical": LocalPool()})
+
+
+def ask(gateway, method, path, body=b"", headers=None):
+    """Call the gateway as a server would, with headers that no client library would send."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {**JSON_TYPE, "content-length": str(len(content)), **(headers or {})}
+    pairs = [(raw(name), raw(value)) for name, value in named.items() if value is not None]
+    scope = {"type": "http", "method": method, "path": path, "headers": pairs}
+    sent = []
+    # In two pieces, because bodies come in pieces.
+    half = len(content) // 2
+    pieces = [
+        {"type": "http.request", "body": content[:half], "more_body": True},
+        {"type": "http.request", "body": content[half:], "more_body": False},
+    ]
+
+    async def receive():
+        return pieces.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(gateway(scope, receive, send))
+    start, end = sent
+    return start["status"], dict(start["headers"]), end["body"]
+
+
+def check_refusal(status, headers, body, expected):
+    assert status == expected
+    assert headers[b"content-type"] == b"application/json"
+    assert len(body) <= 8192
+    error = json.loads(body)
+    assert isinstance(error, dict)
+    assert isinstance(error.get("message") or error.get("error"), str)
+    text = body.decode()
+    for leak in (SECRET, "Traceback", "/serve_app", "0x", "pydantic"):
+        assert leak not in text
+
+
+def test_the_catalogue_has_at_least_120_cases_and_no_name_twice():
+    names = [case[0] for case in BODIES]
+    assert len(set(names)) == len(names)
+    assert len(names) + len(METHODS) >= 120
+
+
+@pytest.mark.parametrize("case", BODIES, ids=lambda case: case[0])
+def test_bodies(gateway, case):
+    _, path, status, body, headers = case
+    check_refusal(*ask(gateway, "POST", path, body, headers), status)
+    assert ask(gateway, "POST", "/v2/rerank", GOOD)[0] == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), METHODS)
+def test_methods_and_paths(gateway, method, path, status):
+    check_refusal(*ask(gateway, method, path, GOOD), status)
+    assert ask(gateway, "POST", "/v2/rerank", GOOD)[0] == 200
+
+
+ODD_BUT_GOOD = {
+    "duplicate keys": b'{"query": "x", "query": "q", "documents": ["q"]}',
+    "an empty document": b'{"query": "q", "documents": ["", "q"]}',
+    "NUL escaped": b'{"query": "q\\u0000", "documents": ["q"]}',
+    "emoji in escapes": b'{"query": "\\ud83d\\ude00", "documents": ["q"]}',
+    "right to left": '{"query": "שלום", "documents": ["\u202eq"]}'.encode(),
+    "large unknown number": b'{"query": "q", "documents": ["q"], "seed": 1e400}',
+    "unknown deep field": b'{"query": "q", "documents": ["q"], "x": '
+    + b"[" * 90
+    + b"]" * 90
+    + b"}",
+    "top_n as a string": b'{"query": "q", "documents": ["q"], "top_n": "1"}',
+    "top_n as a whole float": b'{"query": "q", "documents": ["q"], "top_n": 1.0}',
+}
+
+
+@pytest.mark.parametrize("name", ODD_BUT_GOOD)
+def test_odd_requests_that_are_good_are_answered(gateway, name):
+    assert ask(gateway, "POST", "/v1/rerank", ODD_BUT_GOOD[name])[0] == 200
+
+
+def test_slow_senders_get_a_408_and_do_not_stop_good_requests(gateway_of, serve_over_http):
+    gateway = gateway_of(limits={"body_timeout_s": 1.0}).gateway
+    with serve_over_http(gateway) as url:
+        host, port = url.removeprefix("http://").split(":")
+        slow = [socket.create_connection((host, int(port))) for _ in range(48)]
+        try:
+            for sock in slow:
+                sock.sendall(
+                    b"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                    b"content-length: 1000\r\n\r\n{"
+                )
+            with httpx.Client(base_url=url, timeout=30) as client:
+                good = [client.post("/v2/rerank", json=GOOD).status_code for _ in range(20)]
+            answers = []
+            for sock in slow:
+                sock.settimeout(20)
+                answers.append(sock.recv(100).split(b"\r\n")[0])
+        finally:
+            for sock in slow:
+                sock.close()
+    assert good == [200] * 20
+    assert answers == [b"HTTP/1.1 408 Request Timeout"] * 48

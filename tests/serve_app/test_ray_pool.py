@@ -1,0 +1,99 @@
+"""What the gateway makes of the failures that Serve's handles raise."""
+
+import asyncio
+
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OwnerDiedError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+
+from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded
+from serve_app.http.errors import error_reply
+from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
+from serve_app.ray_pool import RayPool
+
+
+class Handle:
+    """A handle whose every call ends in one error."""
+
+    def __init__(self, error):
+        self.error, self.cancelled = error, False
+        self.score = self
+
+    def remote(self, unit):
+        return self
+
+    def cancel(self):
+        self.cancelled = True
+
+    def __await__(self):
+        if self.error:
+            raise self.error
+        return (yield from asyncio.Event().wait().__await__())
+
+
+def raised_by(error):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        asyncio.run(RayPool(Handle(error)).score(WorkUnit((), 1, "caller", 1.0)))
+    return caught.value
+
+
+def from_a_replica(error):
+    return RayTaskError("score", "Traceback with a path", error).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ActorDiedError(), ReplicaLost),
+        (ActorUnavailableError("gone", None), ReplicaLost),
+        (ReplicaUnavailableError("replica"), ReplicaLost),
+        (ObjectLostError("00", None, ""), ReplicaLost),
+        (OwnerDiedError("00", None, ""), ReplicaLost),
+        (NodeDiedError("gone"), ReplicaLost),
+        (WorkerCrashedError(), ReplicaLost),
+        (from_a_replica(ReplicaLost("stopping", "a")), ReplicaLost),
+        (from_a_replica(OtherModel("not mine")), OtherModel),
+        (BackPressureError(3, 2), Overloaded),
+        (DeploymentUnavailableError(DeploymentID("Scorer", "rerank")), ModelUnavailable),
+        (from_a_replica(DeadlineExceeded("late")), DeadlineExceeded),
+    ],
+)
+def test_failures_become_ours(error, kind):
+    assert type(raised_by(error)) is kind
+
+
+def test_a_lost_replica_is_known_by_its_actor():
+    actor = b"0123456789abcdef"
+    assert raised_by(ActorUnavailableError("gone", actor)).replica == actor.hex()
+
+
+def test_what_a_replica_raised_comes_without_rays_traceback():
+    problem = error_reply(raised_by(from_a_replica(Overloaded("full", 3.0))))
+    assert (problem.status, problem.message, problem.headers) == (429, "full", {"retry-after": "3"})
+
+
+def test_a_cancelled_call_is_cancelled_on_the_replica():
+    handle = Handle(None)
+
+    async def go():
+        task = asyncio.create_task(RayPool(handle).score(WorkUnit((), 1, "caller", 1.0)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(go())
+    assert handle.cancelled
