@@ -14,6 +14,30 @@ from rerank_core.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayDemand:
+    """What a gateway tells replicas with each unit, for the autoscaler: all that it is asked for.
+
+    In estimated tokens a second, refused work included. `gateway` tells one from another.
+    """
+
+    gateway: str
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica tells gateways with each answer: what it can do, and how much it holds.
+
+    `tokens_per_s` is measured, in estimated tokens; 0 before the first pass. `tokens_held` is the
+    sum of the charges of its units.
+    """
+
+    replica: str
+    tokens_per_s: float
+    tokens_held: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkUnit:
     """A slice of a request, sent to one replica.
 
@@ -25,6 +49,9 @@ class WorkUnit:
     cost: int
     caller: str
     timeout_s: float
+    # What admission counts it as: less than the cost where a request is larger than half of all.
+    charge: float = 0.0
+    demand: GatewayDemand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +61,7 @@ class UnitScores:
     scores: PairScores
     queue_s: float
     inference_s: float
+    report: ReplicaReport | None = None
 
 
 class LoadedModel(NamedTuple):
@@ -56,4 +84,8 @@ class ScoringPool(Protocol):
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
+        ...
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica there is; none where nobody could be asked."""
         ...
