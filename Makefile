@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes: one has Ray and every test that needs it, the other the rest.
+TWO := --numprocesses 2 --dist loadgroup
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
 WORK ?= demo-out
@@ -42,10 +44,10 @@ check: setup ## lint, types, architecture
 	$(BIN)/lint-imports
 
 test: check clients ## check, then every test that this machine can run but those of `make chaos`
-	$(BIN)/python -m pytest -m 'not chaos'
+	$(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
-test-fast: setup ## only the tests without Ray, in seconds
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not browser and not chaos'
+test-fast: setup ## only the tests without Ray that take no seconds each
+	$(BIN)/python -m pytest $(TWO) -m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
 	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md

@@ -63,7 +63,7 @@ class CachedScorer:
             )
             if i not in fresh.errors:
                 self._remember(key, known[key])
-        return _assemble([known[key] for key in keys], keys, failed)
+        return _assemble([known[key] for key in keys], keys, failed).stamped(self.info.fingerprint)
 
     def warm_up(self) -> None:
         """Warm the scorer below."""

@@ -6,36 +6,15 @@ scorer is built.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rerank_core.catalog import CAUSAL_FAMILIES
+from rerank_core.fingerprint import fingerprint
 
 EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded"
-
-# What goes into the fingerprint: exactly the fields that change a score.
-_SCORE_FIELDS = (
-    "model",
-    "revision",
-    "dtype",
-    "max_length",
-    "max_query_tokens",
-    "activation",
-    "template",
-    "instruction",
-    "long_documents",
-    "passage_tokens",
-    "passage_overlap",
-    "passage_score",
-    "max_passages",
-)
-# Weights, settings, vocabularies, prompts, and a checkpoint's own code.
-_SCORE_FILES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
 
 
 class FirstStage(BaseModel):
@@ -167,22 +146,7 @@ class ScorerConfig(BaseModel):
         A local model counts by the content of its files, not by its path, so the same weights
         have the same fingerprint on every machine; a hub model by its id and revision.
         """
-        fields = {name: getattr(self, name) for name in _SCORE_FIELDS}
-        folder = self.model_dir
-        if "lexical" in (self.model, self.backend):
-            # Its scores have nothing to do with the weights that `model` may name.
-            fields |= {"model": "lexical", "revision": None}
-        elif folder is not None:
-            fields["model"] = _folder_hash(folder)
-        if self.first_stage is not None:
-            # Only when there is one, so that adding the feature changed nobody's fingerprint.
-            first = self.first_stage
-            inner = ScorerConfig(
-                model=first.model, revision=first.revision, max_length=first.max_length
-            )
-            fields["first_stage"] = [inner.fingerprint(), first.keep]
-        text = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(self)
 
     @property
     def model_dir(self) -> Path | None:
@@ -191,19 +155,3 @@ class ScorerConfig(BaseModel):
             return EMBEDDED_MODEL_DIR
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
-
-
-def _folder_hash(folder: Path) -> str:
-    files = sorted(p for p in folder.rglob("*") if p.suffix in _SCORE_FILES)
-    stamps = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _files_hash(str(folder), stamps)
-
-
-@lru_cache(maxsize=32)
-def _files_hash(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in stamps:
-        digest.update(str(Path(name).relative_to(folder)).encode())
-        with open(name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

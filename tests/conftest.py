@@ -1,5 +1,6 @@
 """One real local Ray, and Serve on it, for every slow test of a session."""
 
+import os
 import socket
 import time
 import warnings
@@ -8,6 +9,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 pytest_plugins = ["tests.skips"]
+# On a busy machine nodes register late; for this process and those that tests start.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what starts or shares a Ray in one of the two processes of `make test`."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

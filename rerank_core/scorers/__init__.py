@@ -45,7 +45,7 @@ def _load_model(config: ScorerConfig) -> Any:
         from rerank_core.scorers.lexical import LexicalScorer
 
         return LexicalScorer(config)
-    from rerank_core.scorers.torch_models import load_torch_scorer
+    from rerank_core.scorers.choice import load_torch_scorer
 
     return load_torch_scorer(config)
 

@@ -121,16 +121,16 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Segments, float | None, int | None], 
 
 @cache
 def _varlen_kernel(dtype: torch.dtype, windowed: bool) -> Kernel | None:
-    """Find a CUDA kernel for packed rows: torch's own, else flash-attn's; None without either."""
+    """Find a CUDA kernel for packed rows: torch's own; None without it."""
     if dtype not in (torch.float16, torch.bfloat16) or not torch.cuda.is_available():
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
-        return _flash_kernel()
+        return None
     known = inspect.signature(varlen_attn).parameters
     if windowed and "window_size" not in known:
-        return _flash_kernel()
+        return None
 
     def attend(
         query: Tensor,
@@ -156,38 +156,5 @@ def _varlen_kernel(dtype: torch.dtype, windowed: bool) -> Kernel | None:
         packed: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
         seen: Tensor = packed.unsqueeze(0)
         return seen
-
-    return attend
-
-
-def _flash_kernel() -> Kernel | None:
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        return None
-
-    def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        segments: Segments,
-        scaling: float | None,
-        sliding_window: int | None,
-    ) -> Tensor:
-        longest = max(segments.lengths)
-        reach = -1 if sliding_window is None else sliding_window - 1
-        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        packed: Tensor = flash_attn_varlen_func(
-            q,
-            k,
-            v,
-            segments.bounds,
-            segments.bounds,
-            longest,
-            longest,
-            softmax_scale=scaling,
-            window_size=(reach, reach),
-        )
-        return packed.unsqueeze(0)
 
     return attend

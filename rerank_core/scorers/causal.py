@@ -16,20 +16,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rerank_core.catalog import CAUSAL_FAMILIES, CausalFamily, find_family
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.batch_runner import BatchRunner
-from rerank_core.scorers.checkpoints import (
-    DTYPES,
+from rerank_core.limits import PairLimits, usable_length
+from rerank_core.scorers.device import DTYPES, in_float32, resolve_device
+from rerank_core.scorers.encoder import TokenizedPair
+from rerank_core.scorers.loading import (
     Source,
     clear_errors,
-    in_float32,
     refuse_missing_weights,
-    resolve_device,
-    within,
     without_progress_bars,
 )
-from rerank_core.scorers.pair_tokens import TokenizedPair
-from rerank_core.scorers.pool import score_pool
-from rerank_core.scorers.text_tokens import Ids, TextTokenizer
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.runner import BatchRunner
+from rerank_core.scorers.texts import Ids, TextTokenizer
 from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 
 DEFAULT_BUDGETS = {"cpu": 2048, "cuda": 16384}
@@ -51,7 +49,9 @@ class CausalScorer:
         model, tokenizer = _load(source)
         self._prompt = _Prompt(family, config.instruction, tokenizer)
         limit = min(family.max_length, model.config.max_position_embeddings)
-        self._prompt.set_limits(within(config, limit), config.max_query_tokens)
+        self._prompt.set_limits(
+            usable_length(config.model, config.max_length, limit), config.max_query_tokens
+        )
         self._pad_id = tokenizer.pad_token_id or 0
         _keep_only_answers(model, self._prompt.answers)
         self._model = model.to(self._device)
@@ -159,7 +159,8 @@ class _Prompt:
         self.answers = _answer_ids(family, self.texts)
         bos = tokenizer.bos_token_id
         self._bos = [bos] if family.starts_with_bos and bos is not None else []
-        self.max_length = self._max_query_tokens = 0
+        self.max_length = 0
+        self._limits = PairLimits(0, 0)
 
     def set_limits(self, max_length: int, max_query_tokens: int | None) -> None:
         """Set how many tokens a prompt may have, and how many of them a query keeps."""
@@ -169,10 +170,8 @@ class _Prompt:
             raise ModelUnavailable(
                 f"max_length {max_length} leaves no room: the prompt alone takes {fixed} tokens"
             )
-        room = max_length - fixed
-        wanted = max_length * 3 // 4 if max_query_tokens is None else max_query_tokens
         self.max_length = max_length
-        self._max_query_tokens = max(1, min(wanted, room - 1))
+        self._limits = PairLimits.of(max_length, max_query_tokens, fixed)
 
     def encode(
         self, pairs: Sequence[QueryDocumentPair]
@@ -219,7 +218,7 @@ class _Prompt:
 
     def _question(self, pair: QueryDocumentPair) -> tuple[str, int, str | None]:
         """Return the query, how many of its tokens are kept, and the instruction in its place."""
-        limit = min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
+        limit = self._limits.query(pair)
         if self._family.takes_instruction:
             return pair.query, limit, pair.instruction
         return pair.question, limit, None

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_core.scorers.text_tokens import TextTokenizer
+from rerank_core.limits import PairLimits
+from rerank_core.scorers.texts import TextTokenizer
 from rerank_core.types import QueryDocumentPair
 
 
@@ -33,13 +34,12 @@ class PairCutter:
         self.texts = TextTokenizer(tokenizer)
         self.max_length = max_length
         self._overhead = int(tokenizer.num_special_tokens_to_add(pair=True))
-        wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
-        self._max_query_tokens = max(1, min(wanted, max_length - self._overhead - 1))
+        self._limits = PairLimits.of(max_length, max_query_tokens, self._overhead)
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""
-        query = self.texts.cut_text(pair.question, self._query_limit(pair))
-        return self._document_limit(pair, query[1] if query else 0)
+        query = self.texts.cut_text(pair.question, self._limits.query(pair))
+        return self._limits.document(pair, self._overhead + (query[1] if query else 0))
 
     def cut(
         self, pairs: Sequence[QueryDocumentPair]
@@ -49,11 +49,11 @@ class PairCutter:
         out: list[CutPair | None] = []
         errors: dict[int, str] = {}
         for index, pair in enumerate(pairs):
-            key = (pair.question, self._query_limit(pair))
+            key = (pair.question, self._limits.query(pair))
             if key not in queries:
                 queries[key] = self.texts.cut_text(*key)
             first = queries[key]
-            room = self._document_limit(pair, first[1] if first else 0)
+            room = self._limits.document(pair, self._overhead + (first[1] if first else 0))
             second = self.texts.cut_text(pair.document, room)
             if first is None or second is None:
                 part = "query" if first is None else "document"
@@ -63,10 +63,3 @@ class PairCutter:
             tokens = self._overhead + first[1] + second[1]
             out.append(CutPair(first[0], second[0], tokens, first[2] or second[2]))
         return out, errors
-
-    def _query_limit(self, pair: QueryDocumentPair) -> int:
-        return min(pair.max_query_tokens or self._max_query_tokens, self._max_query_tokens)
-
-    def _document_limit(self, pair: QueryDocumentPair, taken: int) -> int:
-        room = self.max_length - self._overhead - taken
-        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)

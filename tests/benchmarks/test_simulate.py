@@ -192,7 +192,7 @@ def test_a_pass_takes_from_the_front_what_fits(queue, budget):
 
 
 def small_plan(**changes):
-    load = dataclasses.replace(LOAD, duration_s=planner.REQUESTS_PER_TRIAL / 40, requests_per_s=40)
+    load = dataclasses.replace(LOAD, duration_s=10, requests_per_s=40)
     service = Service(changes.pop("rate", 100_000))
     return planner.plan("test", load, service, changes.pop("p99_s", 0.6))
 

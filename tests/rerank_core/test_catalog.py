@@ -8,7 +8,6 @@ from rerank_core.catalog import (
     MXBAI_V2,
     QWEN3_RERANKER,
     find_family,
-    obvious_pairs,
 )
 
 
@@ -67,12 +66,3 @@ def test_braces_in_texts_are_only_text():
 def test_a_model_finds_its_family(model, model_type, template, expected):
     family = find_family(model, model_type, template)
     assert family == (None if expected is None else CAUSAL_FAMILIES[expected])
-
-
-def test_obvious_pairs_come_in_turn():
-    assert [pair.query for pair in obvious_pairs()] == [
-        "What is the capital of France?",
-        "What is the capital of France?",
-        "How do plants make their food?",
-        "How do plants make their food?",
-    ]

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.http.api_keys import ApiKeys
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("RERANK_CLIENTS_VENV", ROOT / ".venv-clients")) / "bin" / "python"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rerank_core import QueryDocumentPair, load_scorer
-from rerank_core.scorers.pair_tokens import PairTokenizer
-from rerank_core.scorers.text_tokens import TextTokenizer
+from rerank_core.scorers.encoder import PairTokenizer
+from rerank_core.scorers.texts import TextTokenizer
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import bert_tokenizer
 

@@ -11,22 +11,19 @@ from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.batch_runner import BatchRunner
-from rerank_core.scorers.checkpoints import (
-    DTYPES,
+from rerank_core.scorers.body import position_offset, readable_length
+from rerank_core.scorers.device import DTYPES, in_float32, resolve_device
+from rerank_core.scorers.loading import (
     Source,
     clear_errors,
     declared_activation,
-    in_float32,
-    position_offset,
     refuse_missing_weights,
-    resolve_device,
     stored_file,
-    usable_length,
     without_progress_bars,
 )
 from rerank_core.scorers.pair_texts import CutPair, PairCutter
-from rerank_core.scorers.pool import score_pool
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 
 # Padded batches hold the attention of whole rectangles, so they stay smaller than packed ones.
@@ -58,7 +55,7 @@ class CrossEncoderScorer:
             self._model.set_keep_in_fp32_modules(_head_linears(self._model, model))
             _keep_head_norms(model)
         offset = position_offset(getattr(model, str(model.base_model_prefix), None))
-        max_length = usable_length(config, self._model.tokenizer, model.config, offset)
+        max_length = readable_length(config, self._model.tokenizer, model.config, offset)
         self._model.max_seq_length = max_length
         self._cutter = PairCutter(self._model.tokenizer, max_length, config.max_query_tokens)
         self._info = ScorerInfo(

@@ -1,4 +1,4 @@
-"""What is known of model families: prompt, answer tokens, pairs that any reranker gets right.
+"""Model families as data: the prompt, the answer tokens, the names they go by.
 
 A language model scores nonsense without the prompt it was trained with, so the prompts live here,
 spelled as their authors' code spells them. It does not know tokenizers or torch.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-from rerank_core.types import QueryDocumentPair
 
 _PLACE = re.compile(r"\{(instruction|query)\}")
 
@@ -109,43 +107,3 @@ MXBAI_V2 = CausalFamily(
     negative="0",
 )
 CAUSAL_FAMILIES = {family.name: family for family in (QWEN3_RERANKER, BGE_GEMMA, MXBAI_V2)}
-
-
-def find_family(model: str, model_type: str, template: str | None) -> CausalFamily | None:
-    """Return the family by its template's name, else by the model's name, else by its type.
-
-    None where nothing fits: scoring such a model would give numbers without meaning.
-    """
-    if template is not None:
-        return CAUSAL_FAMILIES.get(template)
-    spelled = model.lower().replace("_", "-")
-    for family in CAUSAL_FAMILIES.values():
-        if any(part in spelled for part in family.name_parts):
-            return family
-    if "rerank" not in spelled:
-        return None
-    return next((f for f in CAUSAL_FAMILIES.values() if model_type in f.model_types), None)
-
-
-# For each query a relevant and an irrelevant document; the first must come out above the other.
-OBVIOUS = (
-    (
-        "What is the capital of France?",
-        "Paris is the capital of France.",
-        "Bananas are yellow and rich in potassium.",
-    ),
-    (
-        "How do plants make their food?",
-        "Plants make their food from light, water and carbon dioxide; this is photosynthesis.",
-        "The last train to the airport leaves at half past nine.",
-    ),
-)
-
-
-def obvious_pairs() -> list[QueryDocumentPair]:
-    """Return the pairs of `OBVIOUS`, relevant and irrelevant in turn."""
-    return [
-        QueryDocumentPair(query, document)
-        for query, *documents in OBVIOUS
-        for document in documents
-    ]

@@ -16,26 +16,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from rerank_core.config import ScorerConfig
+from rerank_core.limits import usable_length
 from rerank_core.scorers.attention import ATTENTION_NAME, Segments, register_attention
-from rerank_core.scorers.batch_runner import BatchRunner
-from rerank_core.scorers.checkpoints import (
-    DTYPES,
-    Source,
-    declared_activation,
-    in_float32,
-    position_offset,
-    resolve_device,
-    set_precision,
-    usable_length,
-)
 from rerank_core.scorers.cpu_linear import can_quicken, quicken
-from rerank_core.scorers.pair_tokens import (
+from rerank_core.scorers.device import DTYPES, in_float32, resolve_device, set_precision
+from rerank_core.scorers.encoder import (
     PairTemplate,
     PairTokenizer,
     TemplateUnknown,
     TokenizedPair,
 )
-from rerank_core.scorers.pool import score_pool
+from rerank_core.scorers.loading import (
+    Source,
+    declared_activation,
+)
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import Float32s, PairScores, QueryDocumentPair, ScorerInfo
 
 # Measured: on CPUs larger batches fall out of the cache; GPUs want to be full.
@@ -48,6 +45,24 @@ _PROBE_PAIRS = (
     QueryDocumentPair("what", "The bridge was finished in 1932, and opened by the mayor " * 3),
     QueryDocumentPair("中国的首都是哪里?", "北京是中国的政治中心和首都。"),
 )
+
+
+def position_offset(body: Any) -> int:
+    """RoBERTa types start counting after the id of the padding token; the others at 0."""
+    embeddings: Any = getattr(body, "embeddings", None)
+    if hasattr(embeddings, "create_position_ids_from_input_ids"):
+        return int(embeddings.padding_idx) + 1
+    return 0
+
+
+def readable_length(config: ScorerConfig, tokenizer: Any, model_config: Any, offset: int) -> int:
+    """Return how many tokens of a pair the model can read.
+
+    `offset` is how many positions the model leaves unused (pad id + 1 for RoBERTa types).
+    """
+    positions = getattr(model_config, "max_position_embeddings", None)
+    table = positions - offset if positions and positions > 0 else None
+    return usable_length(config.model, config.max_length, int(tokenizer.model_max_length), table)
 
 
 class NotPackable(Exception):
@@ -65,7 +80,7 @@ class PackedScorer:
         try:
             self._tokens = PairTokenizer(
                 tokenizer,
-                usable_length(config, tokenizer, model_config, offset),
+                readable_length(config, tokenizer, model_config, offset),
                 config.max_query_tokens,
             )
         except TemplateUnknown as error:

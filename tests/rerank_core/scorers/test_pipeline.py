@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
-from rerank_core.scorers.batch_runner import BatchRunner
-from rerank_core.scorers.pool import score_pool
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.runner import BatchRunner
 
 
 @dataclass

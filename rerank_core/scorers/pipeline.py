@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from rerank_core.scorers.batch_runner import BatchRunner
+from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import PairScores, QueryDocumentPair
 
 

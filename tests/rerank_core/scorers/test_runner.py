@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rerank_core import ModelUnavailable
-from rerank_core.scorers.batch_runner import BatchRunner, TokenBudget
+from rerank_core.scorers.runner import BatchRunner, TokenBudget
 
 NAN = float("nan")
 

@@ -6,18 +6,18 @@ import logging
 
 import torch
 
-from rerank_core.catalog import obvious_pairs
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.checkpoints import (
+from rerank_core.scorers.body import NotPackable, PackedScorer
+from rerank_core.scorers.loading import (
     Source,
     find_source,
     load_classifier,
     load_config,
     stored_file,
 )
-from rerank_core.scorers.packed import NotPackable, PackedScorer
-from rerank_core.types import LoadedScorer, Scorer
+from rerank_core.scorers.self_check import refuse_nonsense
+from rerank_core.types import LoadedScorer
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +33,6 @@ def load_torch_scorer(config: ScorerConfig) -> LoadedScorer:
     if config.self_check:
         refuse_nonsense(config.model, scorer)
     return scorer
-
-
-def refuse_nonsense(model: str, scorer: Scorer) -> None:
-    """Raise ModelUnavailable for a model that fails on obvious pairs, or ranks them wrongly."""
-    scores = scorer.score(obvious_pairs())
-    if scores.errors:
-        reason = next(iter(scores.errors.values()))
-        raise ModelUnavailable(
-            f"model {model!r} cannot score plain sentences: {reason}. Try dtype float32 or another"
-            " backend"
-        )
-    relevant, irrelevant = scores.raw[0::2], scores.raw[1::2]
-    if not (relevant > irrelevant).all():
-        raise ModelUnavailable(
-            f"model {model!r} ranks obvious pairs wrongly (relevant {relevant.round(3).tolist()},"
-            f" irrelevant {irrelevant.round(3).tolist()}). A missing or wrong prompt template, a"
-            " wrong head or weights that were never trained do that; for a model without English"
-            " set self_check to false"
-        )
 
 
 def _choose(source: Source) -> LoadedScorer:
@@ -73,7 +54,7 @@ def _choose(source: Source) -> LoadedScorer:
                 ) from reason
             logger.warning("%s is scored padded, by sentence-transformers: %s", source.name, reason)
     # Imported here, because it takes seconds and the packed path needs none of it.
-    from rerank_core.scorers.cross_encoder import CrossEncoderScorer
+    from rerank_core.scorers.sentence_transformers import CrossEncoderScorer
 
     return CrossEncoderScorer(source)
 

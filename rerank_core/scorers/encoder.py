@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from rerank_core.scorers.text_tokens import Ids, TextTokenizer, bare_backend
+from rerank_core.limits import PairLimits
+from rerank_core.scorers.texts import Ids, TextTokenizer, bare_backend
 from rerank_core.types import QueryDocumentPair
 
 _PROBES = (
@@ -71,23 +72,20 @@ class PairTokenizer:
         self.texts = texts or TextTokenizer(tokenizer)
         self.template = read_template(tokenizer)
         self.max_length = max_length
-        room = max_length - self.template.special_tokens
-        wanted = max_query_tokens if max_query_tokens is not None else max_length * 3 // 4
-        # A document always keeps a token, or all documents of a long query would score the same.
-        self.max_query_tokens = max(1, min(wanted, room - 1))
+        self._limits = PairLimits.of(max_length, max_query_tokens, self.template.special_tokens)
 
     def document_room(self, pair: QueryDocumentPair) -> int:
         """Return how many of the document's tokens the model can read beside the query."""
-        limit = self._query_limit(pair)
-        query = self.texts.batch([pair.question], self.max_query_tokens)[pair.question]
+        limit = self._limits.query(pair)
+        query = self.texts.batch([pair.question], self._limits.max_query_tokens)[pair.question]
         taken = 0 if query is None else min(limit, len(query.ids))
-        return self._document_limit(pair, self.template.special_tokens + taken)
+        return self._limits.document(pair, self.template.special_tokens + taken)
 
     def encode(
         self, pairs: Sequence[QueryDocumentPair]
     ) -> tuple[list[TokenizedPair | None], dict[int, str]]:
         """Tokenise pairs in input order; None and a reason for a pair that cannot be."""
-        heads = self.texts.batch([pair.question for pair in pairs], self.max_query_tokens)
+        heads = self.texts.batch([pair.question for pair in pairs], self._limits.max_query_tokens)
         tails = self.texts.batch([pair.document for pair in pairs], self.max_length)
         joined: dict[tuple[str, int], Ids] = {}
         out: list[TokenizedPair | None] = []
@@ -99,13 +97,13 @@ class PairTokenizer:
                 errors[index] = f"the tokenizer failed on the {part}; send other text"
                 out.append(None)
                 continue
-            limit = self._query_limit(pair)
+            limit = self._limits.query(pair)
             key = (pair.question, limit)
             if key not in joined:
                 joined[key] = self._join(
                     self.template.prefix, head.ids[:limit], self.template.middle
                 )
-            room = self._document_limit(pair, len(joined[key]) + len(self.template.suffix))
+            room = self._limits.document(pair, len(joined[key]) + len(self.template.suffix))
             cut = head.cut or tail.cut or len(tail.ids) > room or limit < len(head.ids)
             kept = self._join((), tail.ids[:room], self.template.suffix)
             out.append(TokenizedPair(joined[key], kept, cut))
@@ -117,13 +115,6 @@ class PairTokenizer:
         head = self._join(template.prefix, (), template.middle)
         filler = np.resize(head, self.max_length - len(head) - len(template.suffix))
         return TokenizedPair(head, self._join((), filler, template.suffix), False)
-
-    def _query_limit(self, pair: QueryDocumentPair) -> int:
-        return min(pair.max_query_tokens or self.max_query_tokens, self.max_query_tokens)
-
-    def _document_limit(self, pair: QueryDocumentPair, taken: int) -> int:
-        room = max(0, self.max_length - taken)
-        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
 
     @staticmethod
     def _join(before: Sequence[int], ids: Ids | tuple[()], after: Sequence[int]) -> Ids:

@@ -1,0 +1,51 @@
+"""Questions whose answer is obvious: a reranker that ranks them wrongly is not served.
+
+It does not know how a scorer computes.
+"""
+
+from __future__ import annotations
+
+from rerank_core.errors import ModelUnavailable
+from rerank_core.types import QueryDocumentPair, Scorer
+
+# For each query a relevant and an irrelevant document; the first must come out above the other.
+OBVIOUS = (
+    (
+        "What is the capital of France?",
+        "Paris is the capital of France.",
+        "Bananas are yellow and rich in potassium.",
+    ),
+    (
+        "How do plants make their food?",
+        "Plants make their food from light, water and carbon dioxide; this is photosynthesis.",
+        "The last train to the airport leaves at half past nine.",
+    ),
+)
+
+
+def obvious_pairs() -> list[QueryDocumentPair]:
+    """Return the pairs of `OBVIOUS`, relevant and irrelevant in turn."""
+    return [
+        QueryDocumentPair(query, document)
+        for query, *documents in OBVIOUS
+        for document in documents
+    ]
+
+
+def refuse_nonsense(model: str, scorer: Scorer) -> None:
+    """Raise ModelUnavailable for a model that fails on obvious pairs, or ranks them wrongly."""
+    scores = scorer.score(obvious_pairs())
+    if scores.errors:
+        reason = next(iter(scores.errors.values()))
+        raise ModelUnavailable(
+            f"model {model!r} cannot score plain sentences: {reason}. Try dtype float32 or another"
+            " backend"
+        )
+    relevant, irrelevant = scores.raw[0::2], scores.raw[1::2]
+    if not (relevant > irrelevant).all():
+        raise ModelUnavailable(
+            f"model {model!r} ranks obvious pairs wrongly (relevant {relevant.round(3).tolist()},"
+            f" irrelevant {irrelevant.round(3).tolist()}). A missing or wrong prompt template, a"
+            " wrong head or weights that were never trained do that; for a model without English"
+            " set self_check to false"
+        )
