@@ -20,6 +20,10 @@ from rerank_core.types import PairScores, QueryDocumentPair
 
 Score = Callable[[Sequence[QueryDocumentPair]], PairScores]
 
+_REMEMBERED_S = 1.0
+_PASS_S = 0.1
+_LEAST_PASS_TOKENS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -59,6 +63,27 @@ class BatcherState:
     failed_in_a_row: int
 
 
+class PassRate:
+    """Tokens a second of forward passes: recent ones count most, each by the time it took."""
+
+    def __init__(self, tokens_per_s: float = 0.0) -> None:
+        self._tokens, self._seconds = tokens_per_s * _REMEMBERED_S, _REMEMBERED_S
+
+    @property
+    def per_s(self) -> float:
+        """The rate; 0 before the first pass."""
+        return self._tokens / self._seconds
+
+    def add(self, tokens: float, seconds: float) -> None:
+        """Count one pass."""
+        seconds = max(seconds, 1e-6)
+        if not self._tokens:
+            self._seconds = 0.0
+        keep = _REMEMBERED_S / (_REMEMBERED_S + seconds)
+        self._tokens = self._tokens * keep + tokens
+        self._seconds = self._seconds * keep + seconds
+
+
 class MicroBatcher:
     """Merges concurrent callers into passes of at most `merge_tokens` (a lone larger one passes).
 
@@ -66,7 +91,15 @@ class MicroBatcher:
     `submit` raises Overloaded. Both may be changed while it runs.
     """
 
-    def __init__(self, score: Score, *, merge_tokens: int, max_queued_tokens: int) -> None:
+    def __init__(
+        self,
+        score: Score,
+        *,
+        merge_tokens: int,
+        max_queued_tokens: int,
+        tokens_per_s: float = 0.0,
+    ) -> None:
+        self._rate = PassRate(tokens_per_s)
         self.merge_tokens = merge_tokens
         self.max_queued_tokens = max_queued_tokens
         self._score = score
@@ -81,6 +114,11 @@ class MicroBatcher:
         self._passes = self._pairs = self._merged = self._dropped = self._failed = 0
         self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
         self._thread.start()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Measured rate of passes, in the callers' estimated tokens; 0 before the first."""
+        return self._rate.per_s
 
     async def submit(
         self,
@@ -166,11 +204,15 @@ class MicroBatcher:
         batch: list[_Waiting] = []
         tokens = 0
         now = time.monotonic()
+        most = self.merge_tokens
+        if self.tokens_per_s:
+            # Whoever comes next waits for one pass: it takes a tenth of a second at most.
+            most = min(most, max(_LEAST_PASS_TOKENS, int(self.tokens_per_s * _PASS_S)))
         while self._lanes:
             caller, lane = next(iter(self._lanes.items()))
             waiting = lane[0]
             live = waiting.deadline > now and not waiting.future.cancelled()
-            if live and batch and tokens + waiting.cost > self.merge_tokens:
+            if live and batch and tokens + waiting.cost > most:
                 break
             lane.popleft()
             self._queued_tokens -= waiting.cost
@@ -228,6 +270,7 @@ class MicroBatcher:
 
     def _deliver(self, batch: list[_Waiting], scores: PairScores, started: float) -> None:
         ended = time.monotonic()
+        self._rate.add(sum(waiting.cost for waiting in batch), ended - started)
         # A pass without a single score may be its input's fault, or a scorer that only makes NaN.
         useless = bool(scores.errors) and len(scores.errors) == len(scores)
         with self._wake:

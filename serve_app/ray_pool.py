@@ -66,7 +66,7 @@ class RayPool:
             raise getattr(error, "cause", error) from None
 
 
-class LeastLoadedRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
+class LeastLoadedRouter(FIFOMixin, RequestRouter):
     """Sends each unit to the replica with the fewest, in turn among equals.
 
     Serve's own choice looks at two by chance: eight equal units on eight idle replicas took two
@@ -74,7 +74,7 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         # Gateways must not begin at the same replica.
         self._next = random.randrange(2**16)  # noqa: S311
 

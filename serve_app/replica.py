@@ -16,9 +16,9 @@ from rerank_core.batcher import MicroBatcher
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
+from serve_app.gateway.units import estimate_tokens
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
-from serve_app.gateway.units import estimate_tokens
 from serve_app.pool import LoadedModel, ReplicaReport, UnitScores, WorkUnit
 from serve_app.scaling import DEMAND, RATE, WAITING
 

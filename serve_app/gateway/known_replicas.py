@@ -32,12 +32,18 @@ class KnownReplicas:
         self._round_at = float("-inf")
         self._round: asyncio.Task[None] | None = None
         self.tokens_per_s = 0.0
-        self.others = 0.0
 
     @property
     def count(self) -> int:
         """How many replicas there are, as far as is known."""
         return len(self._heard)
+
+    @property
+    def others(self) -> float:
+        """Tokens of other gateways: what replicas hold and this one has not sent."""
+        recent = self._clock() - _HELD_S
+        held = sum(report.tokens_held for report, at in self._heard.values() if at >= recent)
+        return max(0.0, held - self._sent)
 
     @property
     def mean_tokens_per_s(self) -> float:
@@ -56,8 +62,9 @@ class KnownReplicas:
     def hear(self, report: ReplicaReport | None) -> None:
         """Take what came with an answer, once that unit no longer counts as sent."""
         if report is not None:
+            before = self._heard.get(report.replica)
+            self.tokens_per_s += report.tokens_per_s - (before[0].tokens_per_s if before else 0.0)
             self._heard[report.replica] = (report, self._clock())
-            self._add_up()
 
     def hear_all(self, reports: Iterable[ReplicaReport]) -> None:
         """Take a round of all replicas: who is not in it has gone. An empty one says nothing."""
@@ -65,7 +72,7 @@ class KnownReplicas:
         heard = {report.replica: (report, now) for report in reports}
         if heard:
             self._heard = heard
-            self._add_up()
+            self.tokens_per_s = sum(report.tokens_per_s for report, _ in heard.values())
 
     async def ask(self, pool: ScoringPool) -> None:
         """Ask all replicas when the last round is old; wait for it only if it is the first."""
@@ -84,10 +91,3 @@ class KnownReplicas:
         finally:
             self._round_at = self._clock()
             self._round = None
-
-    def _add_up(self) -> None:
-        recent = self._clock() - _HELD_S
-        held = sum(report.tokens_held for report, at in self._heard.values() if at >= recent)
-        self.tokens_per_s = sum(report.tokens_per_s for report, _ in self._heard.values())
-        # What replicas hold and this gateway has not sent is other gateways' work.
-        self.others = max(0.0, held - self._sent)
