@@ -54,8 +54,7 @@ class AdmissionGate:
     def __init__(
         self,
         settings: Admission,
-        *,
-        look_back_s: float = 20.0,
+        demand_window_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -63,7 +62,7 @@ class AdmissionGate:
         self.under_way = 0.0
         self._clock = clock
         self._name = uuid.uuid4().hex
-        self._demand = capacity.Demand(look_back_s)
+        self._demand = capacity.Demand(demand_window_s)
         self._numbers = itertools.count()
         self._costs: dict[int, int] = {}
         self._keys: dict[str, _Key] = {}
@@ -79,9 +78,7 @@ class AdmissionGate:
         return GatewayDemand(self._name, self._demand.per_s(self._clock()))
 
     @contextmanager
-    def admit(
-        self, cost: int, key: str = "", *, time_left_s: float = float("inf")
-    ) -> Iterator[float]:
+    def admit(self, cost: int, key: str = "", time_left_s: float = float("inf")) -> Iterator[float]:
         """Hold room for `cost` tokens while inside; yields the share of them that it counts as.
 
         Raises Overloaded when there is no room.

@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serve_app import capacity
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
 from serve_app.gateway.admission import AdmissionGate, CountedPool
-from serve_app.gateway.fan_out import RetryBudget, score_in_units
+from serve_app.gateway.fan_out import score_in_units
 from serve_app.gateway.ranking import answer_of
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.request_log import Observe, RequestRecord
+from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
@@ -48,10 +48,8 @@ class Gateway:
         names_requests: bool = True,
     ) -> None:
         self.config = self._deployed = config
-        look_back_s = config.scaling.look_back_period_s
-        self.admission = {
-            name: AdmissionGate(config.admission, look_back_s=look_back_s) for name in pools
-        }
+        window_s = config.scaling.look_back_period_s
+        self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
         self._pools = pools
         self._scorers = config.served
         self._default = next(iter(pools))
@@ -139,8 +137,7 @@ class Gateway:
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
         await gate.replicas.ask(pool)
-        time_left_s = deadline - time.monotonic()
-        with gate.admit(sum(costs), record.key, time_left_s=time_left_s) as share:
+        with gate.admit(sum(costs), record.key, deadline - time.monotonic()) as share:
             record.gathered = gathered = await score_in_units(
                 CountedPool(pool, gate, share),
                 request.pairs,
@@ -151,8 +148,8 @@ class Gateway:
                 caller=f"{record.id}/{id(record)}",
                 retries=self._retries,
             )
-        answer = answer_of(request, gathered.scores, loaded, id=record.id, model=name)
-        self._readiness.scored(name)
+        self._readiness.scored(name, gathered.model, gathered.scores)
+        answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
         record.tokens, record.truncated = answer.result.tokens, answer.truncated
         return answer
 
@@ -160,11 +157,8 @@ class Gateway:
         if self._scorers[name].first_stage is not None:
             # A cascade must see all candidates of a query together.
             return max(1, sum(costs))
-        if self.config.unit_tokens:
-            return self.config.unit_tokens
-        replicas = self.admission[name].replicas
-        most = capacity.unit_tokens(replicas.mean_tokens_per_s, max_batch_tokens)
-        return capacity.even_unit_tokens(sum(costs), max(costs), replicas.count, most)
+        known = self.admission[name].replicas
+        return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
 
     def _model_name(self, asked: str | None) -> str:
         if not asked or asked in self.config.model_names:

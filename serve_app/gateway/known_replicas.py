@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from serve_app import capacity
 from serve_app.pool import ReplicaReport, ScoringPool
 
 log = logging.getLogger("ray.serve")
@@ -49,6 +50,11 @@ class KnownReplicas:
     def mean_tokens_per_s(self) -> float:
         """Rate of one replica; 0 while nobody has measured."""
         return self.tokens_per_s / len(self._heard) if self._heard else 0.0
+
+    def unit_tokens(self, costs: Sequence[int], max_batch_tokens: int) -> int:
+        """Return the bound of the units of a request whose pairs cost so much."""
+        most = capacity.unit_tokens(self.mean_tokens_per_s, max_batch_tokens)
+        return capacity.even_unit_tokens(sum(costs), max(costs, default=0), self.count, most)
 
     @contextmanager
     def sending(self, charge: float) -> Iterator[None]:

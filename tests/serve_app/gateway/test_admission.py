@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ class Clock:
 
 def admission(min_tokens=100, max_wait_s=1.0, min_requests=1, clock=None):
     settings = Admission(min_tokens=min_tokens, max_wait_s=max_wait_s, min_requests=min_requests)
-    return AdmissionGate(settings, clock=clock or Clock())
+    return AdmissionGate(settings, 20.0, clock or Clock())
 
 
 def hear(gate, **rates):
@@ -171,12 +172,8 @@ class Replica(LocalPool):
         self.held = 0.0
 
     async def score(self, unit):
-        answer = await super().score(unit)
         report = ReplicaReport("r", 1000.0, self.held)
-        return type(answer)(
-            **{name: getattr(answer, name) for name in answer.__slots__ if name != "report"},
-            report=report,
-        )
+        return replace(await super().score(unit), report=report)
 
 
 def unit(cost):
