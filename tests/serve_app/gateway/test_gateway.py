@@ -95,7 +95,9 @@ def test_overload_is_a_429_with_retry_after_in_the_dialect(gateway_of, pools, pa
 
 def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of):
     gateway = gateway_of(
-        pools.stuck(), admission={"min_tokens": 20}, limits={"request_timeout_s": 1}
+        pools.stuck(),
+        admission={"min_tokens": 20, "min_requests": 1},
+        limits={"request_timeout_s": 1},
     ).gateway
 
     async def go():
@@ -128,7 +130,7 @@ def test_a_client_that_leaves_frees_its_units_and_its_room(pools, gateway_of):
                 await task
 
     asyncio.run(go())
-    assert (pool.cancelled, gateway.admission.under_way) == (1, 0)
+    assert (pool.cancelled, gateway.admission["lexical"].under_way) == (1, 0)
 
 
 def test_our_own_faults_tell_nothing_but_the_request_id(gateway_of, pools, caplog):
