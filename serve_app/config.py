@@ -31,7 +31,9 @@ class Limits(_Settings):
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request.")
     max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
-    max_document_characters: int = Field(200_000, ge=1, description="Characters of one document.")
+    max_document_characters: int = Field(
+        200_000, ge=1, description="Characters of one document; the rest is cut, as truncated."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
     )
@@ -54,6 +56,12 @@ class Admission(_Settings):
     )
     min_tokens: int = Field(
         16_384, ge=1, description="Estimated tokens always admitted, before any measurement."
+    )
+    min_requests: int = Field(
+        8,
+        ge=1,
+        description="So many requests are admitted in any case, as long as their deadline can be"
+        " met: a small service has few users, and one question of theirs asks several times.",
     )
     retry_share: float = Field(
         0.1,

@@ -1,12 +1,13 @@
 """How much work may be under way: a bound in tokens that follows measured throughput.
 
-It counts estimated tokens and knows nothing of what they are for. Refusing here costs microseconds;
-everything that is admitted can be finished in about `max_wait_s`.
+It counts estimated tokens and knows nothing of what they are for. What is admitted can be finished
+in about `max_wait_s`; a few whole requests are admitted beyond that while their deadline can be met.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,9 +16,14 @@ from serve_app.config import Admission
 
 _WINDOW_S = 0.5
 _WEIGHT = 0.3
+_TOO_MUCH = "too much work is under way, try again later"
+_SHARE_USED = "this key's share of the work is used up, try again later"
 # A key counts as active this long after its last request.
 _ACTIVE_S = 2.0
 _LONGEST_WAIT_S = 60.0
+# Until the first measurement there is room for so many of a replica's largest passes: a new gateway
+# knows nothing of the replicas' speed, and need not refuse what they can bear.
+_PASSES_UNMEASURED = 16
 # A key with nothing under way may go over the bound by this much, so that a newcomer
 # finds room before those who filled it have made any.
 _NEWCOMER_ROOM = 1.25
@@ -34,6 +40,11 @@ class AdmissionGate:
         self.settings = settings
         self.tokens_per_s = 0.0
         self.under_way = 0.0
+        self.requests = 0
+        self._pass_tokens = 0
+        # Whole costs; `under_way` counts no more than half the bound of any request.
+        self._to_do = 0.0
+        self._requests_by_key: Counter[str] = Counter()
         self._by_key: dict[str, float] = {}
         self._seen: dict[str, float] = {}
         self._busy_since = 0.0
@@ -44,28 +55,43 @@ class AdmissionGate:
     @property
     def bound(self) -> float:
         """Estimated tokens that may be under way."""
+        if not self.tokens_per_s:
+            return max(self.settings.min_tokens, self._pass_tokens * _PASSES_UNMEASURED)
         return max(self.settings.min_tokens, self.tokens_per_s * self.settings.max_wait_s)
 
+    def expect(self, pass_tokens: int) -> None:
+        """Note how many tokens a replica takes at once, for the time before any measurement."""
+        self._pass_tokens = pass_tokens
+
     @contextmanager
-    def admit(self, cost: int, key: str = "") -> Iterator[None]:
-        """Hold room for `cost` tokens while inside. Raises Overloaded when there is none."""
+    def admit(self, cost: int, key: str = "", left_s: float = 0.0) -> Iterator[None]:
+        """Hold room for `cost` tokens while inside. Raises Overloaded when there is none.
+
+        `left_s` is what is left until the request's deadline.
+        """
         # A request larger than half the bound must neither starve nor keep all others out.
         charge = min(cost, self.bound / 2)
-        self._check(charge, key)
+        self._check(cost, charge, key, left_s)
         now = time.monotonic()
         if not self.under_way:
             self._busy_since = now
         self.under_way += charge
         self._window_peak = max(self._window_peak, self.under_way)
         self._by_key[key] = self._by_key.get(key, 0.0) + charge
+        self.requests += 1
+        self._requests_by_key[key] += 1
+        self._to_do += cost
         done = 0
         try:
             yield
             done = cost
         finally:
+            self.requests -= 1
+            self._requests_by_key -= Counter([key])
+            self._to_do -= cost
             self._release(charge, key, done)
 
-    def _check(self, charge: float, key: str) -> None:
+    def _check(self, cost: int, charge: float, key: str, left_s: float) -> None:
         now = time.monotonic()
         self._seen[key] = now
         if len(self._seen) > 1:
@@ -73,14 +99,25 @@ class AdmissionGate:
         mine = self._by_key.get(key, 0.0)
         room = self.bound * (1.0 if mine else _NEWCOMER_ROOM)
         keys = len(self._seen)
-        if not self.under_way:
+        if not self.under_way or self._is_one_of_few(cost, key, left_s):
             return
         if self.under_way + charge > room:
             over = self.under_way + charge - self.bound
-            raise Overloaded("too much work is under way; try again later", self._wait_s(over))
+            raise Overloaded(f"{_TOO_MUCH}; {self._allowed()}", self._wait_s(over))
         if keys > 1 and mine and mine + charge > self.bound / keys:
             over = mine + charge - self.bound / keys
-            raise Overloaded("this key's share of the work is used up", self._wait_s(over))
+            raise Overloaded(f"{_SHARE_USED}; {self._allowed()}", self._wait_s(over))
+
+    def _is_one_of_few(self, cost: int, key: str, left_s: float) -> bool:
+        few = self.settings.min_requests
+        # Keys share this room, too.
+        if self.requests >= few or self._requests_by_key[key] >= max(1, few // len(self._seen)):
+            return False
+        return self._to_do + cost <= self.tokens_per_s * left_s or not self.tokens_per_s
+
+    def _allowed(self) -> str:
+        wait_s, few = self.settings.max_wait_s, self.settings.min_requests
+        return f"allowed are {wait_s:g} s of it (admission.max_wait_s) or {few} requests"
 
     def _release(self, charge: float, key: str, done: float) -> None:
         now = time.monotonic()

@@ -141,7 +141,8 @@ class Gateway:
         if scorer.first_stage is not None:
             # A cascade must see all candidates of a query together.
             unit_tokens = max(1, sum(costs))
-        with self.admission.admit(sum(costs), record.key):
+        self.admission.expect(loaded.info.max_batch_tokens)
+        with self.admission.admit(sum(costs), record.key, deadline - time.monotonic()):
             record.gathered = gathered = await score_in_units(
                 self._pools[name],
                 request.pairs,

@@ -39,7 +39,9 @@ class BodyBudget:
             own += count
             self.held_bytes += count
             if self.held_bytes > self.max_bytes:
-                message = "too many request bodies are under way; try again later"
+                message = (
+                    "more bodies are under way than limits.max_held_bytes allows; try again later"
+                )
                 raise refused(429, "rate_limit_error", message, retry_after="1", connection="close")
 
         try:

@@ -11,6 +11,7 @@ import pytest
 from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.gateway import Gateway
 from serve_app.http.asgi import local_path
+from serve_app.local_pool import LocalPool
 from serve_app.pool import ReplicaLost
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
@@ -96,8 +97,11 @@ def test_overload_is_a_429_with_retry_after_in_the_dialect(gateway_of, pools, pa
 
 def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of):
     gateway = gateway_of(
-        pools.stuck(), admission={"min_tokens": 20}, limits={"request_timeout_s": 1}
+        pools.stuck(),
+        admission={"min_tokens": 20, "min_requests": 2},
+        limits={"request_timeout_s": 1},
     ).gateway
+    gateway.admission.tokens_per_s = 20.0
 
     async def go():
         transport = httpx.ASGITransport(app=gateway)
@@ -112,6 +116,35 @@ def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of
     refused, took, held = asyncio.run(go())
     assert (refused.status_code, refused.headers["retry-after"], held) == (429, "1", [504, 504])
     assert took < 0.5
+
+
+class GatheringPool(LocalPool):
+    """Answers nobody before `held` units are there; takes passes as large as a GPU's."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.model = self.model._replace(info=replace(self.model.info, max_batch_tokens=65_536))
+        self.held, self.all_here = held, asyncio.Event()
+
+    async def score(self, unit):
+        self.held -= 1
+        if not self.held:
+            self.all_here.set()
+        await self.all_here.wait()
+        return await super().score(unit)
+
+
+def test_a_new_gateway_refuses_nothing_that_the_replicas_can_bear(gateway_of):
+    gateway = gateway_of(GatheringPool(64)).gateway
+    body = {"query": "q", "documents": ["word " * 120] * 30}
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            sent = (client.post("/v2/rerank", json=body) for _ in range(64))
+            return [answer.status_code for answer in await asyncio.gather(*sent)]
+
+    assert asyncio.run(go()) == [200] * 64
 
 
 def test_a_client_that_leaves_frees_its_units_and_its_room(pools, gateway_of):
