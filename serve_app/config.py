@@ -31,7 +31,9 @@ class Limits(_Settings):
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request.")
     max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
-    max_document_characters: int = Field(200_000, ge=1, description="Characters of one document.")
+    max_document_characters: int = Field(
+        200_000, ge=1, description="Characters of one document; the rest is cut, as truncated."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
     )

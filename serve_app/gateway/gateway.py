@@ -12,6 +12,7 @@ from typing import Any
 
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
+from serve_app.dialects.decoding import slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.fan_out import score_in_units
 from serve_app.gateway.ranking import answer_of
@@ -21,7 +22,7 @@ from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
-from serve_app.http.body import BodyBudget, ClientGone, parse_object, read_body
+from serve_app.http.body import BodyBudget, ClientGone, read_body
 from serve_app.http.errors import UnknownModel, error_reply, origin_of
 from serve_app.http.headers import check_content, deadline_of, read_headers, request_id
 from serve_app.http.pages import Pages
@@ -115,12 +116,14 @@ class Gateway:
             dialect = dialects[0]
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
-            check_content(headers, limits)
+            gzipped = check_content(headers, limits)
             with self._bodies.hold() as count_bytes:
-                body = parse_object(await read_body(receive, limits, count_bytes))
-                dialect = choose(record.path, body)
+                fields = slice_fields(
+                    await read_body(receive, limits, count_bytes, gzipped=gzipped)
+                )
+                dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = dialect.parse(body, limits)
+                request = dialect.parse(fields, limits)
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:
@@ -151,6 +154,7 @@ class Gateway:
         self._readiness.scored(name, gathered.model, gathered.scores)
         answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
         record.tokens, record.truncated = answer.result.tokens, answer.truncated
+        record.failed = answer.failed
         return answer
 
     def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:
