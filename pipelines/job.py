@@ -186,7 +186,10 @@ def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
             " command ends in moments, the later ones set aside"
         )
     header = manifest_header(planned.plan, config, root, records) | {"bad_files": ranked.bad}
-    made = manifest.commit(folder, planned.plan.rows, ranked.records, header)
+    plan = planned.plan
+    made = manifest.commit(
+        folder, plan.rows, ranked.records, header, buckets=plan.buckets, names=config.names
+    )
     write_extras(folder.root, made, config, records)
     return made
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.commits import store
-from pipelines.commits.manifest import check_conservation
+from pipelines.commits.checks import check_conservation
 from pipelines.commits.quarantine import aside_table, count_reasons
 from pipelines.engine import JobContext, LoadScorer
 from pipelines.inputs.pairs import Aside, Column, extract, id_values
