@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.commits.records import BALANCE, JobRecords
+from pipelines.inputs.units import unit_name
 from rerank_core import RerankError
 
 
@@ -35,11 +36,9 @@ def checked(planned: dict[str, int], buckets: int, records: JobRecords) -> dict[
     `planned` maps unit names to their rows; `buckets` is 0 where no query can lie in two units.
     Raises Incomplete with the first thing that does not add up.
     """
-    missing = [name for name in planned if name not in records.units]
-    if missing:
-        raise Incomplete(f"{len(missing)} units have no record, the first is {missing[0]}")
+    units = in_plan_order(planned, records)
     _refuse_missing_ranks(buckets, records)
-    chosen = {name: records.final.get(name, records.units[name]) for name in planned}
+    chosen = {name: records.final.get(name, record) for name, record in units.items()}
     for name, record in chosen.items():
         check_conservation(f"unit {name}", record["counts"])
         if record["counts"]["rows_in"] != planned[name]:
@@ -55,6 +54,14 @@ def checked(planned: dict[str, int], buckets: int, records: JobRecords) -> dict[
     return {"counts": counts, "files": files, "quarantine": aside}
 
 
+def in_plan_order(planned: dict[str, int], records: JobRecords) -> dict[str, dict[str, Any]]:
+    """Return the record of every planned unit; raises Incomplete if one has none."""
+    missing = [name for name in planned if name not in records.units]
+    if missing:
+        raise Incomplete(f"{len(missing)} units have no record, the first is {missing[0]}")
+    return {name: records.units[name] for name in planned}
+
+
 def _refuse_missing_ranks(buckets: int, records: JobRecords) -> None:
     """Raise Incomplete unless all queries over units are ranked, and written with these ranks."""
     missing = [name for n in range(buckets) if (name := f"{n:06d}") not in records.ranks]
@@ -63,7 +70,16 @@ def _refuse_missing_ranks(buckets: int, records: JobRecords) -> None:
             f"{len(missing)} of {buckets} buckets of queries are not ranked over units, the first"
             f" is {missing[0]}; the same command again ranks them"
         )
-    touched = {name for record in records.ranks.values() for name in record["touched"]}
+    ranked, scattered = (
+        sum(record["rows"] for record in stage.values())
+        for stage in (records.ranks, records.scattered)
+    )
+    if ranked != scattered:
+        raise Incomplete(
+            f"{ranked:,} rows are ranked over units, the ranks of {scattered:,} have reached their"
+            " units; the same command again ends this"
+        )
+    touched = {unit_name(u) for record in records.scattered.values() for u in record["touched"]}
     unwritten = sorted(touched - records.final.keys())
     if unwritten:
         raise Incomplete(

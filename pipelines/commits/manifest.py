@@ -45,7 +45,7 @@ def commit(
             os.rename(folder.job / work, folder.root / place)
     (folder.root / DATA).mkdir(exist_ok=True)
     store.replace(folder.root / SUCCESS, b"")
-    for scratch in ("attempts", "sidecars", "merged"):
+    for scratch in ("attempts", "sidecars", "scratch"):
         shutil.rmtree(folder.job / scratch, ignore_errors=True)
     return dict(manifest)
 

@@ -32,7 +32,12 @@ class Forgetful(InProcess):
 
 @pytest.mark.parametrize(
     ("when", "said"),
-    [("bucket", "buckets of queries are not ranked"), ("unit", "not written with their final")],
+    [
+        ("files", "step gathered left no record"),
+        ("bucket", "step ranks left no record"),
+        ("group", "step scattered left no record"),
+        ("part", "step final left no record"),
+    ],
 )
 def test_a_merge_that_was_skipped_stops_the_commit_and_the_next_run_does_it(
     tmp_path, pairs_input, when, said
