@@ -62,7 +62,11 @@ class Admission(_Settings):
         " sixth of the time to their deadline: a small service serves its few users.",
     )
     retry_share: float = Field(
-        0.1, ge=0, le=1, description="Retries after a lost replica, as a share of requests."
+        0.1,
+        ge=0,
+        le=1,
+        description="Lost replicas whose units are sent again, as a share of requests (and ten"
+        " at any time). 0: none is sent again.",
     )
 
 

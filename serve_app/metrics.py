@@ -42,6 +42,7 @@ class RequestMeter:
         self._tokens = _count("rerank_tokens", "Tokens that models read.")
         self._units = _count("rerank_units", "Work units sent.")
         self._retries = _count("rerank_retries", "Units sent again after a lost replica.")
+        self._mixed = _count("rerank_mixed_units", "Units that another version of a model scored.")
         self._truncated = _count("rerank_truncated_documents", "Documents not read whole.")
         self._bound = Gauge("rerank_admission_limit_tokens", "Work that may be under way.")
         self._under_way = Gauge("rerank_admitted_tokens", "Work that is under way.")
@@ -64,6 +65,7 @@ class RequestMeter:
             (self._tokens, record.tokens),
             (self._units, gathered.units),
             (self._retries, gathered.retries),
+            (self._mixed, gathered.mixed),
             (self._truncated, len(record.truncated)),
         ):
             if amount:

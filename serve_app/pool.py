@@ -13,47 +13,76 @@ from rerank_core import PairScores, QueryDocumentPair, RerankError, ScorerInfo
 from rerank_core.calibration import Calibration
 
 
+class LoadedModel(NamedTuple):
+    """What a replica has loaded. Scores of two fingerprints must not be ranked together."""
+
+    info: ScorerInfo
+    calibration: Calibration | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly when two replicas give equal scores."""
+        return self.info.fingerprint
+
+
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
     """A slice of a request, sent to one replica.
 
     `cost` is in estimated tokens. `caller` groups the units of one request, so that a replica can
     take turns between requests. `timeout_s` is what was left of the deadline when it was sent.
+    `fingerprint` names the only model that may score it; empty: whichever the replica has.
     """
 
     pairs: tuple[QueryDocumentPair, ...]
     cost: int
     caller: str
     timeout_s: float
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitScores:
-    """A replica's answer: scores in the unit's order, and the seconds of waiting and of scoring."""
+    """A replica's answer: scores in the unit's order, what made them, and where time went.
+
+    `queue_s` and `inference_s` are the seconds of waiting and of scoring.
+    """
 
     scores: PairScores
+    model: LoadedModel
     queue_s: float
     inference_s: float
 
 
-class LoadedModel(NamedTuple):
-    """What the replicas of a model have loaded."""
-
-    info: ScorerInfo
-    calibration: Calibration | None = None
-
-
 class ReplicaLost(RerankError):
-    """The replica died with the unit in its hands. Scoring is pure: it may be sent again."""
+    """The replica died with the unit in its hands. Scoring is pure: it may be sent again.
+
+    `replica` tells one replica from another, empty where nobody knows which it was.
+    """
+
+    def __init__(self, message: str, replica: str = "") -> None:
+        super().__init__(message, replica)
+        self.message = message
+        self.replica = replica
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OtherModel(RerankError):
+    """This replica has not the model that the unit is meant for; another one may have it."""
 
 
 class ScoringPool(Protocol):
-    """The replicas of one model."""
+    """The replicas of one model, which during an update have two versions of it."""
 
     async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score a unit on some replica. Raises ReplicaLost when it died meanwhile."""
+        """Score a unit on some replica.
+
+        Raises ReplicaLost when it died meanwhile, OtherModel when it has another fingerprint.
+        """
         ...
 
     async def loaded(self) -> LoadedModel:
-        """Return what the replicas have loaded."""
+        """Return what one of the replicas has loaded."""
         ...

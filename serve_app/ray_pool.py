@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -16,6 +22,10 @@ from ray.serve.handle import DeploymentHandle
 from rerank_core import ModelUnavailable, Overloaded, RerankError
 from serve_app.pool import LoadedModel, ReplicaLost, UnitScores, WorkUnit
 
+_DIED = "a replica died; send the request again"
+# Work or scores above 100 KB travel through object stores, which die with their machines.
+_LOST = (ReplicaUnavailableError, ObjectLostError, NodeDiedError, WorkerCrashedError)
+
 
 class RayPool:
     """The replicas behind one Serve handle."""
@@ -23,25 +33,32 @@ class RayPool:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
+    @cached_property
+    def _score(self) -> DeploymentHandle[Any]:
+        # Each access to a method of a handle makes a new handle.
+        return self._handle.score
+
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit on the replica that Serve picks."""
-        scores: UnitScores = await self._call("score", unit)
+        scores: UnitScores = await self._call(self._score, unit)
         return scores
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
-        loaded: LoadedModel = await self._call("loaded")
+        loaded: LoadedModel = await self._call(self._handle.loaded)
         return loaded
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        response = getattr(self._handle, method).remote(*arguments)
+    async def _call(self, method: DeploymentHandle[Any], *arguments: Any) -> Any:
+        response = method.remote(*arguments)
         try:
             return await response
         except asyncio.CancelledError:
-            response.cancel()
+            response.cancel()  # type: ignore[no-untyped-call]
             raise
-        except (RayActorError, ReplicaUnavailableError):
-            raise ReplicaLost("a replica died; send the request again") from None
+        except RayActorError as error:
+            raise ReplicaLost(_DIED, error.actor_id or "") from None
+        except _LOST:
+            raise ReplicaLost(_DIED) from None
         except BackPressureError:
             raise Overloaded("every replica's queue is full; try again later") from None
         except DeploymentUnavailableError:

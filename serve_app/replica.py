@@ -6,18 +6,19 @@ import dataclasses
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
+from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair, ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
-from serve_app.pool import LoadedModel, UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, UnitScores, WorkUnit
 
 log = logging.getLogger("ray.serve")
 
@@ -44,7 +45,9 @@ class ScorerReplica:
         self._settings = LiveSettings(self._change_budgets)
         # A wrong file stops the start, instead of failing every request.
         path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
-        self._calibration = Calibration.load(path, fingerprint) if path else None
+        calibration = Calibration.load(path, fingerprint) if path else None
+        self._model = LoadedModel(self._scorer.info, calibration)
+        self._name = uuid.uuid4().hex
         # A cascade's scores depend on which pairs of a query it sees together.
         self._alone = scorer.first_stage is not None
         self._meter = PassMeter(self._scorer.info.model)
@@ -55,15 +58,21 @@ class ScorerReplica:
         )
 
     async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score one unit; raises what MicroBatcher.submit raises."""
-        scored = await self._batcher.submit(
-            unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
-        )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        """Score one unit. Raises what MicroBatcher.submit raises, and what a pool may raise."""
+        if unit.fingerprint not in ("", self._model.fingerprint):
+            raise OtherModel("the unit is meant for another version of this model")
+        try:
+            scored = await self._batcher.submit(
+                unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+            )
+        except ModelUnavailable as error:
+            # It stops, or has failed for good: as lost as one that died.
+            raise ReplicaLost(str(error), self._name) from None
+        return UnitScores(scored.scores, self._model, scored.queue_s, scored.inference_s)
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
-        return LoadedModel(self._scorer.info, self._calibration)
+        return self._model
 
     async def pid(self) -> int:
         """Return the process id; fault tests kill it."""

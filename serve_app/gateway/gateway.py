@@ -13,10 +13,11 @@ from typing import Any
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
 from serve_app.gateway.admission import AdmissionGate
-from serve_app.gateway.fan_out import RetryBudget, score_in_units
+from serve_app.gateway.fan_out import score_in_units
 from serve_app.gateway.ranking import answer_of
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.request_log import Observe, RequestRecord
+from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
@@ -148,8 +149,8 @@ class Gateway:
                 caller=f"{record.id}/{id(record)}",
                 retries=self._retries,
             )
-        answer = answer_of(request, gathered.scores, loaded, id=record.id, model=name)
-        self._readiness.scored(name)
+        self._readiness.scored(name, gathered.model, gathered.scores)
+        answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
         record.tokens, record.truncated = answer.result.tokens, answer.truncated
         return answer
 

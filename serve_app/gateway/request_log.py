@@ -67,6 +67,7 @@ class RequestRecord:
             fields |= {
                 "units": self.gathered.units,
                 "retries": self.gathered.retries,
+                "mixed": self.gathered.mixed,
                 "queue_ms": round(self.gathered.queue_s * 1000, 1),
                 "inference_ms": round(self.gathered.inference_s * 1000, 1),
             }

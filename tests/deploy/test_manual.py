@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import load_config
+from pipelines.settings import load_config
 from rerank_core import ScorerConfig
 from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
 
@@ -40,12 +40,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_it_builds_without_a_warning(site: Path) -> None:
     assert len(list(site.glob("*.html"))) == len(PAGES) + 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_search_knows_every_page_and_every_setting(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
     assert {place["location"].partition("#")[0] for place in index} == {
@@ -55,7 +55,7 @@ def test_search_knows_every_page_and_every_setting(site: Path) -> None:
     assert [name for name in Scaling.model_fields if name not in scaling["text"]] == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_its_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in site.glob("*.html"))
     fetched = re.findall(r"<(?:script|img|iframe|source)[^>]*src(?:set)?=\"?([^\">\s]+)", pages)
@@ -149,3 +149,24 @@ def test_yaml_beside_the_manual_names_an_application_that_starts(path: Path) -> 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for application in config.get("applications", []):
         ServeConfig.model_validate(application["args"])
+
+
+ROOMS = ("rerank_core", "serve_app", "pipelines")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_room_has_a_line_in_the_architecture() -> None:
+    rooms = {
+        f"{path.relative_to(ROOT)}/"
+        for room in ROOMS
+        for path in [ROOT / room, *(ROOT / room).rglob("*/")]
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    lines = set(re.findall(r"^\| `([^`]+/)` \|", ARCHITECTURE, flags=re.MULTILINE))
+    assert {line for line in lines if line.startswith(ROOMS)} == rooms
+
+
+def test_every_path_in_the_architecture_exists() -> None:
+    paths = set(re.findall(r"`((?:rerank_core|serve_app|pipelines)/[\w/.]*)`", ARCHITECTURE))
+    assert len(paths) > 30
+    assert {path for path in paths if not (ROOT / path).exists()} == set()

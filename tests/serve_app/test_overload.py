@@ -33,7 +33,9 @@ class OneReplica:
         scored = await self.batcher.submit(
             unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        return UnitScores(
+            scored.scores, LoadedModel(self.scorer.info), scored.queue_s, scored.inference_s
+        )
 
     async def loaded(self):
         return LoadedModel(self.scorer.info)

@@ -266,7 +266,7 @@ def test_a_hung_probe_does_not_make_a_gateway_unready_that_scores(gateway_of, po
             hung = asyncio.create_task(client.get("/health/ready"))
             while not pool.units:
                 await asyncio.sleep(0.01)
-            gateway._readiness.scored("lexical")
+            gateway._readiness.scored("lexical", pool.model, pool.scorer.score(pool.units[0].pairs))
             async with asyncio.timeout(1):
                 later = await client.get("/health/ready")
             return later.status_code, (await hung).status_code
