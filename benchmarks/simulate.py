@@ -20,26 +20,31 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from benchmarks.service_model import SETTLED_S, Load, Outcome, Policies, Replicas, Service, shipped
-from serve_app import capacity, scaling
+from rerank_core import Overloaded
+from rerank_core.batcher import PASS_S, PassRate
+from serve_app import scaling
+from serve_app.gateway.admission import AdmissionGate
+from serve_app.pool import ReplicaReport
 
 
 @dataclass
 class _Request:
     arrived_s: float
-    cost: int
-    charge: float
+    # Gives its room back.
+    admitted: ExitStack
     units_left: int
 
 
 @dataclass
 class _Replica:
-    # What it tells with its answers: tokens of a second at work.
-    tokens_per_s: float
+    name: str
+    rate: PassRate
     queue: deque[tuple[int, _Request]] = field(default_factory=deque)
     in_pass: list[tuple[int, _Request]] = field(default_factory=list)
     draining: bool = False
@@ -47,6 +52,10 @@ class _Replica:
     @property
     def load(self) -> int:
         return len(self.queue) + len(self.in_pass)
+
+    def report(self) -> ReplicaReport:
+        # There is one gateway: what it holds is not news.
+        return ReplicaReport(self.name, self.rate.tokens_per_s or 0.0, 0.0)
 
 
 def simulate(
@@ -58,39 +67,6 @@ def simulate(
 ) -> Outcome:
     """Play `load` against the service until every admitted request is answered."""
     return _Simulation(load, service, replicas, policies or Policies(), seed).run()
-
-
-class _Gateway:
-    """What a gateway counts, to ask the service's own rules."""
-
-    def __init__(self, service: Service) -> None:
-        self._admission = service.settings.admission
-        self._timeout_s = service.settings.limits.request_timeout_s
-        self.demand = capacity.Demand(service.settings.scaling.look_back_period_s)
-        self.under_way: dict[int, _Request] = {}
-        self.tokens = 0.0
-
-    def admit(self, cost: int, tokens_per_s: float) -> float | None:
-        """Return what the request counts as, or None when it is refused."""
-        rules = self._admission
-        most = capacity.most_tokens(tokens_per_s, rules.max_wait_s, rules.min_tokens)
-        asked = capacity.charge(cost, most)
-        now = capacity.UnderWay(self.tokens, 0.0, tokens_per_s)
-        if not self.under_way or capacity.over(asked, now, most) <= 0:
-            return asked
-        few = rules.min_requests
-        costs = [r.cost for r in itertools.islice(self.under_way.values(), few)]
-        if capacity.few_have_time(cost, costs, now, few=few, time_left_s=self._timeout_s):
-            return asked
-        return None
-
-    def begin(self, request: _Request) -> None:
-        self.under_way[id(request)] = request
-        self.tokens += request.charge
-
-    def end(self, request: _Request) -> None:
-        del self.under_way[id(request)]
-        self.tokens = self.tokens - request.charge if self.under_way else 0.0
 
 
 class _Simulation:
@@ -107,9 +83,13 @@ class _Simulation:
         self.draining: list[_Replica] = []
         self.starting = 0
         self.next_choice = 0
-        # Sum of what the running replicas tell.
-        self.tokens_per_s = 0.0
-        self.gateway = _Gateway(service)
+        self.names = itertools.count()
+        self.gate = AdmissionGate(
+            service.settings.admission,
+            service.settings.scaling.look_back_period_s,
+            clock=lambda: self.now,
+        )
+        self.open_requests = 0
         # Units that no replica has room for.
         self.waiting: deque[tuple[int, _Request]] = deque()
         self.tokens_waiting = 0
@@ -150,11 +130,6 @@ class _Simulation:
         clipped: list[int] = np.clip(lengths, 1, self.load.max_length).round().astype(int).tolist()
         return clipped
 
-    @property
-    def _rate(self) -> float:
-        """Of one replica, as measured."""
-        return self.tokens_per_s / len(self.running) if self.running else 0.0
-
     def _request_arrives(self) -> None:
         if self.now > self.load.duration_s:
             self.arriving = False
@@ -166,23 +141,24 @@ class _Simulation:
         settled = self.now > SETTLED_S
         self.outcome.offered += 1
         self.outcome.offered_settled += settled
-        self.gateway.demand.add(cost, self.now)
-        charge = self.gateway.admit(cost, self.tokens_per_s)
-        if charge is None:
+        admitted = ExitStack()
+        left_s = self.service.settings.limits.request_timeout_s
+        try:
+            admitted.enter_context(self.gate.admit(cost, time_left_s=left_s))
+        except Overloaded:
             self.outcome.refused += 1
             self.outcome.refused_settled += settled
             return
-        units = self.policies.cut(documents, self._unit_tokens())
-        request = _Request(self.now, cost, charge, len(units))
-        self.gateway.begin(request)
+        largest_batch = self.service.max_batch_tokens
+        bound = self.service.settings.unit_tokens
+        bound = bound or self.gate.replicas.unit_tokens(documents, largest_batch)
+        units = self.policies.cut(documents, bound)
+        request = _Request(self.now, admitted, len(units))
+        self.open_requests += 1
         self.outcome.tokens_admitted += cost
         self.tokens_waiting += cost
         for unit in units:
             self._route(unit, request)
-
-    def _unit_tokens(self) -> int:
-        fixed = self.service.settings.unit_tokens
-        return fixed or capacity.unit_tokens(self._rate, self.service.max_batch_tokens)
 
     def _route(self, unit: int, request: _Request) -> None:
         # Ray backs off while all that it asks are full; the outcome is a queue.
@@ -198,9 +174,8 @@ class _Simulation:
         self.waiting.append((unit, request))
 
     def _start_pass(self, replica: _Replica) -> None:
-        fixed = self.service.settings.batching.merge_tokens
-        most = self.service.max_batch_tokens
-        bound = fixed or capacity.unit_tokens(replica.tokens_per_s, most)
+        most = self.service.settings.batching.merge_tokens or self.service.max_batch_tokens
+        bound = int(max(1, replica.rate.pass_tokens(most)))
         costs = [cost for cost, _ in itertools.islice(replica.queue, bound)]
         count = self.policies.take(costs, bound)
         replica.in_pass = [replica.queue.popleft() for _ in range(count)]
@@ -212,11 +187,14 @@ class _Simulation:
 
     def _pass_ends(self, replica: _Replica, tokens: int, seconds: float) -> None:
         self.outcome.tokens_scored += tokens
-        self._tell(replica, tokens / seconds)
+        replica.rate.record(tokens, seconds)
+        if not replica.draining:
+            self.gate.replicas.hear(replica.report())
         for _, request in replica.in_pass:
             request.units_left -= 1
             if not request.units_left:
-                self.gateway.end(request)
+                self.open_requests -= 1
+                request.admitted.close()
                 latency_s = self.now - request.arrived_s + self.service.overhead_s
                 self.outcome.latencies.append(latency_s)
         replica.in_pass = []
@@ -225,13 +203,6 @@ class _Simulation:
             self._start_pass(replica)
         elif replica.draining:
             self.draining.remove(replica)
-
-    def _tell(self, replica: _Replica, tokens_per_s: float) -> None:
-        if replica.draining:
-            return
-        known = replica.tokens_per_s
-        replica.tokens_per_s = max(tokens_per_s, 0.9 * known + 0.1 * tokens_per_s)
-        self.tokens_per_s += replica.tokens_per_s - known
 
     def _fill(self, replica: _Replica) -> None:
         room = self.service.settings.scaling.max_ongoing_units - len(replica.queue)
@@ -243,9 +214,9 @@ class _Simulation:
         # Its warm-up measures a whole batch; the gateways hear of it before they need it.
         batch = self.service.max_batch_tokens
         seconds = self.service.fixed_s + batch / self.service.tokens_per_s
-        replica = _Replica(tokens_per_s=batch / seconds)
+        replica = _Replica(str(next(self.names)), PassRate(PASS_S, batch / seconds))
         self.running.append(replica)
-        self.tokens_per_s += replica.tokens_per_s
+        self.gate.replicas.hear(replica.report())
         self.outcome.replicas.append((self.now, len(self.running)))
         self._fill(replica)
         if replica.queue:
@@ -253,10 +224,9 @@ class _Simulation:
 
     def _push(self) -> None:
         """Tell the controller what the replicas know."""
-        self.told = None
-        if self._rate:
-            demand = self.gateway.demand.per_s(self.now)
-            self.told = scaling.Load(demand, self.tokens_waiting, self._rate)
+        rate = self.gate.replicas.mean_tokens_per_s
+        demand = self.gate.demand().tokens_per_s
+        self.told = scaling.Load(demand, self.tokens_waiting, rate) if rate else None
         if self._goes_on():
             self._at(self.bounds.push_s, self._push)
 
@@ -279,7 +249,7 @@ class _Simulation:
             self._at(self.bounds.decide_s, self._decide)
 
     def _goes_on(self) -> bool:
-        busy = self.arriving or bool(self.gateway.under_way)
+        busy = self.arriving or self.open_requests > 0
         return busy or self.starting > 0 or len(self.running) > self.bounds.least
 
     def _finish_start(self) -> None:
@@ -290,10 +260,10 @@ class _Simulation:
         leaving = sorted(self.running, key=lambda replica: replica.load)[:count]
         for replica in leaving:
             self.running.remove(replica)
-            self.tokens_per_s -= replica.tokens_per_s
             replica.draining = True
             if replica.in_pass:
                 self.draining.append(replica)
+        self.gate.replicas.hear_all(replica.report() for replica in self.running)
         self.outcome.replicas.append((self.now, len(self.running)))
 
 

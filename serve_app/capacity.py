@@ -16,7 +16,7 @@ UNIT_S = 0.1
 # Smaller units than this cost more in calls than they gain in turns.
 LEAST_UNIT_TOKENS = 1024
 # Replicas that a unit's choice looks at; among more, the least loaded of so many is as good.
-LOOK_AT = 16
+_LOOK_AT = 16
 # One of the few requests that are always admitted has to end in this share of its time.
 FEW_SHARE_OF_TIME = 1 / 6
 
@@ -26,6 +26,21 @@ def unit_tokens(tokens_per_s: float, max_batch_tokens: int) -> int:
     if tokens_per_s <= 0:
         return max_batch_tokens
     return min(max_batch_tokens, max(LEAST_UNIT_TOKENS, int(tokens_per_s * UNIT_S)))
+
+
+def even_unit_tokens(cost: int, largest: int, replicas: int, most: int) -> int:
+    """Return the bound of a request's units, so that replicas get equally many of them.
+
+    Nine equal units on eight replicas take two turns; sixteen of half the size take as long as one
+    and an eighth. `cost` is the request's, `largest` that of its largest pair: units are cut
+    between pairs, so an equal share needs that much room.
+    """
+    count = -(-cost // most)
+    if count <= 1 or replicas <= 1:
+        return most
+    if count > replicas:
+        count = -(-count // replicas) * replicas
+    return min(most, -(-cost // count) + largest)
 
 
 def most_tokens(tokens_per_s: float, max_wait_s: float, min_tokens: int) -> float:
@@ -90,13 +105,15 @@ class Demand:
         return sum(tokens for _, tokens in self._seconds) / self._window_s
 
 
-def least_loaded(loads: Sequence[int], start: int) -> int:
-    """Return the index of the least loaded of the next few replicas from `start`, ties in turn.
+def turn(count: int, start: int) -> list[int]:
+    """Return the next few of `count` replicas from `start`: those that a unit's choice looks at.
 
-    With so few replicas that is the least loaded of all. Give the index after the last choice, so
-    that equal replicas get equal units one after the other.
+    Of these the least loaded is taken, the first of equals. `start` goes one on with every unit,
+    so that idle replicas get units one after the other.
     """
-    count = len(loads)
-    return min(
-        ((start + step) % count for step in range(min(count, LOOK_AT))), key=loads.__getitem__
-    )
+    return [(start + step) % count for step in range(min(count, _LOOK_AT))]
+
+
+def least_loaded(loads: Sequence[int], start: int) -> int:
+    """Return the replica that a unit goes to, given the units that each one has."""
+    return min(turn(len(loads), start), key=loads.__getitem__)

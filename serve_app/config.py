@@ -31,7 +31,9 @@ class Limits(_Settings):
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request.")
     max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
-    max_document_characters: int = Field(200_000, ge=1, description="Characters of one document.")
+    max_document_characters: int = Field(
+        200_000, ge=1, description="Characters of one document; the rest is cut, as truncated."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
     )
@@ -122,7 +124,16 @@ class Scaling(_Settings):
     max_ongoing_units: int = Field(
         256, ge=1, description="Units that one replica holds; beyond it they wait at the gateway."
     )
-    gateways: int = Field(1, ge=1, description="Copies of the HTTP side.")
+    gateways: int = Field(1, ge=1, description="Copies of the HTTP side, or the fewest of them.")
+    max_gateways: int | None = Field(
+        None, ge=1, description="More than `gateways`: they follow their requests; empty: fixed."
+    )
+    gateway_requests: float = Field(
+        64.0, gt=0, description="Requests under way in a gateway to scale gateways for."
+    )
+    gateways_per_node: int | None = Field(
+        None, ge=1, description="At most so many on one machine, so that its loss leaves others."
+    )
     gateway_cpus: float = Field(
         0.0,
         ge=0,
@@ -134,6 +145,8 @@ class Scaling(_Settings):
     def _bounds(self) -> Scaling:
         if self.max_replicas < self.min_replicas:
             raise ValueError("max_replicas must be at least min_replicas")
+        if self.max_gateways is not None and self.max_gateways < self.gateways:
+            raise ValueError("max_gateways must be at least gateways")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.calibration import Calibration
 from rerank_core.types import Scorer
-from serve_app.pool import LoadedModel, OtherModel, UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaReport, UnitScores, WorkUnit
 
 
 class LocalPool:
@@ -35,3 +35,7 @@ class LocalPool:
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
         return self.model
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return nothing: it measures nothing."""
+        return []

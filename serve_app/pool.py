@@ -26,6 +26,30 @@ class LoadedModel(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayDemand:
+    """What a gateway tells replicas with each unit, for the autoscaler: all that it is asked for.
+
+    In estimated tokens a second, refused work included. `gateway` tells one from another.
+    """
+
+    gateway: str
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica tells gateways with each answer: what it can do, and how much it holds.
+
+    `tokens_per_s` is measured, in estimated tokens; 0 before the first pass. `tokens_held` is the
+    sum of the charges of its units.
+    """
+
+    replica: str
+    tokens_per_s: float
+    tokens_held: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkUnit:
     """A slice of a request, sent to one replica.
 
@@ -39,6 +63,9 @@ class WorkUnit:
     caller: str
     timeout_s: float
     fingerprint: str = ""
+    # What admission counts it as: less than the cost where a request is larger than half of all.
+    charge: float = 0.0
+    demand: GatewayDemand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +79,7 @@ class UnitScores:
     model: LoadedModel
     queue_s: float
     inference_s: float
+    report: ReplicaReport | None = None
 
 
 class ReplicaLost(RerankError):
@@ -85,4 +113,8 @@ class ScoringPool(Protocol):
 
     async def loaded(self) -> LoadedModel:
         """Return what one of the replicas has loaded."""
+        ...
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica there is; none where nobody could be asked."""
         ...

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.commits import store
-from pipelines.commits.manifest import check_conservation
+from pipelines.commits.checks import check_conservation
 from pipelines.commits.quarantine import aside_table, count_reasons
 from pipelines.engine import JobContext, LoadScorer
 from pipelines.inputs.pairs import Aside, Column, extract, id_values
 from pipelines.inputs.units import Unit
-from pipelines.ranks.sidecars import Copies, sidecar
+from pipelines.ranks.rows import Copies, scored_rows
 from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
 from pipelines.stages.failures import failure_line
@@ -169,8 +169,8 @@ class ScoreUnits:
             if config.duplicates != "keep":
                 ids = id_values(ranked.table[config.names.doc_id])
                 copies = Copies(ids, ranked.row + unit.start)
-            body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets, copies)
-            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)
+            body = scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
+            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".rows", body)
         return out
 
 

@@ -50,7 +50,8 @@ class MicroBatcher:
     A pass has at most `merge_tokens`, and no more than what takes `pass_s` at the measured rate; a
     lone larger unit passes. `score` runs in one thread of this object's own. `max_queued_tokens`
     bounds the queue; beyond it `submit` raises Overloaded. All three may be changed while it runs.
-    Tokens are everywhere those that callers give as `cost`; `clock` counts seconds.
+    Tokens are everywhere those that callers give as `cost`; `clock` counts seconds. `tokens_per_s`
+    is the rate to begin with, where one was measured.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class MicroBatcher:
         merge_tokens: int,
         max_queued_tokens: int,
         pass_s: float = PASS_S,
+        tokens_per_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.merge_tokens = merge_tokens
@@ -67,7 +69,7 @@ class MicroBatcher:
         self._clock = clock
         self._wake = threading.Condition()
         self._lanes = Lanes()
-        self._rate = PassRate(pass_s)
+        self._rate = PassRate(pass_s, tokens_per_s)
         self._passes = Passes(score, self._rate, clock, self._wake)
         self._running_tokens = 0
         self._running_since: float | None = None

@@ -16,8 +16,9 @@ from protocol import Killed, KillSwitch, forget_owner, job, rows_of, snapshot
 
 import pipelines
 from pipelines.commits import store
+from pipelines.commits.checks import Incomplete
 from pipelines.commits.lease import STALE_S, Lease
-from pipelines.commits.manifest import Incomplete, commit
+from pipelines.commits.manifest import commit
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, is_job_folder
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged, identities_differ
@@ -227,6 +228,14 @@ def damage_a_record(out):
     (out / "_job" / "units" / "000001.json").unlink()
 
 
+def damage_by_forgetting_ranks(out):
+    (out / "_job" / "ranks" / "000000.json").unlink()
+
+
+def damage_by_forgetting_a_final_record(out):
+    (out / "_job" / "final" / "000001.json").unlink()
+
+
 def damage_quarantine(out):
     path = next((out / "_quarantine").iterdir())
     pq.write_table(pq.read_table(path).slice(1), path)
@@ -234,7 +243,15 @@ def damage_quarantine(out):
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_bytes, damage_by_deleting, damage_by_adding, damage_a_record, damage_quarantine],
+    [
+        damage_bytes,
+        damage_by_deleting,
+        damage_by_adding,
+        damage_a_record,
+        damage_quarantine,
+        damage_by_forgetting_ranks,
+        damage_by_forgetting_a_final_record,
+    ],
 )
 def test_verify_finds_damage(tmp_path, small, damage):
     run(small, tmp_path / "out")
