@@ -1,4 +1,4 @@
-"""Capacity planner: how many GPUs of which kind a load needs, and the settings that go with them.
+"""Capacity planner: how many GPUs of which kind a load needs, with the settings that ship.
 
 It plays the load against the simulated service (simulate.py) with more and more GPUs until the
 slowest percent is fast enough. Give it a measured rate; without one it estimates from data sheets
@@ -13,19 +13,22 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.service_model import Load, Scaling, Service
+from benchmarks.service_model import Load, Replicas, Service
 from benchmarks.simulate import simulate
+from serve_app.capacity import unit_tokens
 
 # Dense bfloat16 peaks of the vendors' data sheets, in 10^12 operations a second.
 DATA_SHEET_TFLOPS = {"L4": 121.0, "A10G": 70.0, "L40S": 362.0, "A100": 312.0, "H100": 989.0}
 # What an encoder reaches of it, text in, scores out. An assumption until measured.
 ASSUMED_SHARE_OF_PEAK = 0.4
-UNIT_TOKENS = (65_536, 16_384, 4_096, 1_024)
 # Fuller than this, one lost GPU or a burst makes a queue that a short trial does not show.
 MOST_BUSY = 0.85
+# Chance alone refuses more where admission is tight.
+MOST_REFUSED = 0.001
+MOST_GPUS = 10_000
 # Enough that the 99th percentile rests on tens of requests.
 REQUESTS_PER_TRIAL = 2_000
 
@@ -51,14 +54,15 @@ ENCODERS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """An answer. `gpus` is None when no number of them is enough."""
+    """An answer: the GPUs, and how the load fared with them."""
 
     kind: str
     tokens_per_s: float
-    gpus: int | None
-    unit_tokens: int
+    gpus: int
     p50_ms: float
     p99_ms: float
+    # Shares of the requests and of the GPUs' time.
+    refused: float
     utilisation: float
 
 
@@ -68,49 +72,37 @@ def estimated_rate(kind: str, encoder: Encoder, tokens: float) -> float:
     return ASSUMED_SHARE_OF_PEAK * peak / encoder.flops_per_token(tokens)
 
 
-def plan(kind: str, load: Load, service: Service, p99_s: float, seed: int = 0) -> Plan:
-    """Find the fewest GPUs that answer 99 % of `load` within `p99_s`, over all unit sizes.
-
-    `service` gives the rate and the fixed times; its unit size is replaced.
-    """
-    best: Plan | None = None
-    for unit_tokens in UNIT_TOKENS:
-        found = _plan_for(kind, load, service, unit_tokens, p99_s, seed)
-        if best and (found is None or (found.gpus or 0) >= (best.gpus or 0)):
-            # Smaller units still would only add calls.
-            break
-        best = found or best
-    return best or Plan(kind, service.tokens_per_s, None, min(UNIT_TOKENS), *[math.nan] * 3)
-
-
-def _plan_for(
-    kind: str, load: Load, service: Service, unit_tokens: int, p99_s: float, seed: int
-) -> Plan | None:
-    service = Service(
-        service.tokens_per_s, service.fixed_s, service.overhead_s, unit_tokens, unit_tokens
-    )
-    request_tokens = load.documents * load.tokens
-    alone_s = service.overhead_s + service.fixed_s
-    alone_s += min(unit_tokens, request_tokens) / service.tokens_per_s
-    if alone_s > p99_s:
-        return None
+def plan(kind: str, load: Load, service: Service, p99_s: float, seed: int = 0) -> Plan | None:
+    """Find the fewest GPUs that answer `load`, 99 % of it within `p99_s`; None: no number does."""
 
     def trial(gpus: int) -> Plan:
-        outcome = simulate(load, service, Scaling(gpus, gpus), seed=seed)
-        p50_ms, p99_ms = (1000 * outcome.quantile(share) for share in (0.5, 0.99))
-        rate = service.tokens_per_s
-        return Plan(kind, rate, gpus, unit_tokens, p50_ms, p99_ms, outcome.utilisation)
+        outcome = simulate(load, service, Replicas(gpus, gpus), seed=seed)
+        return Plan(
+            kind,
+            service.tokens_per_s,
+            gpus,
+            p50_ms=1000 * outcome.quantile(0.5),
+            p99_ms=1000 * outcome.quantile(0.99),
+            refused=1 - outcome.answered_share,
+            utilisation=outcome.utilisation,
+        )
 
     def enough(tried: Plan) -> bool:
-        return tried.p99_ms <= 1000 * p99_s and tried.utilisation <= MOST_BUSY
+        in_time = tried.p99_ms <= 1000 * p99_s and tried.refused <= MOST_REFUSED
+        return in_time and tried.utilisation <= MOST_BUSY
 
+    request_tokens = load.documents * load.tokens
+    unit = min(request_tokens, unit_tokens(service.tokens_per_s, service.max_batch_tokens))
+    alone_s = service.overhead_s + service.fixed_s + unit / service.tokens_per_s
+    if alone_s > p99_s:
+        return None
     offered = load.requests_per_s * request_tokens / service.tokens_per_s
     few = math.ceil(offered / MOST_BUSY) - 1
     many = few + 1
     best = trial(many)
     while not enough(best):
         few, many = many, 2 * many
-        if many > 100_000:
+        if many > MOST_GPUS:
             return None
         best = trial(many)
     while many - few > 1:
@@ -135,13 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         encoder = ENCODERS[options.model]
         rates = {kind: estimated_rate(kind, encoder, options.tokens) for kind in DATA_SHEET_TFLOPS}
-    plans = []
+    plans = {}
     for kind, rate in rates.items():
         service = Service(rate, options.fixed_ms / 1000, options.overhead_ms / 1000)
-        plans.append(plan(kind, load, service, options.p99_ms / 1000, options.seed))
-    print("\n".join(_table(plans, options)))
-    print(json.dumps({"load": vars(options), "plans": [_figures(p, options.spare) for p in plans]}))
-    return 0 if any(p.gpus for p in plans) else 1
+        plans[kind] = plan(kind, load, service, options.p99_ms / 1000, options.seed)
+    print("\n".join(_table(plans, rates, options)))
+    figures = [_figures(kind, rates[kind], p, options.spare) for kind, p in plans.items()]
+    print(json.dumps({"load": vars(options), "plans": figures}))
+    return 0 if any(plans.values()) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(plans: Sequence[Plan], options: argparse.Namespace) -> list[str]:
+def _table(
+    plans: Mapping[str, Plan | None], rates: Mapping[str, float], options: argparse.Namespace
+) -> list[str]:
     tokens_per_s = options.requests_per_s * options.docs * options.tokens
     basis = (
         "measured by you"
@@ -171,32 +166,32 @@ def _table(plans: Sequence[Plan], options: argparse.Namespace) -> list[str]:
         f"{options.requests_per_s:g} requests/s of {options.docs} documents, {options.tokens:g}"
         f" tokens each: {tokens_per_s:,.0f} tokens/s, 99 % within {options.p99_ms:g} ms",
         f"Rates are {basis}. GPUs include {options.spare} spare. Simulated, seed {options.seed}.",
-        f"{'GPU':<10}{'tokens/s':>12}{'GPUs':>7}{'busy':>7}{'p50 ms':>9}{'p99 ms':>9}"
-        f"{'unit_tokens':>13}",
+        f"{'GPU':<10}{'tokens/s':>12}{'GPUs':>7}{'busy':>7}{'p50 ms':>9}{'p99 ms':>9}",
     ]
-    for p in plans:
-        if p.gpus is None:
-            lines.append(
-                f"{p.kind:<10}{p.tokens_per_s:>12,.0f}   no number: a unit alone is slower"
-            )
+    for kind, p in plans.items():
+        start = f"{kind:<10}{rates[kind]:>12,.0f}"
+        if p is None:
+            lines.append(f"{start}   no number: a unit alone is slower")
         else:
             lines.append(
-                f"{p.kind:<10}{p.tokens_per_s:>12,.0f}{p.gpus + options.spare:>7}"
-                f"{p.utilisation:>7.0%}{p.p50_ms:>9.0f}{p.p99_ms:>9.0f}{p.unit_tokens:>13,}"
+                f"{start}{p.gpus + options.spare:>7}{p.utilisation:>7.0%}{p.p50_ms:>9.0f}"
+                f"{p.p99_ms:>9.0f}"
             )
     return lines
 
 
-def _figures(p: Plan, spare: int) -> dict[str, float | int | str | None]:
-    if p.gpus is None:
-        return {"kind": p.kind, "tokens_per_s": round(p.tokens_per_s), "gpus": None}
+def _figures(
+    kind: str, rate: float, p: Plan | None, spare: int
+) -> dict[str, float | int | str | None]:
+    start: dict[str, float | int | str | None] = {"kind": kind, "tokens_per_s": round(rate)}
+    if p is None:
+        return {**start, "gpus": None}
     return {
-        "kind": p.kind,
-        "tokens_per_s": round(p.tokens_per_s),
+        **start,
         "gpus": p.gpus + spare,
-        "unit_tokens": p.unit_tokens,
         "p50_ms": round(p.p50_ms, 1),
         "p99_ms": round(p.p99_ms, 1),
+        "refused": round(p.refused, 5),
         "utilisation": round(p.utilisation, 3),
     }
 

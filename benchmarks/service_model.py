@@ -1,7 +1,8 @@
-"""What a simulated service is made of: its load, its figures, and its decisions as plain functions.
+"""What a simulated service is made of: its load, its figures, its settings and its decisions.
 
-The cut into units is the service's own; the other decisions are those of Ray Serve and of our
-replica, written down again without Ray. It knows nothing of time: that is simulate.py.
+Settings are those that ship (serve_app/serve.yaml) and decisions are the service's own functions;
+only what Ray and the batcher do inside is written down again. It knows nothing of time: that is
+simulate.py.
 """
 
 from __future__ import annotations
@@ -9,10 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
+from serve_app.capacity import least_loaded
+from serve_app.config import ServeConfig
 from serve_app.gateway.units import cut_units
+
+_SERVE_YAML = Path(__file__).parents[1] / "serve_app" / "serve.yaml"
+# Refusals by chance before the load has met its replicas are not what a share is about.
+SETTLED_S = 120.0
+
+
+def shipped(**changed: dict[str, Any]) -> ServeConfig:
+    """Return the settings that ship, with fields of its blocks changed: admission={...}."""
+    (application,) = yaml.safe_load(_SERVE_YAML.read_text(encoding="utf-8"))["applications"]
+    settings = ServeConfig.model_validate(application["args"]).model_dump()
+    for block, fields in changed.items():
+        settings[block].update(fields)
+    return ServeConfig.model_validate(settings)
 
 
 @dataclass(frozen=True)
@@ -31,33 +50,29 @@ class Load:
 
 @dataclass(frozen=True)
 class Service:
-    """One replica and the limits around it. Rates and times as measured on the real thing."""
+    """One replica, as measured on the real thing, and the settings around it."""
 
     tokens_per_s: float
     # What a forward pass costs however small it is.
     fixed_s: float = 0.005
     # HTTP, checks and the hop to the replica, per request.
     overhead_s: float = 0.005
-    unit_tokens: int = 65_536
+    # Of a GPU's scorer.
     max_batch_tokens: int = 65_536
-    max_ongoing_units: int = 256
-    # Refuse a request when the admitted work is worth more seconds than this.
-    max_wait_s: float = math.inf
+    settings: ServeConfig = field(default_factory=shipped)
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """How many replicas, and how their number follows the load. min == max: fixed."""
+class Replicas:
+    """How many there may be (equal: fixed), and how late everything is that Ray does."""
 
-    min_replicas: int = 1
-    max_replicas: int = 1
-    target_units: float = 2.0
-    interval_s: float = 1.0
-    look_back_s: float = 11.0
-    upscale_delay_s: float = 5.0
-    downscale_delay_s: float = 120.0
+    least: int = 1
+    most: int = 1
     # From the decision to a replica that takes work: machine, container, weights, warm-up.
     cold_start_s: float = 60.0
+    # Serve's controller hears from replicas this often, and decides this often.
+    push_s: float = 10.0
+    decide_s: float = 1.0
 
 
 def cut(documents: Sequence[int], unit_tokens: int) -> list[int]:
@@ -65,45 +80,24 @@ def cut(documents: Sequence[int], unit_tokens: int) -> list[int]:
     return [sum(documents[i] for i in run) for run in cut_units(documents, unit_tokens)]
 
 
-def power_of_two_choices(loads: Sequence[int], rng: np.random.Generator) -> int:
-    """Return the less loaded of two random replicas, as Ray Serve's router does."""
-    if len(loads) == 1:
-        return 0
-    first, second = int(rng.integers(0, len(loads))), int(rng.integers(0, len(loads) - 1))
-    second += second >= first
-    return first if loads[first] <= loads[second] else second
-
-
-def take_what_fits(queue: Sequence[int], max_batch_tokens: int) -> int:
+def take_what_fits(queue: Sequence[int], pass_tokens: int) -> int:
     """Return how many units from the front share one forward pass; at least one."""
     taken = tokens = 0
     for cost in queue:
-        if taken and tokens + cost > max_batch_tokens:
+        if taken and tokens + cost > pass_tokens:
             break
         taken, tokens = taken + 1, tokens + cost
     return taken
 
 
-def replicas_for_units(ongoing: float, scaling: Scaling) -> int:
-    """Return how many replicas Ray Serve's default policy wants for this many units in work."""
-    wanted = math.ceil(ongoing / scaling.target_units)
-    return min(scaling.max_replicas, max(scaling.min_replicas, wanted))
-
-
-def admit_by_wait(admitted_tokens: int, replicas: int, service: Service) -> bool:
-    """Say whether one more request is taken, given the tokens admitted and not yet scored."""
-    return admitted_tokens <= service.max_wait_s * service.tokens_per_s * max(1, replicas)
-
-
 @dataclass(frozen=True)
 class Policies:
-    """The decisions. Each is pure; swap one to see what it is worth."""
+    """Decisions to swap, to see what one is worth. Each is pure."""
 
     cut: Callable[[Sequence[int], int], list[int]] = cut
-    choose: Callable[[Sequence[int], np.random.Generator], int] = power_of_two_choices
+    # (units that each replica has, where to begin) -> the replica
+    choose: Callable[[Sequence[int], int], int] = least_loaded
     take: Callable[[Sequence[int], int], int] = take_what_fits
-    scale: Callable[[float, Scaling], int] = replicas_for_units
-    admit: Callable[[int, int, Service], bool] = admit_by_wait
 
 
 @dataclass
@@ -112,6 +106,9 @@ class Outcome:
 
     offered: int = 0
     refused: int = 0
+    # The same of what arrived after SETTLED_S.
+    offered_settled: int = 0
+    refused_settled: int = 0
     tokens_admitted: int = 0
     tokens_scored: int = 0
     latencies: list[float] = field(default_factory=list)
@@ -121,25 +118,47 @@ class Outcome:
     gpu_s: float = 0.0
     # (time, replicas that take work), at each change.
     replicas: list[tuple[float, int]] = field(default_factory=list)
+    # When the last request had arrived.
+    replicas_at_end: int = 0
 
     @property
     def utilisation(self) -> float:
         """Share of the replicas' time spent in forward passes."""
         return self.busy_s / self.replica_s if self.replica_s else 0.0
 
+    @property
+    def answered_share(self) -> float:
+        """Share of all requests that was answered; NaN without any."""
+        return 1 - self.refused / self.offered if self.offered else math.nan
+
+    @property
+    def answered_share_settled(self) -> float:
+        """The same of what arrived after SETTLED_S."""
+        if not self.offered_settled:
+            return math.nan
+        return 1 - self.refused_settled / self.offered_settled
+
     def quantile(self, share: float) -> float:
         """Latency that this share of the answered requests did not exceed; NaN without any."""
         return float(np.quantile(self.latencies, share)) if self.latencies else math.nan
 
-    def summary(self) -> dict[str, float | int]:
+    def summary(self) -> dict[str, float | int | None]:
         """Return the figures of the JSON line."""
         return {
             "offered": self.offered,
             "answered": len(self.latencies),
             "refused": self.refused,
-            "p50_ms": round(1000 * self.quantile(0.5), 1),
-            "p99_ms": round(1000 * self.quantile(0.99), 1),
+            "answered_share": _rounded(self.answered_share, 4),
+            f"answered_share_after_{SETTLED_S:.0f}_s": _rounded(self.answered_share_settled, 4),
+            "p50_ms": _rounded(1000 * self.quantile(0.5), 1),
+            "p99_ms": _rounded(1000 * self.quantile(0.99), 1),
             "utilisation": round(self.utilisation, 3),
             "peak_replicas": max((count for _, count in self.replicas), default=0),
+            "replicas_at_end": self.replicas_at_end,
             "gpu_hours": round(self.gpu_s / 3600, 3),
         }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    # JSON has no NaN.
+    return None if math.isnan(value) else round(value, digits)

@@ -2,8 +2,9 @@
 
 It answers what cannot be tried at a desk, such as how 1,000 GPUs behave when the load doubles. It
 knows no Ray and no model: a forward pass takes a fixed time plus tokens / rate, both measured
-elsewhere. Every decision is a plain function in service_model.py, so another one can be tried.
-check_simulation.py sets its throughput beside the real service's.
+elsewhere. Settings are those that ship, and admission, the cut, the choice of a replica and the
+autoscaling policy are the service's own code; no deadline passes here.
+check_simulation.py sets it beside the real service.
 
 python -m benchmarks.simulate --requests-per-s 3000 --gpus 1000 --tokens-per-s 100000
 """
@@ -19,21 +20,31 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from benchmarks.service_model import Load, Outcome, Policies, Scaling, Service
+from benchmarks.service_model import SETTLED_S, Load, Outcome, Policies, Replicas, Service, shipped
+from rerank_core import Overloaded
+from rerank_core.batcher import PASS_S, PassRate
+from serve_app import scaling
+from serve_app.gateway.admission import AdmissionGate
+from serve_app.pool import ReplicaReport
 
 
 @dataclass
 class _Request:
     arrived_s: float
+    # Gives its room back.
+    admitted: ExitStack
     units_left: int
 
 
 @dataclass
 class _Replica:
+    name: str
+    rate: PassRate
     queue: deque[tuple[int, _Request]] = field(default_factory=deque)
     in_pass: list[tuple[int, _Request]] = field(default_factory=list)
     draining: bool = False
@@ -42,45 +53,60 @@ class _Replica:
     def load(self) -> int:
         return len(self.queue) + len(self.in_pass)
 
+    def report(self) -> ReplicaReport:
+        # There is one gateway: what it holds is not news.
+        return ReplicaReport(self.name, self.rate.tokens_per_s or 0.0, 0.0)
+
 
 def simulate(
     load: Load,
     service: Service,
-    scaling: Scaling,
+    replicas: Replicas,
     policies: Policies | None = None,
     seed: int = 0,
 ) -> Outcome:
     """Play `load` against the service until every admitted request is answered."""
-    return _Simulation(load, service, scaling, policies or Policies(), seed).run()
+    return _Simulation(load, service, replicas, policies or Policies(), seed).run()
 
 
 class _Simulation:
     def __init__(
-        self, load: Load, service: Service, scaling: Scaling, policies: Policies, seed: int
+        self, load: Load, service: Service, replicas: Replicas, policies: Policies, seed: int
     ) -> None:
-        self.load, self.service, self.scaling, self.policies = load, service, scaling, policies
-        # Two streams: the same requests arrive whatever the router draws.
-        self.arrivals, self.draws = (np.random.default_rng([seed, i]) for i in range(2))
+        self.load, self.service, self.bounds, self.policies = load, service, replicas, policies
+        self.arrivals = np.random.default_rng(seed)
         self.outcome = Outcome()
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.now = 0.0
         self.running: list[_Replica] = []
-        self.starting = 0
         self.draining: list[_Replica] = []
+        self.starting = 0
+        self.next_choice = 0
+        self.names = itertools.count()
+        self.gate = AdmissionGate(
+            service.settings.admission,
+            service.settings.scaling.look_back_period_s,
+            clock=lambda: self.now,
+        )
+        self.open_requests = 0
         # Units that no replica has room for.
         self.waiting: deque[tuple[int, _Request]] = deque()
-        self.admitted_tokens = self.ongoing_units = self.open_requests = 0
+        self.tokens_waiting = 0
         self.arriving = True
-        self.history: deque[tuple[float, int]] = deque()
-        self.wanted_more_since = self.wanted_less_since = math.inf
+        settings = service.settings.scaling
+        self.target = scaling.ReplicaTarget(
+            settings.target_utilisation, settings.upscale_delay_s, settings.downscale_delay_s
+        )
+        self.told: scaling.Load | None = None
 
     def run(self) -> Outcome:
-        for _ in range(self.scaling.min_replicas):
+        for _ in range(self.bounds.least):
             self._replica_is_up()
         self._at(self._next_gap(), self._request_arrives)
-        if self.scaling.min_replicas != self.scaling.max_replicas:
-            self._at(self.scaling.interval_s, self._autoscale)
+        if self.bounds.least != self.bounds.most:
+            self._at(self.bounds.push_s, self._push)
+            self._at(self.bounds.decide_s, self._decide)
         while self.events:
             moment, _, action = heapq.heappop(self.events)
             serving = len(self.running) + len(self.draining)
@@ -101,59 +127,74 @@ class _Simulation:
         # The mean of a log-normal is exp(mu + sigma**2 / 2).
         mu = math.log(self.load.tokens) - sigma**2 / 2
         lengths = self.arrivals.lognormal(mu, sigma, self.load.documents)
-        return [round(n) for n in np.clip(lengths, 1, self.load.max_length)]
+        clipped: list[int] = np.clip(lengths, 1, self.load.max_length).round().astype(int).tolist()
+        return clipped
 
     def _request_arrives(self) -> None:
         if self.now > self.load.duration_s:
             self.arriving = False
+            self.outcome.replicas_at_end = len(self.running)
             return
         self._at(self._next_gap(), self._request_arrives)
-        units = self.policies.cut(self._document_tokens(), self.service.unit_tokens)
-        cost = sum(units)
+        documents = self._document_tokens()
+        cost = sum(documents)
+        settled = self.now > SETTLED_S
         self.outcome.offered += 1
-        if not self.policies.admit(self.admitted_tokens, len(self.running), self.service):
+        self.outcome.offered_settled += settled
+        admitted = ExitStack()
+        left_s = self.service.settings.limits.request_timeout_s
+        try:
+            admitted.enter_context(self.gate.admit(cost, time_left_s=left_s))
+        except Overloaded:
             self.outcome.refused += 1
+            self.outcome.refused_settled += settled
             return
-        request = _Request(self.now, len(units))
+        largest_batch = self.service.max_batch_tokens
+        bound = self.service.settings.unit_tokens
+        bound = bound or self.gate.replicas.unit_tokens(documents, largest_batch)
+        units = self.policies.cut(documents, bound)
+        request = _Request(self.now, admitted, len(units))
         self.open_requests += 1
         self.outcome.tokens_admitted += cost
-        self.admitted_tokens += cost
-        self.ongoing_units += len(units)
+        self.tokens_waiting += cost
         for unit in units:
             self._route(unit, request)
 
     def _route(self, unit: int, request: _Request) -> None:
-        # Ray asks two replicas at a time and backs off while both are full; the outcome is a queue.
+        # Ray backs off while all that it asks are full; the outcome is a queue.
         if self.running and not self.waiting:
-            loads = _Loads(self.running)
-            replica = self.running[self.policies.choose(loads, self.draws)]
-            if replica.load < self.service.max_ongoing_units:
-                return self._give(replica, unit, request)
+            place = self.policies.choose(_Loads(self.running), self.next_choice)
+            self.next_choice = place + 1
+            replica = self.running[place]
+            if replica.load < self.service.settings.scaling.max_ongoing_units:
+                replica.queue.append((unit, request))
+                if not replica.in_pass:
+                    self._start_pass(replica)
+                return
         self.waiting.append((unit, request))
-        return None
-
-    def _give(self, replica: _Replica, unit: int, request: _Request) -> None:
-        replica.queue.append((unit, request))
-        if not replica.in_pass:
-            self._start_pass(replica)
 
     def _start_pass(self, replica: _Replica) -> None:
-        costs = [cost for cost, _ in replica.queue]
-        count = self.policies.take(costs, self.service.max_batch_tokens)
+        most = self.service.settings.batching.merge_tokens or self.service.max_batch_tokens
+        bound = int(max(1, replica.rate.pass_tokens(most)))
+        costs = [cost for cost, _ in itertools.islice(replica.queue, bound)]
+        count = self.policies.take(costs, bound)
         replica.in_pass = [replica.queue.popleft() for _ in range(count)]
         tokens = sum(costs[:count])
+        self.tokens_waiting -= tokens
         seconds = self.service.fixed_s + tokens / self.service.tokens_per_s
         self.outcome.busy_s += seconds
-        self._at(seconds, lambda: self._pass_ends(replica, tokens))
+        self._at(seconds, lambda: self._pass_ends(replica, tokens, seconds))
 
-    def _pass_ends(self, replica: _Replica, tokens: int) -> None:
+    def _pass_ends(self, replica: _Replica, tokens: int, seconds: float) -> None:
         self.outcome.tokens_scored += tokens
-        self.admitted_tokens -= tokens
-        self.ongoing_units -= len(replica.in_pass)
+        replica.rate.record(tokens, seconds)
+        if not replica.draining:
+            self.gate.replicas.hear(replica.report())
         for _, request in replica.in_pass:
             request.units_left -= 1
             if not request.units_left:
                 self.open_requests -= 1
+                request.admitted.close()
                 latency_s = self.now - request.arrived_s + self.service.overhead_s
                 self.outcome.latencies.append(latency_s)
         replica.in_pass = []
@@ -164,60 +205,65 @@ class _Simulation:
             self.draining.remove(replica)
 
     def _fill(self, replica: _Replica) -> None:
-        while (
-            self.waiting
-            and not replica.draining
-            and len(replica.queue) < self.service.max_ongoing_units
-        ):
+        room = self.service.settings.scaling.max_ongoing_units - len(replica.queue)
+        while self.waiting and not replica.draining and room > 0:
             replica.queue.append(self.waiting.popleft())
+            room -= 1
 
     def _replica_is_up(self) -> None:
-        replica = _Replica()
+        # Its warm-up measures a whole batch; the gateways hear of it before they need it.
+        batch = self.service.max_batch_tokens
+        seconds = self.service.fixed_s + batch / self.service.tokens_per_s
+        replica = _Replica(str(next(self.names)), PassRate(PASS_S, batch / seconds))
         self.running.append(replica)
+        self.gate.replicas.hear(replica.report())
         self.outcome.replicas.append((self.now, len(self.running)))
         self._fill(replica)
         if replica.queue:
             self._start_pass(replica)
 
-    def _autoscale(self) -> None:
-        self.history.append((self.now, self.ongoing_units))
-        while self.history[0][0] < self.now - self.scaling.look_back_s:
-            self.history.popleft()
-        ongoing = sum(units for _, units in self.history) / len(self.history)
-        wanted = self.policies.scale(ongoing, self.scaling)
-        have = len(self.running) + self.starting
-        self.wanted_more_since = (
-            min(self.wanted_more_since, self.now) if wanted > have else math.inf
-        )
-        self.wanted_less_since = (
-            min(self.wanted_less_since, self.now) if wanted < have else math.inf
-        )
-        if self.now - self.wanted_more_since >= self.scaling.upscale_delay_s:
-            self._grow(wanted - have)
-        if self.now - self.wanted_less_since >= self.scaling.downscale_delay_s:
-            self._shrink(have - wanted)
-        if self.arriving or self.open_requests or len(self.running) > self.scaling.min_replicas:
-            self._at(self.scaling.interval_s, self._autoscale)
+    def _push(self) -> None:
+        """Tell the controller what the replicas know."""
+        rate = self.gate.replicas.mean_tokens_per_s
+        demand = self.gate.demand().tokens_per_s
+        self.told = scaling.Load(demand, self.tokens_waiting, rate) if rate else None
+        if self._goes_on():
+            self._at(self.bounds.push_s, self._push)
 
-    def _grow(self, count: int) -> None:
-        self.starting += count
-        self.wanted_more_since = math.inf
-        for _ in range(count):
-            self._at(self.scaling.cold_start_s, self._finish_start)
+    def _decide(self) -> None:
+        have = len(self.running) + self.starting
+        wanted = have
+        if not have and self.waiting:
+            # As Serve does by itself.
+            wanted = 1
+        elif self.told:
+            wanted = self.target.decide(self.now, self.told.busy_replicas, have)
+        wanted = min(self.bounds.most, max(self.bounds.least, wanted))
+        if wanted > have:
+            self.starting += wanted - have
+            for _ in range(wanted - have):
+                self._at(self.bounds.cold_start_s, self._finish_start)
+        elif wanted < have:
+            self._shrink(have - wanted)
+        if self._goes_on():
+            self._at(self.bounds.decide_s, self._decide)
+
+    def _goes_on(self) -> bool:
+        busy = self.arriving or self.open_requests > 0
+        return busy or self.starting > 0 or len(self.running) > self.bounds.least
 
     def _finish_start(self) -> None:
         self.starting -= 1
         self._replica_is_up()
 
     def _shrink(self, count: int) -> None:
-        self.wanted_less_since = math.inf
-        count = min(count, len(self.running) - self.scaling.min_replicas)
         leaving = sorted(self.running, key=lambda replica: replica.load)[:count]
         for replica in leaving:
             self.running.remove(replica)
             replica.draining = True
             if replica.in_pass:
                 self.draining.append(replica)
+        self.gate.replicas.hear_all(replica.report() for replica in self.running)
         self.outcome.replicas.append((self.now, len(self.running)))
 
 
@@ -246,24 +292,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens-per-s", type=float, required=True, help="of one GPU, measured")
     parser.add_argument("--fixed-ms", type=float, default=5, help="of a forward pass")
     parser.add_argument("--cold-start-s", type=float, default=60)
-    parser.add_argument("--max-wait-s", type=float, default=math.inf, help="refuse above it")
+    parser.add_argument("--max-wait-s", type=float, help="refuse above it; else as shipped")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     load = Load(options.requests_per_s, options.docs, options.tokens, duration_s=options.seconds)
-    service = Service(options.tokens_per_s, options.fixed_ms / 1000, max_wait_s=options.max_wait_s)
-    scaling = Scaling(
-        options.gpus,
-        max(options.gpus, options.max_gpus or 0),
-        cold_start_s=options.cold_start_s,
+    changed = {} if options.max_wait_s is None else {"max_wait_s": options.max_wait_s}
+    service = Service(
+        options.tokens_per_s, options.fixed_ms / 1000, settings=shipped(admission=changed)
     )
+    most = max(options.gpus, options.max_gpus or 0)
+    replicas = Replicas(options.gpus, most, cold_start_s=options.cold_start_s)
     started_s = time.perf_counter()
-    figures = simulate(load, service, scaling, seed=options.seed).summary()
+    figures = simulate(load, service, replicas, seed=options.seed).summary()
     print(
         f"{figures['answered']} of {figures['offered']} requests answered, p50"
         f" {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms, GPUs busy"
         f" {figures['utilisation']:.0%} (simulated in {time.perf_counter() - started_s:.1f} s)"
     )
-    print(json.dumps({"simulated": figures, "load": asdict(load)}))
+    print(
+        json.dumps(
+            {
+                "simulated": figures,
+                "load": asdict(load),
+                "replicas": asdict(replicas),
+                "changed": {"admission": changed} if changed else {},
+            }
+        )
+    )
     return 0
 
 

@@ -48,7 +48,8 @@ class CachedScorer:
                 known[key] = self._entries[key]
             else:
                 unknown[key] = pair
-        self.hits += len(pairs) - len(unknown)
+        # A pair that stands twice in one call is scored once, but was not remembered.
+        self.hits += sum(key not in unknown for key in keys)
         self.misses += len(unknown)
         fresh = self._scorer.score(list(unknown.values()))
         failed: dict[bytes, str] = {}
@@ -63,7 +64,7 @@ class CachedScorer:
             )
             if i not in fresh.errors:
                 self._remember(key, known[key])
-        return _assemble([known[key] for key in keys], keys, failed)
+        return _assemble([known[key] for key in keys], keys, failed).stamped(self.info.fingerprint)
 
     def warm_up(self) -> None:
         """Warm the scorer below."""

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rerank_core.errors import InvalidRequest, ScoringFailed
-from rerank_core.types import Float32s
+from rerank_core.types import (
+    FailedCandidate,
+    Float32s,
+    PairScores,
+    RankedCandidate,
+    RerankRequest,
+    RerankResult,
+)
+
+if TYPE_CHECKING:
+    from rerank_core.calibration import Calibration
 
 
 def rank_scores(scores: Float32s | Sequence[float], top_k: int | None = None) -> list[int]:
@@ -36,3 +47,45 @@ def activate(raw: Float32s, activation: str) -> Float32s:
     # Two branches, so that neither exp overflows.
     small = np.exp(-np.abs(raw))
     return np.where(raw >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def rank_request(
+    request: RerankRequest,
+    scores: PairScores,
+    activated: Float32s,
+    calibration: Calibration | None = None,
+) -> RerankResult:
+    """Rank one request's candidates from their scores (one entry per candidate, in order).
+
+    The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
+    `score_threshold` is held against `activated`, the scores that the answer shows; one equal to
+    the threshold stays. What falls below is neither ranked nor failed. Candidates that only a
+    cascade's first stage saw pass no threshold and have no calibrated score.
+    """
+    candidates = request.candidates
+    threshold, unseen = request.score_threshold, scores.first_stage_only
+    scored = [i for i in range(len(candidates)) if i not in scores.errors]
+    if threshold is not None:
+        scored = [i for i in scored if i not in unseen and float(activated[i]) >= threshold]
+    calibrated = None if calibration is None else calibration.apply(scores.raw)
+    order = rank_scores(scores.raw[scored], request.top_k)
+    ranked = tuple(
+        RankedCandidate(
+            index=i,
+            doc_id=candidates[i].doc_id,
+            rank=rank,
+            score=float(activated[i]),
+            raw_score=float(scores.raw[i]),
+            tokens=int(scores.tokens[i]),
+            truncated=bool(scores.truncated[i]),
+            passage=scores.passages.get(i),
+            calibrated_score=(None if calibrated is None or i in unseen else float(calibrated[i])),
+            first_stage_only=i in unseen,
+        )
+        for rank, i in enumerate((scored[place] for place in order), start=1)
+    )
+    failed = tuple(
+        FailedCandidate(i, candidates[i].doc_id, reason)
+        for i, reason in sorted(scores.errors.items())
+    )
+    return RerankResult(ranked, failed, int(scores.tokens.sum()))

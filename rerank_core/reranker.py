@@ -12,15 +12,12 @@ from pydantic import ValidationError
 from rerank_core.calibration import Calibration
 from rerank_core.config import ScorerConfig
 from rerank_core.errors import InvalidRequest, invalid
-from rerank_core.ranking import activate, rank_scores
+from rerank_core.ranking import activate
+from rerank_core.ranking import rank_request as rank_request
 from rerank_core.scorers import load_scorer
 from rerank_core.types import (
     Candidate,
-    FailedCandidate,
-    Float32s,
-    PairScores,
     QueryDocumentPair,
-    RankedCandidate,
     RerankRequest,
     RerankResult,
     Scorer,
@@ -88,7 +85,9 @@ class Reranker:
         """
         for request in requests:
             check_request(request)
-        scores = self.scorer.score([pair for request in requests for pair in pairs_of(request)])
+        scores = self.scorer.score(
+            [pair for n, request in enumerate(requests) for pair in pairs_of(request, str(n))]
+        )
         activated = activate(scores.raw, self.scorer.info.activation)
         results, start = [], 0
         for request in requests:
@@ -146,8 +145,11 @@ def check_request(request: RerankRequest) -> None:
         )
 
 
-def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
-    """Yield one pair per candidate, in input order."""
+def pairs_of(request: RerankRequest, query_id: str | None = None) -> Iterable[QueryDocumentPair]:
+    """Yield one pair per candidate, in input order.
+
+    Pairs that are scored together with those of other requests need a `query_id` of their own.
+    """
     return (
         QueryDocumentPair(
             request.query,
@@ -155,48 +157,7 @@ def pairs_of(request: RerankRequest) -> Iterable[QueryDocumentPair]:
             request.max_tokens_per_query,
             request.max_tokens_per_doc,
             request.instruction,
+            query_id,
         )
         for candidate in request.candidates
     )
-
-
-def rank_request(
-    request: RerankRequest,
-    scores: PairScores,
-    activated: Float32s,
-    calibration: Calibration | None = None,
-) -> RerankResult:
-    """Rank one request's candidates from their scores (one entry per candidate, in order).
-
-    The order follows the raw scores: the sigmoid of large logits saturates and would tie them.
-    `score_threshold` is held against `activated`, the scores that the answer shows; one equal to
-    the threshold stays. What falls below is neither ranked nor failed.
-    """
-    candidates = request.candidates
-    threshold = -math.inf if request.score_threshold is None else request.score_threshold
-    scored = [
-        i
-        for i in range(len(candidates))
-        if i not in scores.errors and float(activated[i]) >= threshold
-    ]
-    calibrated = None if calibration is None else calibration.apply(scores.raw)
-    order = rank_scores(scores.raw[scored], request.top_k)
-    ranked = tuple(
-        RankedCandidate(
-            index=i,
-            doc_id=candidates[i].doc_id,
-            rank=rank,
-            score=float(activated[i]),
-            raw_score=float(scores.raw[i]),
-            tokens=int(scores.tokens[i]),
-            truncated=bool(scores.truncated[i]),
-            passage=scores.passages.get(i),
-            calibrated_score=None if calibrated is None else float(calibrated[i]),
-        )
-        for rank, i in enumerate((scored[place] for place in order), start=1)
-    )
-    failed = tuple(
-        FailedCandidate(i, candidates[i].doc_id, reason)
-        for i, reason in sorted(scores.errors.items())
-    )
-    return RerankResult(ranked, failed, int(scores.tokens.sum()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-Float32s = npt.NDArray[np.float32]
+from rerank_core.scores import Float32s as Float32s
+from rerank_core.scores import PairScores as PairScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +24,8 @@ class RerankRequest:
 
     `instruction` says what relevance means, in place of the model's own. `max_tokens_per_query`
     and `max_tokens_per_doc` cut further than the model must. Candidates
-    whose activated score is below `score_threshold` are left out of the ranking; a calibrated
-    score does not count there.
+    whose activated score is below `score_threshold` are left out of the ranking, and so are those
+    that only the first stage of a cascade saw; a calibrated score does not count there.
     """
 
     query: str
@@ -44,7 +42,8 @@ class QueryDocumentPair:
     """All that a scorer ever sees. Unpacks into query and document.
 
     `max_query_tokens` and `max_document_tokens` are the caller's own limits; the scorer's apply
-    in any case. `instruction` takes the place of the scorer's.
+    in any case. `instruction` takes the place of the scorer's. `query_id` says which pairs belong
+    to one query, where scores depend on that (a cascade); without one the query's text does.
     """
 
     query: str
@@ -52,6 +51,7 @@ class QueryDocumentPair:
     max_query_tokens: int | None = None
     max_document_tokens: int | None = None
     instruction: str | None = None
+    query_id: str | None = None
 
     @property
     def question(self) -> str:
@@ -61,81 +61,6 @@ class QueryDocumentPair:
     def __iter__(self) -> Iterator[str]:
         yield self.query
         yield self.document
-
-
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """One entry per pair, in input order.
-
-    `raw` holds the model's logits, float32, higher is better, NaN exactly where `errors` has the
-    pair's index. `tokens` counts what the model read, special tokens included. `truncated` says
-    that the model did not see the whole pair. `passages` says, for a document that was split, which
-    characters (start, end) the best passage has.
-    """
-
-    raw: Float32s
-    tokens: npt.NDArray[np.int32]
-    truncated: npt.NDArray[np.bool_]
-    errors: Mapping[int, str] = field(default_factory=dict)
-    passages: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not len(self.raw) == len(self.tokens) == len(self.truncated):
-            raise ValueError("raw, tokens and truncated must have one entry per pair")
-
-    def __len__(self) -> int:
-        return len(self.raw)
-
-    @classmethod
-    def none(cls) -> PairScores:
-        """Return the scores of no pairs."""
-        return cls(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.bool_))
-
-    @classmethod
-    def concat(cls, parts: Sequence[PairScores]) -> PairScores:
-        """Put the scores of neighbouring ranges together; indices count from the whole's start."""
-        if not parts:
-            return cls.none()
-        starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-        return cls(
-            np.concatenate([part.raw for part in parts]),
-            np.concatenate([part.tokens for part in parts]),
-            np.concatenate([part.truncated for part in parts]),
-            {s + i: why for s, part in zip(starts, parts, strict=False)
-             for i, why in part.errors.items()},
-            {s + i: span for s, part in zip(starts, parts, strict=False)
-             for i, span in part.passages.items()},
-        )  # fmt: skip
-
-    def part(self, start: int, stop: int) -> PairScores:
-        """Return the entries from `start` up to `stop`; its indices count from `start`."""
-        places = range(start, min(stop, len(self)))
-        return PairScores(
-            self.raw[start:stop],
-            self.tokens[start:stop],
-            self.truncated[start:stop],
-            _at(self.errors, places),
-            _at(self.passages, places),
-        )
-
-    def take(self, index: npt.ArrayLike) -> PairScores:
-        """Return the entries at the given indices, in that order; an index may stand twice."""
-        places = np.asarray(index, dtype=np.int64)
-        return PairScores(
-            self.raw[places],
-            self.tokens[places],
-            self.truncated[places],
-            _at(self.errors, places.tolist()),
-            _at(self.passages, places.tolist()),
-        )
-
-
-_Value = TypeVar("_Value")
-
-
-def _at(values: Mapping[int, _Value], places: Sequence[int]) -> dict[int, _Value]:
-    # Looks up the few places wanted: walking all values for each of many parts is quadratic.
-    return {new: values[old] for new, old in enumerate(places) if old in values} if values else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +108,8 @@ class RankedCandidate:
     """A scored candidate. `index` is its place in the request, `rank` starts at 1.
 
     `passage` has the characters (start, end) of the best passage of a document that was split;
-    `calibrated_score` is a probability, where a calibration was fitted.
+    `calibrated_score` is a probability, where a calibration was fitted. `first_stage_only` says
+    that only a cascade's small model saw it: its score gives its place and means nothing else.
     """
 
     index: int
@@ -195,6 +121,7 @@ class RankedCandidate:
     truncated: bool
     passage: tuple[int, int] | None = None
     calibrated_score: float | None = None
+    first_stage_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,13 @@ from ray import serve
 from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.services import canonicalize_bootstrap_address
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.types import LoadedScorer
+from serve_app.autoscaling import gateway_replicas, scorer_replicas
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.gateway.request_log import RequestRecord
@@ -29,7 +30,7 @@ from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import RequestMeter
-from serve_app.ray_pool import RayPool
+from serve_app.ray_pool import LeastLoadedRouter, RayPool
 from serve_app.replica import ScorerReplica
 
 log = logging.getLogger("ray.serve")
@@ -39,6 +40,9 @@ Load = Callable[[ScorerConfig], LoadedScorer]
 # The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
 # than they tell.
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
+
+
+_ROUTER = f"{LeastLoadedRouter.__module__}:{LeastLoadedRouter.__name__}"
 
 
 @serve.ingress()
@@ -93,7 +97,7 @@ def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     }
     gateway = serve.deployment(
         name="Gateway",
-        num_replicas=args.scaling.gateways,
+        **gateway_replicas(args.scaling),
         # An update starts new gateways before it stops old ones: they need no GPU.
         max_surge_percent=100,
         logging_config=_LOGGING,
@@ -109,9 +113,13 @@ def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -
     scaling = config.scaling
     options: dict[str, Any] = {
         "name": "Scorer" if place == 0 else f"Scorer-{place}",
+        **scorer_replicas(scaling),
         "max_ongoing_requests": scaling.max_ongoing_units,
         "logging_config": _LOGGING,
         "graceful_shutdown_timeout_s": scaling.drain_s,
+        "request_router_config": RequestRouterConfig(
+            request_router_class=_ROUTER  # type: ignore[arg-type]
+        ),
         "health_check_period_s": 5,
         "health_check_timeout_s": 10,
         "ray_actor_options": {
@@ -119,17 +127,6 @@ def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -
             "num_gpus": _gpus(scorer, config),
         },
     }
-    if scaling.min_replicas == scaling.max_replicas:
-        options["num_replicas"] = scaling.min_replicas
-    else:
-        options["autoscaling_config"] = AutoscalingConfig(
-            min_replicas=scaling.min_replicas,
-            max_replicas=scaling.max_replicas,
-            target_ongoing_requests=scaling.target_units,
-            upscale_delay_s=scaling.upscale_delay_s,
-            downscale_delay_s=scaling.downscale_delay_s,
-            look_back_period_s=scaling.look_back_period_s,
-        )
     return serve.deployment(**options)(ScorerReplica).bind(scorer, config, load)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.calibration import Calibration
 from rerank_core.types import Scorer
-from serve_app.pool import LoadedModel, UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaReport, UnitScores, WorkUnit
 
 
 class LocalPool:
@@ -21,14 +21,21 @@ class LocalPool:
         if scorer is None or isinstance(scorer, ScorerConfig):
             scorer = load_scorer(scorer or ScorerConfig(model="lexical"))
         self.scorer = scorer
-        self.calibration = calibration
+        self.model = LoadedModel(scorer.info, calibration)
         self.units: list[WorkUnit] = []
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit; the times are made up: 1 ms of waiting, 2 ms of scoring."""
         self.units.append(unit)
-        return UnitScores(self.scorer.score(unit.pairs), queue_s=0.001, inference_s=0.002)
+        if unit.fingerprint not in ("", self.model.fingerprint):
+            raise OtherModel("the unit is meant for another model")
+        scores = self.scorer.score(unit.pairs)
+        return UnitScores(scores, self.model, queue_s=0.001, inference_s=0.002)
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
-        return LoadedModel(self.scorer.info, self.calibration)
+        return self.model
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return nothing: it measures nothing."""
+        return []

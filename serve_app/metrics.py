@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ _TOKENS: list[float] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576]
 class RequestMeter:
     """Counts what a gateway answers; called once a request."""
 
-    def __init__(self, admission: AdmissionGate) -> None:
+    def __init__(self, admission: Mapping[str, AdmissionGate]) -> None:
         self._admission = admission
         # Ray's own annotation allows one key only.
         by: Any = ("dialect", "model", "status")
@@ -42,20 +42,33 @@ class RequestMeter:
         self._tokens = _count("rerank_tokens", "Tokens that models read.")
         self._units = _count("rerank_units", "Work units sent.")
         self._retries = _count("rerank_retries", "Units sent again after a lost replica.")
+        self._mixed = _count("rerank_mixed_units", "Units that another version of a model scored.")
         self._truncated = _count("rerank_truncated_documents", "Documents not read whole.")
-        self._bound = Gauge("rerank_admission_limit_tokens", "Work that may be under way.")
-        self._under_way = Gauge("rerank_admitted_tokens", "Work that is under way.")
+        keys = ("model",)
+        self._bound = Gauge(
+            "rerank_admission_limit_tokens", "Work that may be under way.", tag_keys=keys
+        )
+        self._under_way = Gauge(
+            "rerank_admitted_tokens", "Work of this gateway that is under way.", tag_keys=keys
+        )
+        self._demand = Gauge(
+            "rerank_demand_tokens_per_second",
+            "Work that this gateway is asked for, refused work included.",
+            tag_keys=keys,
+        )
 
     def __call__(self, record: RequestRecord) -> None:
         """Count one request."""
         named = {"dialect": record.dialect or "none", "model": record.model or "none"}
         self._requests.inc(tags={**named, "status": str(record.status)})
-        self._bound.set(self._admission.bound)
-        self._under_way.set(self._admission.under_way)
+        model = {"model": record.model}
+        if gate := self._admission.get(record.model):
+            self._bound.set(gate.bound, tags=model)
+            self._under_way.set(gate.under_way, tags=model)
+            self._demand.set(gate.demand().tokens_per_s, tags=model)
         gathered = record.gathered
         if gathered is None:
             return
-        model = {"model": record.model}
         self._seconds.observe(record.total_s, tags=named)
         self._queue.observe(gathered.queue_s, tags=model)
         self._inference.observe(gathered.inference_s, tags=model)
@@ -64,6 +77,7 @@ class RequestMeter:
             (self._tokens, record.tokens),
             (self._units, gathered.units),
             (self._retries, gathered.retries),
+            (self._mixed, gathered.mixed),
             (self._truncated, len(record.truncated)),
         ):
             if amount:

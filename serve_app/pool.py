@@ -13,47 +13,108 @@ from rerank_core import PairScores, QueryDocumentPair, RerankError, ScorerInfo
 from rerank_core.calibration import Calibration
 
 
+class LoadedModel(NamedTuple):
+    """What a replica has loaded. Scores of two fingerprints must not be ranked together."""
+
+    info: ScorerInfo
+    calibration: Calibration | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly when two replicas give equal scores."""
+        return self.info.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDemand:
+    """What a gateway tells replicas with each unit, for the autoscaler: all that it is asked for.
+
+    In estimated tokens a second, refused work included. `gateway` tells one from another.
+    """
+
+    gateway: str
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica tells gateways with each answer: what it can do, and how much it holds.
+
+    `tokens_per_s` is measured, in estimated tokens; 0 before the first pass. `tokens_held` is the
+    sum of the charges of its units.
+    """
+
+    replica: str
+    tokens_per_s: float
+    tokens_held: float
+
+
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
     """A slice of a request, sent to one replica.
 
     `cost` is in estimated tokens. `caller` groups the units of one request, so that a replica can
     take turns between requests. `timeout_s` is what was left of the deadline when it was sent.
+    `fingerprint` names the only model that may score it; empty: whichever the replica has.
     """
 
     pairs: tuple[QueryDocumentPair, ...]
     cost: int
     caller: str
     timeout_s: float
+    fingerprint: str = ""
+    # What admission counts it as: less than the cost where a request is larger than half of all.
+    charge: float = 0.0
+    demand: GatewayDemand | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitScores:
-    """A replica's answer: scores in the unit's order, and the seconds of waiting and of scoring."""
+    """A replica's answer: scores in the unit's order, what made them, and where time went.
+
+    `queue_s` and `inference_s` are the seconds of waiting and of scoring.
+    """
 
     scores: PairScores
+    model: LoadedModel
     queue_s: float
     inference_s: float
-
-
-class LoadedModel(NamedTuple):
-    """What the replicas of a model have loaded."""
-
-    info: ScorerInfo
-    calibration: Calibration | None = None
+    report: ReplicaReport | None = None
 
 
 class ReplicaLost(RerankError):
-    """The replica died with the unit in its hands. Scoring is pure: it may be sent again."""
+    """The replica died with the unit in its hands. Scoring is pure: it may be sent again.
+
+    `replica` tells one replica from another, empty where nobody knows which it was.
+    """
+
+    def __init__(self, message: str, replica: str = "") -> None:
+        super().__init__(message, replica)
+        self.message = message
+        self.replica = replica
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OtherModel(RerankError):
+    """This replica has not the model that the unit is meant for; another one may have it."""
 
 
 class ScoringPool(Protocol):
-    """The replicas of one model."""
+    """The replicas of one model, which during an update have two versions of it."""
 
     async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score a unit on some replica. Raises ReplicaLost when it died meanwhile."""
+        """Score a unit on some replica.
+
+        Raises ReplicaLost when it died meanwhile, OtherModel when it has another fingerprint.
+        """
         ...
 
     async def loaded(self) -> LoadedModel:
-        """Return what the replicas have loaded."""
+        """Return what one of the replicas has loaded."""
+        ...
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica there is; none where nobody could be asked."""
         ...

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from functools import cached_property
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle
+from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 from rerank_core import ModelUnavailable, Overloaded, RerankError
-from serve_app.pool import LoadedModel, ReplicaLost, UnitScores, WorkUnit
+from serve_app.capacity import turn
+from serve_app.pool import LoadedModel, ReplicaLost, ReplicaReport, UnitScores, WorkUnit
+
+# A replica that is slower than this to say how it is can be asked again.
+_REPORTS_S = 2.0
+
+_DIED = "a replica died; send the request again"
+# Work or scores above 100 KB travel through object stores, which die with their machines.
+_LOST = (ReplicaUnavailableError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 
 
 class RayPool:
@@ -23,29 +39,72 @@ class RayPool:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
+    @cached_property
+    def _score(self) -> DeploymentHandle[Any]:
+        # Each access to a method of a handle makes a new handle.
+        return self._handle.score
+
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit on the replica that Serve picks."""
-        scores: UnitScores = await self._call("score", unit)
+        scores: UnitScores = await self._call(self._score, unit)
         return scores
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
-        loaded: LoadedModel = await self._call("loaded")
+        loaded: LoadedModel = await self._call(self._handle.loaded)
         return loaded
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        response = getattr(self._handle, method).remote(*arguments)
+    async def reports(self) -> list[ReplicaReport]:
+        """Ask every running replica; one that does not answer is left out."""
+        asked = self._handle.broadcast("report")
+        try:
+            answers = await asked.results_async(timeout_s=_REPORTS_S, return_exceptions=True)
+        except (TimeoutError, DeploymentUnavailableError):
+            return []
+        return [answer for answer in answers if isinstance(answer, ReplicaReport)]
+
+    async def _call(self, method: DeploymentHandle[Any], *arguments: Any) -> Any:
+        response = method.remote(*arguments)
         try:
             return await response
         except asyncio.CancelledError:
-            response.cancel()
+            response.cancel()  # type: ignore[no-untyped-call]
             raise
-        except (RayActorError, ReplicaUnavailableError):
-            raise ReplicaLost("a replica died; send the request again") from None
+        except RayActorError as error:
+            raise ReplicaLost(_DIED, error.actor_id or "") from None
+        except _LOST:
+            raise ReplicaLost(_DIED) from None
         except BackPressureError:
-            raise Overloaded("every replica's queue is full; try again later") from None
+            raise Overloaded(
+                "every replica holds scaling.max_ongoing_units already; try again later"
+            ) from None
         except DeploymentUnavailableError:
             raise ModelUnavailable("the model could not be deployed; try again later") from None
         except RerankError as error:
             # Ray wraps what a replica raised, and its wrapper's message is a traceback.
             raise getattr(error, "cause", error) from None
+
+
+class LeastLoadedRouter(FIFOMixin, RequestRouter):
+    """Sends each unit to the replica with the fewest, in turn among equals.
+
+    Serve's own choice looks at two by chance: eight equal units on eight idle replicas took two
+    passes instead of one. Serve takes the least loaded of what is returned, the first of equals.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        # Gateways must not begin at the same replica.
+        self._next = random.randrange(2**16)  # noqa: S311
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Return the replicas to look at, as one rank."""
+        if pending_request is not None:
+            # Where all are full, wait a little before looking again.
+            pending_request.routing_context.should_backoff = True
+        self._next += 1
+        return [[candidate_replicas[i] for i in turn(len(candidate_replicas), self._next)]]

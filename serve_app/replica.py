@@ -6,22 +6,34 @@ import dataclasses
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
+from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair, ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
+from serve_app.gateway.units import estimate_tokens
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
-from serve_app.pool import LoadedModel, UnitScores, WorkUnit
+from serve_app.pool import (
+    LoadedModel,
+    OtherModel,
+    ReplicaLost,
+    ReplicaReport,
+    UnitScores,
+    WorkUnit,
+)
+from serve_app.scaling import DEMAND, RATE, WAITING
 
 log = logging.getLogger("ray.serve")
 
 _HEALTH_PROBE_S = 8.0
+# A gateway that has sent nothing for longer asks for nothing here.
+_DEMAND_S = 15.0
 
 
 class ScorerReplica:
@@ -36,7 +48,7 @@ class ScorerReplica:
         # In a thread that ends: OpenMP keeps workers for every thread that ever computed, and once
         # they outnumber the cores none of them spins at a barrier. One core in five stood idle.
         with ThreadPoolExecutor(1, "start") as start:
-            self._scorer, self._start_s = start.submit(
+            self._scorer, self._start_s, tokens_per_s = start.submit(
                 _start, load, scorer, config.warm_up
             ).result()
         log.info("%s: %s", self._scorer.info.model, self._start_s)
@@ -44,26 +56,56 @@ class ScorerReplica:
         self._settings = LiveSettings(self._change_budgets)
         # A wrong file stops the start, instead of failing every request.
         path, fingerprint = scorer.calibration, self._scorer.info.fingerprint
-        self._calibration = Calibration.load(path, fingerprint) if path else None
+        calibration = Calibration.load(path, fingerprint) if path else None
+        self._model = LoadedModel(self._scorer.info, calibration)
+        self._name = uuid.uuid4().hex
         # A cascade's scores depend on which pairs of a query it sees together.
         self._alone = scorer.first_stage is not None
         self._meter = PassMeter(self._scorer.info.model)
+        self._held = 0.0
+        # Gateway -> (tokens a second, when it said so).
+        self._demand: dict[str, tuple[float, float]] = {}
         self._batcher = MicroBatcher(
             self._score,
+            tokens_per_s=tokens_per_s,
             merge_tokens=self._merge_tokens(batching),
             max_queued_tokens=batching.max_queued_tokens,
         )
 
     async def score(self, unit: WorkUnit) -> UnitScores:
-        """Score one unit; raises what MicroBatcher.submit raises."""
-        scored = await self._batcher.submit(
-            unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
-        )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        """Score one unit. Raises what MicroBatcher.submit raises, and what a pool may raise."""
+        if unit.demand:
+            self._demand[unit.demand.gateway] = (unit.demand.tokens_per_s, time.monotonic())
+        if unit.fingerprint not in ("", self._model.fingerprint):
+            raise OtherModel("the unit is meant for another version of this model")
+        self._held += unit.charge
+        try:
+            scored = await self._batcher.submit(
+                unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+            )
+        except ModelUnavailable as error:
+            # It stops, or has failed for good: as lost as one that died.
+            raise ReplicaLost(str(error), self._name) from None
+        finally:
+            self._held = max(0.0, self._held - unit.charge)
+        report = await self.report()
+        return UnitScores(scored.scores, self._model, scored.queue_s, scored.inference_s, report)
+
+    async def report(self) -> ReplicaReport:
+        """Return what gateways are to know."""
+        return ReplicaReport(self._name, self._batcher.tokens_per_s or 0.0, self._held)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the autoscaling policy is to know; Serve asks every few seconds."""
+        oldest = time.monotonic() - _DEMAND_S
+        self._demand = {name: told for name, told in self._demand.items() if told[1] >= oldest}
+        demand = {f"{DEMAND}{name}": rate for name, (rate, _) in self._demand.items()}
+        waiting = float(self._batcher.state().queued_tokens)
+        return {RATE: self._batcher.tokens_per_s or 0.0, WAITING: waiting, **demand}
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
-        return LoadedModel(self._scorer.info, self._calibration)
+        return self._model
 
     async def pid(self) -> int:
         """Return the process id; fault tests kill it."""
@@ -90,7 +132,7 @@ class ScorerReplica:
             # The input's fault or the scorer's? A pair that always works tells.
             probe = [QueryDocumentPair("health", "health")]
             scored = await self._batcher.submit(
-                probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S
+                probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S, first=True
             )
             if scored.scores.errors:
                 raise RuntimeError("a pair that always works could not be scored")
@@ -108,7 +150,7 @@ class ScorerReplica:
 
     def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         with self._meter.measure(self._batcher) as record:
-            scores = self._scorer.score(pairs)
+            scores = self._scorer.score(pairs).stamped(self._scorer.info.fingerprint)
             record(scores)
         return scores
 
@@ -120,12 +162,26 @@ class ScorerReplica:
 
 def _start(
     load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
-) -> tuple[LoadedScorer, dict[str, float]]:
+) -> tuple[LoadedScorer, dict[str, float], float]:
     begun = time.monotonic()
     scorer = load(config)
     loaded = time.monotonic()
     if warm_up:
         # The largest pass first: memory that is not there shows now, not under load.
         scorer.warm_up()
+    tokens_per_s = _rate_of(scorer) if warm_up else 0.0
     took = {"load_s": loaded - begun, "warm_up_s": time.monotonic() - loaded}
-    return scorer, {name: round(seconds, 2) for name, seconds in took.items()}
+    return scorer, {name: round(seconds, 2) for name, seconds in took.items()}, tokens_per_s
+
+
+def _rate_of(scorer: LoadedScorer) -> float:
+    """Measure a second's estimated tokens on one full pass, so that nobody has to guess."""
+    # Different texts: equal ones are computed once.
+    pairs = [
+        QueryDocumentPair("how fast is it", f"text {number} " + "of forty common words " * 10)
+        for number in range(max(1, scorer.info.max_batch_tokens // 64))
+    ]
+    begun = time.monotonic()
+    scorer.score(pairs)
+    took = time.monotonic() - begun
+    return sum(estimate_tokens(pairs, scorer.info.max_length)) / max(took, 1e-3)

@@ -1,4 +1,4 @@
-"""Pytest plugin: where CI is set, a test that is skipped for a reason that CI can mend fails the run.
+"""Pytest plugin: where CI is set, a skip for a reason that CI can mend fails the run.
 
 It knows nothing of the tests but the reasons that they give.
 """

@@ -1,20 +1,33 @@
-"""How much work may be under way: a bound in tokens that follows measured throughput.
+"""Who may send work to a model's replicas now: a bound in tokens, made of what replicas report.
 
-It counts estimated tokens and knows nothing of what they are for. Refusing here costs microseconds;
-everything that is admitted can be finished in about `max_wait_s`.
+It counts estimated tokens and knows nothing of what they are for; the rules themselves stand in
+`serve_app.capacity`. Refusing here costs microseconds, and what is refused is told to the
+autoscaler like what is admitted.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from rerank_core import Overloaded
+from serve_app import capacity
 from serve_app.config import Admission
+from serve_app.gateway.known_replicas import KnownReplicas
+from serve_app.pool import (
+    GatewayDemand,
+    LoadedModel,
+    ReplicaReport,
+    ScoringPool,
+    UnitScores,
+    WorkUnit,
+)
 
-_WINDOW_S = 0.5
-_WEIGHT = 0.3
+_SHARE_USED = "this key's share of admission.max_wait_s is used up; try again later"
 # A key counts as active this long after its last request.
 _ACTIVE_S = 2.0
 _LONGEST_WAIT_S = 60.0
@@ -23,97 +36,132 @@ _LONGEST_WAIT_S = 60.0
 _NEWCOMER_ROOM = 1.25
 
 
-class AdmissionGate:
-    """Admits or refuses by token cost, and gives every key its share.
+@dataclass(slots=True)
+class _Key:
+    """What one API key has under way, and when it was last seen."""
 
-    The bound is throughput times `max_wait_s`. Throughput is measured over busy time; a low figure
-    counts only if there was enough work to be slow at.
+    seen: float
+    requests: int = 0
+    charge: float = 0.0
+
+
+class AdmissionGate:
+    """Admits or refuses requests for one model by token cost, and gives every key its share.
+
+    The bound is the rate of all replicas times `max_wait_s`; what other gateways have under way
+    counts too. A few requests are admitted in any case while they can end in time.
     """
 
-    def __init__(self, settings: Admission) -> None:
+    def __init__(
+        self,
+        settings: Admission,
+        demand_window_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
-        self.tokens_per_s = 0.0
+        self.replicas = KnownReplicas(clock)
         self.under_way = 0.0
-        self._by_key: dict[str, float] = {}
-        self._seen: dict[str, float] = {}
-        self._busy_since = 0.0
-        self._window_done = 0.0
-        self._window_busy_s = 0.0
-        self._window_peak = 0.0
+        self._clock = clock
+        self._name = uuid.uuid4().hex
+        self._demand = capacity.Demand(demand_window_s)
+        self._numbers = itertools.count()
+        self._costs: dict[int, int] = {}
+        self._keys: dict[str, _Key] = {}
 
     @property
     def bound(self) -> float:
-        """Estimated tokens that may be under way."""
-        return max(self.settings.min_tokens, self.tokens_per_s * self.settings.max_wait_s)
+        """Estimated tokens that may be under way, those of other gateways included."""
+        rules = self.settings
+        return capacity.most_tokens(self.replicas.tokens_per_s, rules.max_wait_s, rules.min_tokens)
+
+    def demand(self) -> GatewayDemand:
+        """Return what replicas are to know of this gateway."""
+        return GatewayDemand(self._name, self._demand.per_s(self._clock()))
 
     @contextmanager
-    def admit(self, cost: int, key: str = "") -> Iterator[None]:
-        """Hold room for `cost` tokens while inside. Raises Overloaded when there is none."""
-        # A request larger than half the bound must neither starve nor keep all others out.
-        charge = min(cost, self.bound / 2)
-        self._check(charge, key)
-        now = time.monotonic()
-        if not self.under_way:
-            self._busy_since = now
-        self.under_way += charge
-        self._window_peak = max(self._window_peak, self.under_way)
-        self._by_key[key] = self._by_key.get(key, 0.0) + charge
-        done = 0
+    def admit(self, cost: int, key: str = "", time_left_s: float = float("inf")) -> Iterator[float]:
+        """Hold room for `cost` tokens while inside; yields the share of them that it counts as.
+
+        Raises Overloaded when there is no room.
+        """
+        now = self._clock()
+        self._demand.add(cost, now)
+        charge = capacity.charge(cost, self.bound)
+        mine = self._key(key, now)
+        self._check(cost, charge, mine, time_left_s)
+        number = next(self._numbers)
+        self._costs[number] = cost
+        self._count(mine, charge, 1)
         try:
-            yield
-            done = cost
+            yield charge / cost if cost else 1.0
         finally:
-            self._release(charge, key, done)
+            del self._costs[number]
+            self._count(mine, -charge, -1)
 
-    def _check(self, charge: float, key: str) -> None:
-        now = time.monotonic()
-        self._seen[key] = now
-        if len(self._seen) > 1:
-            self._forget(now)
-        mine = self._by_key.get(key, 0.0)
-        room = self.bound * (1.0 if mine else _NEWCOMER_ROOM)
-        keys = len(self._seen)
-        if not self.under_way:
+    def _check(self, cost: int, charge: float, mine: _Key, time_left_s: float) -> None:
+        if not self._costs:
             return
-        if self.under_way + charge > room:
-            over = self.under_way + charge - self.bound
-            raise Overloaded("too much work is under way; try again later", self._wait_s(over))
-        if keys > 1 and mine and mine + charge > self.bound / keys:
-            over = mine + charge - self.bound / keys
-            raise Overloaded("this key's share of the work is used up", self._wait_s(over))
+        now = capacity.UnderWay(self.under_way, self.replicas.others, self.replicas.tokens_per_s)
+        keys = len(self._keys)
+        few = self.settings.min_requests
+        if len(self._costs) < few and mine.requests < max(1, few // keys):
+            costs = list(self._costs.values())
+            if capacity.few_have_time(cost, costs, now, few=few, time_left_s=time_left_s):
+                return
+        bound = self.bound
+        room = bound if mine.requests else bound * _NEWCOMER_ROOM
+        if capacity.over(charge, now, room) > 0:
+            message = (
+                "too much work is under way (admission.max_wait_s, admission.min_requests);"
+                " try again later"
+            )
+            raise Overloaded(message, self._wait_s(capacity.over(charge, now, bound)))
+        over = mine.charge + charge - (bound - now.others) / keys
+        if keys > 1 and mine.requests and over > 0:
+            raise Overloaded(_SHARE_USED, self._wait_s(over))
 
-    def _release(self, charge: float, key: str, done: float) -> None:
-        now = time.monotonic()
-        self.under_way = max(0.0, self.under_way - charge)
-        left = self._by_key[key] - charge
-        if left > 1e-6:
-            self._by_key[key] = left
-        else:
-            del self._by_key[key]
-        if not self._by_key:
-            self.under_way = 0.0
-        self._window_busy_s += now - self._busy_since
-        self._busy_since = now
-        self._window_done += done
-        if self._window_busy_s >= _WINDOW_S:
-            self._measure()
+    def _count(self, mine: _Key, charge: float, requests: int) -> None:
+        mine.requests += requests
+        # Sums of floating point numbers keep a rest.
+        mine.charge = mine.charge + charge if mine.requests else 0.0
+        self.under_way = self.under_way + charge if self._costs else 0.0
 
-    def _measure(self) -> None:
-        rate = self._window_done / self._window_busy_s
-        loaded = self._window_peak >= self.bound / 2
-        if not self.tokens_per_s:
-            self.tokens_per_s = rate
-        elif rate > self.tokens_per_s or loaded:
-            self.tokens_per_s += _WEIGHT * (rate - self.tokens_per_s)
-        self._window_done = self._window_busy_s = 0.0
-        self._window_peak = self.under_way
-
-    def _forget(self, now: float) -> None:
-        for key in [k for k, seen in self._seen.items() if now - seen > _ACTIVE_S]:
-            if key not in self._by_key:
-                del self._seen[key]
+    def _key(self, name: str, now: float) -> _Key:
+        mine = self._keys.setdefault(name, _Key(now))
+        mine.seen = now
+        if len(self._keys) > 1:
+            for other in [k for k, key in self._keys.items() if now - key.seen > _ACTIVE_S]:
+                if not self._keys[other].requests:
+                    del self._keys[other]
+        return mine
 
     def _wait_s(self, tokens: float) -> float:
-        # Throughput measured while nothing ended says little; nobody should stay away for hours.
-        seconds = max(0.0, tokens) / self.tokens_per_s if self.tokens_per_s else 1.0
-        return min(seconds, _LONGEST_WAIT_S)
+        # Where nobody has measured, nobody knows; and nobody should stay away for hours.
+        rate = self.replicas.tokens_per_s
+        return min(max(0.0, tokens) / rate if rate else 1.0, _LONGEST_WAIT_S)
+
+
+class CountedPool:
+    """A ScoringPool for one admitted request: its units count, and both sides tell each other."""
+
+    def __init__(self, pool: ScoringPool, gate: AdmissionGate, share: float) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._share = share
+
+    async def score(self, unit: WorkUnit) -> UnitScores:
+        """Send a unit with what the gateway has to tell, and take what the replica reports."""
+        charge = unit.cost * self._share
+        unit = replace(unit, charge=charge, demand=self._gate.demand())
+        with self._gate.replicas.sending(charge):
+            answer = await self._pool.score(unit)
+        self._gate.replicas.hear(answer.report)
+        return answer
+
+    async def loaded(self) -> LoadedModel:
+        """Return what the replicas have loaded."""
+        return await self._pool.loaded()
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica."""
+        return await self._pool.reports()

@@ -1,49 +1,47 @@
 """Sends a request's units to replicas all at once and gathers their scores.
 
 It knows a replica only as a ScoringPool, so Ray is not needed here. A unit whose replica died is
-sent once more, inside the deadline and a budget; the first failure cancels the other units.
+sent once more, inside the deadline. Scores of one request come from one model: during an update two
+versions of it answer, and the units of the smaller part are asked again of the other version. The
+first failure cancels all other units.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, QueryDocumentPair
+from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import cut_units
-from serve_app.pool import ReplicaLost, ScoringPool, UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, ScoringPool, UnitScores, WorkUnit
+
+# Serve picks the replica, so a version is found by asking until it answers. With a half of the
+# replicas on each side, four tries find it 15 times in 16.
+_TRIES = 4
+_TURNS = 6
+_PAUSE_S = 0.01
 
 
-class RetryBudget:
-    """Allows retries as a share of requests, so that a dying pool is not hit twice as hard."""
-
-    def __init__(self, share: float, burst: float = 10.0) -> None:
-        self.share = share
-        self._burst = burst
-        self._left = burst
-
-    def earn(self) -> None:
-        """Count one request."""
-        self._left = min(self._burst, self._left + self.share)
-
-    def spend(self) -> bool:
-        """Take one retry, if there is one."""
-        if self._left < 1 or self.share <= 0:
-            return False
-        self._left -= 1
-        return True
-
-
+@dataclass(frozen=True, slots=True)
 class Gathered:
-    """A request's merged scores and where its time went: the slowest unit's wait and pass."""
+    """A request's merged scores, all of one model, and where its time went.
 
-    def __init__(self, parts: Sequence[UnitScores], retries: int) -> None:
-        self.scores: PairScores = PairScores.concat([part.scores for part in parts])
-        self.units = len(parts)
-        self.retries = retries
-        self.queue_s = max(part.queue_s for part in parts)
-        self.inference_s = max(part.inference_s for part in parts)
+    `retries` counts units sent again after a lost replica, `mixed` those that came from another
+    version of the model first. Times are the slowest unit's wait and pass.
+    """
+
+    scores: PairScores
+    model: LoadedModel
+    units: int
+    retries: int
+    mixed: int
+    queue_s: float
+    inference_s: float
 
 
 async def score_in_units(
@@ -58,37 +56,99 @@ async def score_in_units(
 ) -> Gathered:
     """Score `pairs`, of `costs` estimated tokens, before `deadline` (time.monotonic).
 
-    Raises DeadlineExceeded, or the first unit's error; either way nothing stays behind.
+    Raises DeadlineExceeded, ModelUnavailable when two versions of the model answer to the end, or
+    the first unit's error; either way nothing stays behind.
     """
     retries.earn()
-    retried = 0
-
-    def unit(run: range) -> WorkUnit:
-        return WorkUnit(
-            tuple(pairs[run.start : run.stop]),
-            sum(costs[run.start : run.stop]),
-            caller,
-            deadline - time.monotonic(),
-        )
-
-    async def send(run: range) -> UnitScores:
-        nonlocal retried
-        try:
-            return await pool.score(unit(run))
-        except (ReplicaLost, ModelUnavailable):
-            # Both are about the replica, not about the unit.
-            if not retries.spend():
-                raise
-            retried += 1
-            return await pool.score(unit(run))
-
-    tasks = [asyncio.ensure_future(send(run)) for run in cut_units(costs, unit_tokens)]
+    runs = cut_units(costs, unit_tokens)
+    units = [
+        WorkUnit(tuple(pairs[run.start : run.stop]), sum(costs[run.start : run.stop]), caller, 0.0)
+        for run in runs
+    ]
+    fan_out = _FanOut(pool, units, deadline, retries)
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            parts = await asyncio.gather(*tasks)
+            parts = await fan_out.gather()
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed; ask for less or allow more time") from None
+    return Gathered(
+        scores=PairScores.concat([part.scores for part in parts]),
+        model=parts[0].model,
+        units=len(parts),
+        retries=fan_out.retried,
+        mixed=fan_out.mixed,
+        queue_s=max(part.queue_s for part in parts),
+        inference_s=max(part.inference_s for part in parts),
+    )
+
+
+class _FanOut:
+    """One request's units on their way."""
+
+    def __init__(
+        self, pool: ScoringPool, units: Sequence[WorkUnit], deadline: float, retries: RetryBudget
+    ) -> None:
+        self._pool = pool
+        self._units = units
+        self._deadline = deadline
+        self._retries = retries
+        self.retried = 0
+        self.mixed = 0
+
+    async def gather(self) -> list[UnitScores]:
+        """Return the scores of every unit, in order, all of one fingerprint."""
+        parts = await _all(self._send(unit) for unit in self._units)
+        gone: set[str] = set()
+        for _ in range(_TURNS):
+            weights = Counter[str]()
+            for unit, part in zip(self._units, parts, strict=True):
+                weights[part.model.fingerprint] += unit.cost
+            if len(weights) == 1:
+                return parts
+            # The larger part stays, unless its replicas seem to be gone.
+            wanted = max(weights, key=lambda name: (name not in gone, weights[name]))
+            found = await self._ask_again(parts, wanted)
+            if not found:
+                gone.add(wanted)
+        raise ModelUnavailable("the model is being replaced; send the request again")
+
+    async def _ask_again(self, parts: list[UnitScores], wanted: str) -> int:
+        """Replace scores of other models by those of the wanted one; return for how many units."""
+        others = [i for i, part in enumerate(parts) if part.model.fingerprint != wanted]
+        self.mixed += len(others)
+        answers = await _all(self._ask_for(self._units[i], wanted) for i in others)
+        for i, answer in zip(others, answers, strict=True):
+            parts[i] = answer or parts[i]
+        return sum(answer is not None for answer in answers)
+
+    async def _ask_for(self, unit: WorkUnit, wanted: str) -> UnitScores | None:
+        for turn in range(_TRIES):
+            try:
+                return await self._send(unit, wanted)
+            except OtherModel:
+                await asyncio.sleep(_PAUSE_S * turn)
+        return None
+
+    async def _send(self, unit: WorkUnit, wanted: str = "") -> UnitScores:
+        try:
+            return await self._pool.score(self._dated(unit, wanted))
+        except (ReplicaLost, ModelUnavailable) as error:
+            # Both are about the replica, not about the unit.
+            if not self._retries.allows(getattr(error, "replica", "")):
+                raise
+            self.retried += 1
+            return await self._pool.score(self._dated(unit, wanted))
+
+    def _dated(self, unit: WorkUnit, wanted: str) -> WorkUnit:
+        left_s = self._deadline - time.monotonic()
+        return WorkUnit(unit.pairs, unit.cost, unit.caller, left_s, wanted)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Return all results in order; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    return Gathered(parts, retried)

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
-from serve_app.gateway.admission import AdmissionGate
-from serve_app.gateway.fan_out import RetryBudget, score_in_units
+from serve_app.dialects.decoding import slice_fields
+from serve_app.gateway.admission import AdmissionGate, CountedPool
+from serve_app.gateway.fan_out import score_in_units
 from serve_app.gateway.ranking import answer_of
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.request_log import Observe, RequestRecord
+from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
-from serve_app.http.body import BodyBudget, ClientGone, parse_object, read_body
+from serve_app.http.body import BodyBudget, ClientGone, read_body
 from serve_app.http.errors import UnknownModel, error_reply, origin_of
 from serve_app.http.headers import check_content, deadline_of, read_headers, request_id
 from serve_app.http.pages import Pages
@@ -47,7 +49,8 @@ class Gateway:
         names_requests: bool = True,
     ) -> None:
         self.config = self._deployed = config
-        self.admission = AdmissionGate(config.admission)
+        window_s = config.scaling.look_back_period_s
+        self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
         self._pools = pools
         self._scorers = config.served
         self._default = next(iter(pools))
@@ -73,7 +76,8 @@ class Gateway:
             raise ValueError("limits and admission are objects with their fields")
         changed = {name: {**deployed[name], **values} for name, values in given.items()}
         self.config = ServeConfig.model_validate({**deployed, **changed})
-        self.admission.settings = self.config.admission
+        for gate in self.admission.values():
+            gate.settings = self.config.admission
         self._retries.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
         self._pages = Pages(self.config)
@@ -112,12 +116,14 @@ class Gateway:
             dialect = dialects[0]
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
-            check_content(headers, limits)
+            gzipped = check_content(headers, limits)
             with self._bodies.hold() as count_bytes:
-                body = parse_object(await read_body(receive, limits, count_bytes))
-                dialect = choose(record.path, body)
+                fields = slice_fields(
+                    await read_body(receive, limits, count_bytes, gzipped=gzipped)
+                )
+                dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = dialect.parse(body, limits)
+                request = dialect.parse(fields, limits)
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:
@@ -131,27 +137,32 @@ class Gateway:
         record.documents = len(request.pairs)
         record.model = name = self._model_name(request.model)
         loaded = await self._readiness.loaded(name, deadline)
-        scorer = self._scorers[name]
-        costs = estimate_tokens(request.pairs, most_tokens(scorer, loaded.info))
-        unit_tokens = self.config.unit_tokens or loaded.info.max_batch_tokens
-        if scorer.first_stage is not None:
-            # A cascade must see all candidates of a query together.
-            unit_tokens = max(1, sum(costs))
-        with self.admission.admit(sum(costs), record.key):
+        costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
+        gate, pool = self.admission[name], self._pools[name]
+        await gate.replicas.ask(pool)
+        with gate.admit(sum(costs), record.key, deadline - time.monotonic()) as share:
             record.gathered = gathered = await score_in_units(
-                self._pools[name],
+                CountedPool(pool, gate, share),
                 request.pairs,
                 costs,
-                unit_tokens=unit_tokens,
+                unit_tokens=self._unit_tokens(name, costs, loaded.info.max_batch_tokens),
                 deadline=deadline,
                 # Not the id alone: callers choose it, and equal ones would share a turn.
                 caller=f"{record.id}/{id(record)}",
                 retries=self._retries,
             )
-        answer = answer_of(request, gathered.scores, loaded, id=record.id, model=name)
-        self._readiness.scored(name)
+        self._readiness.scored(name, gathered.model, gathered.scores)
+        answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
         record.tokens, record.truncated = answer.result.tokens, answer.truncated
+        record.failed = answer.failed
         return answer
+
+    def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:
+        if self._scorers[name].first_stage is not None:
+            # A cascade must see all candidates of a query together.
+            return max(1, sum(costs))
+        known = self.admission[name].replicas
+        return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
 
     def _model_name(self, asked: str | None) -> str:
         if not asked or asked in self.config.model_names:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from rerank_core import DeadlineExceeded, QueryDocumentPair, RerankError, ScoringFailed
+from rerank_core import DeadlineExceeded, PairScores, QueryDocumentPair, RerankError, ScoringFailed
 from serve_app.http.errors import refused
 from serve_app.pool import LoadedModel, ReplicaLost, ScoringPool, WorkUnit
 
@@ -40,9 +40,11 @@ class Readiness:
         except TimeoutError:
             raise DeadlineExceeded("the model was not up before the deadline") from None
 
-    def scored(self, name: str) -> None:
-        """Note that a model has just scored."""
-        self._scored[name] = time.monotonic()
+    def scored(self, name: str, model: LoadedModel, scores: PairScores) -> None:
+        """Note that a model has just scored, and which version of it: an update changes it."""
+        self._loaded[name] = model
+        if len(scores.errors) < len(scores):
+            self._scored[name] = time.monotonic()
 
     async def check(self) -> None:
         """Return if every model is ready; raise a 503 that names the first that is not."""
@@ -60,9 +62,9 @@ class Readiness:
                 await self._ask(name)
                 unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
                 answer = await self._pools[name].score(unit)
+                self.scored(name, answer.model, answer.scores)
                 if answer.scores.errors:
                     raise ScoringFailed("the probe could not be scored")
-                self.scored(name)
         except (TimeoutError, RerankError):
             if self._fresh(name):
                 # Another replica answered others meanwhile.

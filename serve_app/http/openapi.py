@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rerank_core.ranking import activate
 from rerank_core.reranker import rank_request
 from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
+from serve_app.dialects.decoding import slice_fields
 from serve_app.http.errors import ErrorReply
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
@@ -35,7 +37,7 @@ _STATUSES = {
     422: ("invalid_request_error", "a field breaks a rule; `param` names it"),
     429: ("rate_limit_error", "too much work is under way; Retry-After says when"),
     431: ("invalid_request_error", "the headers are too large"),
-    500: ("scoring_failed_error", "a document has no score, or a fault of ours; the log has more"),
+    500: ("scoring_failed_error", "no document has a score, or a fault of ours; the log has more"),
     503: ("service_unavailable_error", "no model can answer now"),
     504: ("timeout_error", "the deadline passed"),
 }
@@ -75,7 +77,7 @@ def openapi(version: str) -> dict[str, Any]:
 
 def _answer(dialect: Dialect) -> Any:
     """Return what the dialect itself writes for its example."""
-    request = dialect.parse(_EXAMPLES[dialect.name], Limits())
+    request = dialect.parse(slice_fields(json.dumps(_EXAMPLES[dialect.name]).encode()), Limits())
     raw = np.array([2.5 if "Beijing" in document else -4.0 for _, document in request.pairs])
     scores = PairScores(raw.astype(np.float32), np.array([15, 13], np.int32), np.zeros(2, np.bool_))
     shown = activate(scores.raw, "identity" if request.raw_scores else "sigmoid")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import plan as planner
+from benchmarks import simulate as simulator
 from benchmarks.service_model import (
     Load,
     Policies,
-    Scaling,
+    Replicas,
     Service,
     cut,
-    power_of_two_choices,
-    replicas_for_units,
+    shipped,
     take_what_fits,
 )
 from benchmarks.simulate import simulate
 
-SERVICE = Service(tokens_per_s=100_000, unit_tokens=16_384, max_batch_tokens=65_536)
+# Admission off, where a test is about something else.
+PATIENT = shipped(admission={"max_wait_s": 1e9})
+SERVICE = Service(tokens_per_s=100_000, settings=PATIENT)
 # 30,000 tokens a request, so that 4 replicas are busy three quarters of their time.
 LOAD = Load(requests_per_s=10, documents=100, tokens=300, duration_s=20)
 
@@ -40,53 +40,62 @@ services = st.builds(
     Service,
     tokens_per_s=st.floats(2_000, 200_000),
     fixed_s=st.floats(0, 0.05),
-    unit_tokens=st.integers(256, 65_536),
     max_batch_tokens=st.integers(256, 65_536),
-    max_ongoing_units=st.integers(1, 64),
-    max_wait_s=st.one_of(st.just(math.inf), st.floats(0.1, 2)),
+    settings=st.builds(
+        lambda units, wait: shipped(
+            scaling={"max_ongoing_units": units, "downscale_delay_s": 5},
+            admission={"max_wait_s": wait},
+        ),
+        st.integers(1, 64),
+        st.floats(0.1, 100),
+    ),
 )
-scalings = st.builds(
-    lambda low, more, cold: Scaling(low, low + more, cold_start_s=cold, downscale_delay_s=5),
+bounds = st.builds(
+    lambda low, more, cold: Replicas(low, low + more, cold_start_s=cold),
     st.integers(1, 5),
     st.integers(0, 5),
     st.floats(0, 10),
 )
 
 
-@given(loads, services, scalings, st.integers(0, 9))
+@given(loads, services, bounds, st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_lost_and_nothing_is_done_twice(load, service, scaling, seed):
-    outcome = simulate(load, service, scaling, seed=seed)
+def test_nothing_is_lost_and_nothing_is_done_twice(load, service, replicas, seed):
+    outcome = simulate(load, service, replicas, seed=seed)
     assert outcome.offered == len(outcome.latencies) + outcome.refused
     assert outcome.tokens_scored == outcome.tokens_admitted
     assert outcome.busy_s <= outcome.replica_s + 1e-6 <= outcome.gpu_s + 2e-6
     counts = [count for _, count in outcome.replicas]
-    assert scaling.min_replicas <= max(counts) <= scaling.max_replicas
+    assert replicas.least <= max(counts) <= replicas.most
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not():
-    first, again, other = (simulate(LOAD, SERVICE, Scaling(4, 4), seed=s) for s in (1, 1, 2))
+    first, again, other = (simulate(LOAD, SERVICE, Replicas(4, 4), seed=s) for s in (1, 1, 2))
     assert first == again
     assert first.latencies != other.latencies
 
 
 def test_no_answer_is_faster_than_its_largest_unit_alone():
     load = dataclasses.replace(LOAD, spread=0.0)
-    outcome = simulate(load, SERVICE, Scaling(4, 4))
-    largest = max(cut([300] * 100, SERVICE.unit_tokens))
+    service = dataclasses.replace(SERVICE, settings=shipped())
+    service = dataclasses.replace(
+        service, settings=service.settings.model_copy(update={"unit_tokens": 8192})
+    )
+    outcome = simulate(load, service, Replicas(4, 4))
+    largest = max(cut([300] * 100, 8192))
     alone_s = SERVICE.overhead_s + SERVICE.fixed_s + largest / SERVICE.tokens_per_s
     assert min(outcome.latencies) == pytest.approx(alone_s)
 
 
 def test_more_gpus_are_never_slower():
-    p99s = [simulate(LOAD, SERVICE, Scaling(n, n)).quantile(0.99) for n in (3, 4, 6, 12, 50)]
+    p99s = [simulate(LOAD, SERVICE, Replicas(n, n)).quantile(0.99) for n in (3, 4, 6, 12, 50)]
     assert p99s == sorted(p99s, reverse=True)
 
 
 def test_capacity_grows_with_the_gpus():
     """Twice the GPUs carry twice the load in the same time, within the noise of arrivals."""
-    small = simulate(LOAD, SERVICE, Scaling(4, 4))
-    large = simulate(dataclasses.replace(LOAD, requests_per_s=100), SERVICE, Scaling(40, 40))
+    small = simulate(LOAD, SERVICE, Replicas(4, 4))
+    large = simulate(dataclasses.replace(LOAD, requests_per_s=100), SERVICE, Replicas(40, 40))
     assert large.tokens_scored / large.busy_s == pytest.approx(
         small.tokens_scored / small.busy_s, rel=0.1
     )
@@ -96,24 +105,25 @@ def test_capacity_grows_with_the_gpus():
 def test_a_saturated_replica_scores_at_its_rate():
     load = dataclasses.replace(LOAD, requests_per_s=20)
     service = dataclasses.replace(SERVICE, fixed_s=0.0)
-    outcome = simulate(load, service, Scaling(1, 1))
+    outcome = simulate(load, service, Replicas(1, 1))
     assert outcome.tokens_scored / outcome.busy_s == pytest.approx(service.tokens_per_s)
     assert outcome.utilisation > 0.98
 
 
 def test_admission_keeps_latency_flat_at_ten_times_the_load():
-    service = dataclasses.replace(SERVICE, max_wait_s=1.0)
+    service = dataclasses.replace(SERVICE, settings=shipped())
     flood = dataclasses.replace(LOAD, requests_per_s=130)
     full = dataclasses.replace(LOAD, requests_per_s=13)
-    at_capacity, at_ten = (simulate(x, service, Scaling(4, 4)) for x in (full, flood))
+    at_capacity, at_ten = (simulate(x, service, Replicas(4, 4)) for x in (full, flood))
     assert at_ten.refused > 0.85 * at_ten.offered
     assert at_ten.tokens_scored / at_ten.replica_s > 0.9 * service.tokens_per_s
     assert at_ten.quantile(0.99) < 2 * at_capacity.quantile(0.99)
 
 
 def test_replicas_follow_the_load_up_and_down():
-    scaling = Scaling(1, 8, cold_start_s=5, downscale_delay_s=10)
-    outcome = simulate(LOAD, SERVICE, scaling)
+    service = dataclasses.replace(SERVICE, settings=shipped(scaling={"downscale_delay_s": 10}))
+    load = dataclasses.replace(LOAD, duration_s=60)
+    outcome = simulate(load, service, Replicas(1, 8, cold_start_s=5))
     counts = [count for _, count in outcome.replicas]
     assert counts[0] == counts[-1] == 1
     assert 4 <= max(counts) <= 8
@@ -121,15 +131,49 @@ def test_replicas_follow_the_load_up_and_down():
 
 def test_scale_to_zero_answers_the_first_request_after_a_cold_start():
     load = Load(requests_per_s=0.2, documents=10, duration_s=10)
-    scaling = Scaling(0, 2, cold_start_s=7)
-    outcome = simulate(load, SERVICE, scaling)
+    outcome = simulate(load, SERVICE, Replicas(0, 2, cold_start_s=7))
     assert len(outcome.latencies) == outcome.offered > 0
     assert min(outcome.latencies[:1]) > 7
 
 
+# What made this policy: with the defaults of the first build the same command answered 993 of
+# 4,722 requests on one replica of sixteen, for ten minutes.
+FOUND = "--requests-per-s 8 --docs 100 --tokens 300 --seconds 600 --tokens-per-s 50000"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_ships_meets_a_load_of_five_replicas_from_one(seed, capsys):
+    assert simulator.main(f"{FOUND} --gpus 1 --max-gpus 16 --seed {seed}".split()) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)
+    found = told["simulated"]
+    assert told["changed"] == {}
+    assert found["answered"] + found["refused"] == found["offered"] > 4500
+    assert found["answered_share"] >= 0.82
+    assert found["answered_share_after_120_s"] >= 0.98
+    assert 6 <= found["replicas_at_end"] <= 8
+    assert found["peak_replicas"] <= 10
+    assert found["p99_ms"] <= 5000
+
+
+def test_where_nothing_grows_the_share_says_so(capsys):
+    assert simulator.main(f"{FOUND} --gpus 1".split()) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)["simulated"]
+    assert found["replicas_at_end"] == 1
+    assert found["answered_share_after_120_s"] < 0.3
+
+
+def test_a_changed_setting_is_named(capsys):
+    arguments = "--requests-per-s 1 --tokens-per-s 50000 --seconds 2 --max-wait-s 7"
+    assert simulator.main(arguments.split()) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last)["changed"] == {"admission": {"max_wait_s": 7.0}}
+
+
 def test_a_policy_can_be_swapped():
-    always_first = Policies(choose=lambda loads, rng: 0)
-    piled, spread = (simulate(LOAD, SERVICE, Scaling(4, 4), p) for p in (always_first, None))
+    always_first = Policies(choose=lambda loads, start: 0)
+    piled, spread = (simulate(LOAD, SERVICE, Replicas(4, 4), p) for p in (always_first, None))
     assert piled.quantile(0.5) > 2 * spread.quantile(0.5)
 
 
@@ -140,12 +184,6 @@ def test_units_hold_every_token(documents, unit_tokens):
     assert all(unit <= max(unit_tokens, max(documents)) for unit in units)
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.integers(0, 99))
-def test_the_router_never_takes_the_fullest_of_two(loads, seed):
-    chosen = power_of_two_choices(loads, np.random.default_rng(seed))
-    assert len(loads) == 1 or sorted(loads)[:-1].count(loads[chosen]) >= 1
-
-
 @given(st.lists(st.integers(1, 9000), min_size=1), st.integers(1, 20_000))
 def test_a_pass_takes_from_the_front_what_fits(queue, budget):
     taken = take_what_fits(queue, budget)
@@ -153,13 +191,8 @@ def test_a_pass_takes_from_the_front_what_fits(queue, budget):
     assert taken == len(queue) or sum(queue[: taken + 1]) > budget
 
 
-def test_the_autoscaler_stays_within_its_bounds():
-    scaling = Scaling(2, 5, target_units=2.0)
-    assert [replicas_for_units(n, scaling) for n in (0, 4, 4.1, 99)] == [2, 2, 3, 5]
-
-
 def small_plan(**changes):
-    load = dataclasses.replace(LOAD, duration_s=planner.REQUESTS_PER_TRIAL / 40, requests_per_s=40)
+    load = dataclasses.replace(LOAD, duration_s=10, requests_per_s=40)
     service = Service(changes.pop("rate", 100_000))
     return planner.plan("test", load, service, changes.pop("p99_s", 0.6))
 

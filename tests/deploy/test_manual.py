@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import RerankJobConfig, load_config
+from pipelines.settings import load_config
 from rerank_core import ScorerConfig
 from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
 
@@ -21,10 +22,12 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 ALL = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
-@pytest.mark.slow
-def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manual as `make docs` builds it; nothing was said while it did."""
+    folder = tmp_path_factory.mktemp("manual") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    config = ["--config-file", "deploy/mkdocs.yml", "--site-dir", str(tmp_path / "site")]
+    config = ["--config-file", "deploy/mkdocs.yml", "--site-dir", str(folder)]
     run = subprocess.run(
         command + config,
         cwd=ROOT,
@@ -34,7 +37,32 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert len(list((tmp_path / "site").glob("*.html"))) == len(PAGES) + 1
+    return folder
+
+
+@pytest.mark.seconds
+def test_it_builds_without_a_warning(site: Path) -> None:
+    assert len(list(site.glob("*.html"))) == len(PAGES) + 1
+
+
+@pytest.mark.seconds
+def test_search_knows_every_page_and_every_setting(site: Path) -> None:
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    assert {place["location"].partition("#")[0] for place in index} == {
+        path.with_suffix(".html").name for path in PAGES
+    }
+    (scaling,) = [place for place in index if place["location"] == "settings.html#scaling"]
+    assert [name for name in Scaling.model_fields if name not in scaling["text"]] == []
+
+
+@pytest.mark.seconds
+def test_its_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in site.glob("*.html"))
+    fetched = re.findall(r"<(?:script|img|iframe|source)[^>]*src(?:set)?=\"?([^\">\s]+)", pages)
+    fetched += re.findall(r"<link[^>]*rel=\"?stylesheet\"?[^>]*href=\"?([^\">\s]+)", pages)
+    fetched += re.findall(r"<link[^>]*href=\"?([^\">\s]+)\"?[^>]*rel=\"?stylesheet", pages)
+    assert len(fetched) > len(PAGES)
+    assert [address for address in fetched if "//" in address] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -73,54 +101,22 @@ def first_column(page: str, heading: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
 
-def test_limits_and_their_defaults_are_those_of_the_code() -> None:
-    assert first_column("online.md", "Limits") == list(Limits.model_fields)
-
-
-@pytest.mark.parametrize(
-    ("page", "heading", "model"),
-    [
-        ("offline.md", "Settings", RerankJobConfig),
-        ("scaling.md", "The autoscaler", Scaling),
-        ("tuning.md", "The scorer, online and offline", ScorerConfig),
-    ],
-)
-def test_tables_of_settings_name_real_ones(page: str, heading: str, model: type) -> None:
-    names = first_column(page, heading)
+def test_the_scorer_settings_to_tune_are_real_ones() -> None:
+    names = first_column("tuning.md", "The scorer, online and offline")
     assert names
-    assert [name for name in names if name not in model.model_fields] == []  # type: ignore[attr-defined]
+    assert set(names) <= ScorerConfig.model_fields.keys()
 
 
-UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20}
+def test_the_settings_in_the_readme_are_valid() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", readme, flags=re.DOTALL)
+    ServeConfig.model_validate(yaml.safe_load(block))
 
 
-def numbers_said(page: str, heading: str) -> dict[str, float]:
-    """Return the plain numbers in the second column of a table, by the names in the first."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
-    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", text.split("\n## ")[0], flags=re.MULTILINE)
-    said = {}
-    for names, cells in rows:
-        for name, cell in zip(re.findall(r"`(\w+)`", names), cells.split(", "), strict=False):
-            if number := re.fullmatch(r"([\d,.]+) ?([KM]iB|)", cell):
-                said[name] = float(number[1].replace(",", "")) * UNITS[number[2]]
-    return said
-
-
-@pytest.mark.parametrize(
-    ("page", "heading", "model", "least"),
-    [
-        ("online.md", "Limits", Limits, len(Limits.model_fields)),
-        ("offline.md", "Settings", RerankJobConfig, 5),
-        ("scaling.md", "The autoscaler", Scaling, 9),
-    ],
-)
-def test_defaults_that_are_numbers_are_those_of_the_code(
-    page: str, heading: str, model: type, least: int
-) -> None:
-    said = numbers_said(page, heading)
-    assert len(said) >= least
-    fields = model.model_fields  # type: ignore[attr-defined]
-    assert said == {name: fields[name].default for name in said}
+def test_every_picture_is_there_and_shown_somewhere() -> None:
+    text = ALL + (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"pictures/([\w-]+\.\w+)", text))
+    assert shown == {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
 
 
 def commands_with(start: str) -> list[list[str]]:
@@ -153,3 +149,24 @@ def test_yaml_beside_the_manual_names_an_application_that_starts(path: Path) -> 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for application in config.get("applications", []):
         ServeConfig.model_validate(application["args"])
+
+
+ROOMS = ("rerank_core", "serve_app", "pipelines")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_room_has_a_line_in_the_architecture() -> None:
+    rooms = {
+        f"{path.relative_to(ROOT)}/"
+        for room in ROOMS
+        for path in [ROOT / room, *(ROOT / room).rglob("*/")]
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    lines = set(re.findall(r"^\| `([^`]+/)` \|", ARCHITECTURE, flags=re.MULTILINE))
+    assert {line for line in lines if line.startswith(ROOMS)} == rooms
+
+
+def test_every_path_in_the_architecture_exists() -> None:
+    paths = set(re.findall(r"`((?:rerank_core|serve_app|pipelines)/[\w/.]*)`", ARCHITECTURE))
+    assert len(paths) > 30
+    assert {path for path in paths if not (ROOT / path).exists()} == set()

@@ -1,11 +1,22 @@
 """A cascade: the large model's scores for the best, everything else below them, in order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import (
+    Calibration,
+    Candidate,
+    PairScores,
+    QueryDocumentPair,
+    Reranker,
+    RerankRequest,
+    ScorerConfig,
+    load_scorer,
+)
 from rerank_core.cascade import CascadeScorer
 
 
@@ -97,3 +108,48 @@ def test_everything_the_small_model_fails_on_goes_to_the_large_one_beyond_keep_t
     assert sorted(large.asked) == ["1", "2", "3"]
     assert scores.raw.tolist() == [1, 2, 3, 0, -1]
     assert scores.errors == {}
+
+
+def test_two_requests_with_the_same_text_keep_their_own_best():
+    one = Reranker(CascadeScorer(Fixed(float), Fixed(float), 2))
+    requests = [
+        RerankRequest("q", tuple(Candidate(n, n) for n in numbers))
+        for numbers in (("1", "2", "3"), ("7", "8", "9"))
+    ]
+    together = one.rerank(requests)
+    assert together == [one.rerank([request])[0] for request in requests]
+    assert [hit.first_stage_only for result in together for hit in result] == [False] * 2 + [
+        True
+    ] + [False] * 2 + [True]
+
+
+def test_pairs_without_an_id_belong_to_their_querys_text():
+    scores = CascadeScorer(Fixed(float), Fixed(float), 1).score(
+        pairs(1, 2, query="a") + pairs(4, 3, query="b") + pairs(5, query="a")
+    )
+    assert scores.first_stage_only == {0, 1, 3}
+
+
+def test_an_id_joins_pairs_whatever_their_text_and_parts_equal_texts():
+    asked = [
+        replace(pair, query_id=name) for pair, name in zip(pairs(1, 2, 3, 4), "xyxy", strict=True)
+    ]
+    assert CascadeScorer(Fixed(float), Fixed(float), 1).score(asked).first_stage_only == {0, 1}
+
+
+def test_what_only_the_first_stage_saw_passes_no_threshold_and_has_no_probability():
+    large = Fixed(lambda document: 8.0)
+    reranker = Reranker(CascadeScorer(Fixed(float), large, 2), Calibration(1.0, 0.0, "f", 2))
+    hits = list(reranker.rank("q", ["1", "2", "3"]))
+    assert [hit.index for hit in hits] == [1, 2, 0]
+    assert hits[2].score > 0.99
+    assert [hit.calibrated_score is None for hit in hits] == [False, False, True]
+    kept = reranker.rank("q", ["1", "2", "3"], score_threshold=0.5)
+    assert [hit.index for hit in kept] == [1, 2]
+    assert kept.failed == ()
+
+
+def test_its_scores_carry_the_fingerprint_of_the_whole():
+    config = ScorerConfig(model="lexical", first_stage={"model": "lexical", "keep": 1})
+    scorer = load_scorer(config)
+    assert scorer.score(pairs("a", "b")).fingerprint == scorer.info.fingerprint

@@ -32,7 +32,8 @@ class FixedPool(LocalPool):
         raw = np.array([float(pair.document.split()[0]) for pair in unit.pairs], np.float32)
         n = len(raw)
         truncated = np.array(["long" in pair.document for pair in unit.pairs])
-        return UnitScores(PairScores(raw, np.full(n, 10, np.int32), truncated), 0.001, 0.002)
+        scores = PairScores(raw, np.full(n, 10, np.int32), truncated)
+        return UnitScores(scores, self.model, 0.001, 0.002)
 
 
 class StuckPool(LocalPool):

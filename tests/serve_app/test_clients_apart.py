@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.door import Door
+from serve_app.http.api_keys import ApiKeys
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("RERANK_CLIENTS_VENV", ROOT / ".venv-clients")) / "bin" / "python"
@@ -43,14 +43,14 @@ def apart():
 
 @pytest.fixture(params=["open", "locked"])
 def url(request, gateway_of, serve_over_http):
-    door = Door(environment=f"tests: {KEY}") if request.param == "locked" else Door()
-    with serve_over_http(gateway_of(door=door).gateway) as base:
+    keys = ApiKeys(environment=f"tests: {KEY}") if request.param == "locked" else ApiKeys()
+    with serve_over_http(gateway_of(api_keys=keys).gateway) as base:
         yield base
 
 
 @pytest.fixture
 def locked_url(gateway_of, serve_over_http):
-    with serve_over_http(gateway_of(door=Door(environment=f"tests: {KEY}")).gateway) as base:
+    with serve_over_http(gateway_of(api_keys=ApiKeys(environment=f"tests: {KEY}")).gateway) as base:
         yield base
 
 

@@ -33,7 +33,9 @@ class OneReplica:
         scored = await self.batcher.submit(
             unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        return UnitScores(scored.scores, scored.queue_s, scored.inference_s)
+        return UnitScores(
+            scored.scores, LoadedModel(self.scorer.info), scored.queue_s, scored.inference_s
+        )
 
     async def loaded(self):
         return LoadedModel(self.scorer.info)
@@ -41,7 +43,7 @@ class OneReplica:
 
 @pytest.fixture
 def url(serve_over_http):
-    admission = {"max_wait_s": 0.5, "min_tokens": 1500}
+    admission = {"max_wait_s": 0.5, "min_tokens": 1500, "min_requests": 2}
     config = ServeConfig.model_validate({"model": "lexical", "admission": admission})
     pool = OneReplica()
     with serve_over_http(Gateway(config, {"lexical": pool})) as base:

@@ -3,7 +3,15 @@
 import asyncio
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OwnerDiedError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import (
     BackPressureError,
@@ -13,7 +21,7 @@ from ray.serve.exceptions import (
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded
 from serve_app.http.errors import error_reply
-from serve_app.pool import ReplicaLost, WorkUnit
+from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.ray_pool import RayPool
 
 
@@ -52,6 +60,12 @@ def from_a_replica(error):
         (ActorDiedError(), ReplicaLost),
         (ActorUnavailableError("gone", None), ReplicaLost),
         (ReplicaUnavailableError("replica"), ReplicaLost),
+        (ObjectLostError("00", None, ""), ReplicaLost),
+        (OwnerDiedError("00", None, ""), ReplicaLost),
+        (NodeDiedError("gone"), ReplicaLost),
+        (WorkerCrashedError(), ReplicaLost),
+        (from_a_replica(ReplicaLost("stopping", "a")), ReplicaLost),
+        (from_a_replica(OtherModel("not mine")), OtherModel),
         (BackPressureError(3, 2), Overloaded),
         (DeploymentUnavailableError(DeploymentID("Scorer", "rerank")), ModelUnavailable),
         (from_a_replica(DeadlineExceeded("late")), DeadlineExceeded),
@@ -59,6 +73,11 @@ def from_a_replica(error):
 )
 def test_failures_become_ours(error, kind):
     assert type(raised_by(error)) is kind
+
+
+def test_a_lost_replica_is_known_by_its_actor():
+    actor = b"0123456789abcdef"
+    assert raised_by(ActorUnavailableError("gone", actor)).replica == actor.hex()
 
 
 def test_what_a_replica_raised_comes_without_rays_traceback():

@@ -15,7 +15,7 @@ from rerank_core import (
 )
 from rerank_core.calibration import Calibration
 from serve_app.config import ServeConfig
-from serve_app.pool import WorkUnit
+from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.replica import ScorerReplica
 
 PAIRS = (QueryDocumentPair("q", "q"), QueryDocumentPair("q", "d"))
@@ -68,6 +68,16 @@ def test_the_thread_that_loads_and_warms_is_gone_when_scoring_starts(replica_of)
 def test_a_unit_comes_back_scored_in_its_order(replica_of):
     scores = asyncio.run(replica_of().score(WorkUnit(PAIRS, 4, "caller", 5.0))).scores
     assert scores.raw[0] > scores.raw[1]
+
+
+def test_scores_say_which_model_made_them_and_units_for_another_are_refused(replica_of):
+    replica = replica_of()
+    model = asyncio.run(replica.loaded())
+    unit = WorkUnit(PAIRS, 4, "caller", 5.0, model.fingerprint)
+    assert asyncio.run(replica.score(unit)).model == model
+    with pytest.raises(OtherModel):
+        asyncio.run(replica.score(replace(unit, fingerprint="another")))
+    assert asyncio.run(replica.state())["passes"] == 1
 
 
 def test_new_budgets_are_taken_whole_or_not_at_all(replica_of):
@@ -140,8 +150,9 @@ def test_health_fails_for_good_once_the_model_has(replica_of):
     replica._scorer.error = ModelUnavailable("the device is lost")
 
     async def go():
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(ReplicaLost, match="device is lost") as lost:
             await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+        assert lost.value.replica == replica._name
         replica._scorer.error = None
         with pytest.raises(RuntimeError, match="failed for good"):
             await replica.check_health()
