@@ -112,9 +112,10 @@ class ScorerReplica:
         return os.getpid()
 
     async def state(self) -> dict[str, Any]:
-        """Return counters, budgets in force and what the start took, for tests and benchmarks."""
+        """Return report, counters, budgets and what the start took, for tests and benchmarks."""
         state = dataclasses.asdict(self._batcher.state())
-        return {**state, **self._start_s, "merge_tokens": self._batcher.merge_tokens}
+        budget = {"merge_tokens": self._batcher.merge_tokens}
+        return {**state, **self._start_s, **budget, **dataclasses.asdict(await self.report())}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new budgets between passes, whole or not at all; what is left out is as deployed."""
