@@ -9,11 +9,14 @@ CLIENTS := .venv-clients
 WORK ?= demo-out
 # The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
 TORCH_INDEX_URL ?=
+# Of `make gpu`: the interpreter that has torch with CUDA, and further options.
+GPU_PYTHON ?= $(PYTHON)
+ARGS ?=
 # Of training the embedded model.
 MINUTES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup clients demo check test test-fast chaos docs sbom audit bench serve embedded-model
+.PHONY: help setup clients demo check test test-fast chaos docs settings pictures sbom audit bench gpu serve embedded-model
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,13 +50,21 @@ test: check clients ## check, then every test that this machine can run but thos
 	$(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
 test-fast: setup ## only the tests without Ray that take no seconds each
-	$(BIN)/python -m pytest $(TWO) -m 'not slow and not seconds and not gpu and not browser and not chaos'
+	$(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
+		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
 	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml
+
+settings: setup ## write the manual's tables of settings anew from the configs
+	$(BIN)/python -m tools.settings_page
+
+pictures: setup ## take and draw the README's pictures anew (needs chromium)
+	$(BIN)/python -m benchmarks.chart
+	$(BIN)/python -m pytest -q -m browser -k example -p tests.serve_app.picture_option --pictures docs/pictures tests/serve_app/test_playground.py
 
 sbom: setup ## list every installed part with version and licence: build/sbom.json
 	mkdir -p build
@@ -65,6 +76,10 @@ audit: setup ## ask for known holes in the pinned versions (needs the internet)
 
 bench: setup ## our scorer against its peers, on this machine
 	$(BIN)/python benchmarks/bench_scorer.py
+
+# No setup: a machine with a GPU has a torch of its own. ARGS="--wheels DIR" brings what it lacks.
+gpu: ## judge a GPU in eight minutes: its tests, speed beside predict, memory, a profile
+	$(GPU_PYTHON) benchmarks/bench_gpu.py --out gpu-out $(ARGS)
 
 serve: setup ## serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/serve run serve_app:app

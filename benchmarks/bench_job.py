@@ -36,8 +36,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipelines import pictures, storage
+from pipelines.commits import store
 from pipelines.config import RerankJobConfig
+from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
 from rerank_core import QueryDocumentPair, ScorerConfig, activate, load_scorer
 
@@ -161,8 +162,8 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
     with Usage() as usage:
         manifest = run_job(config, out=io.StringIO())
     whole_s = time.perf_counter() - started_s
-    names = storage.names(out / "_job" / "units")
-    records = [storage.read_json(out / "_job" / "units" / name) for name in names]
+    names = store.names(out / "_job" / "units")
+    records = [store.read_json(out / "_job" / "units" / name) for name in names]
     first = min(record["at"] - record["seconds"] for record in records)
     return {
         "rows": manifest["counts"]["rows_in"],

@@ -1,28 +1,22 @@
-"""RerankJobConfig: everything one offline job can be told, from YAML, environment and command line.
+"""RerankJobConfig: everything one offline job can be told.
 
-A later source wins: YAML file, then RERANK_JOB_* variables, then the command line. It does not know
-what is in the input.
+It does not know what is in the input, nor where its values come from.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import (
     BaseSettings,
-    CliSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 
-from rerank_core import InvalidRequest, ScorerConfig
+from pipelines.columns import ColumnNames
+from rerank_core import ScorerConfig
 
 ENV_PREFIX = "RERANK_JOB_"
 
@@ -42,28 +36,6 @@ def _local(value: str | None) -> str | None:
 
 LocalPath = Annotated[str, AfterValidator(_local)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
-
-
-class ColumnNames(BaseModel):
-    """What the columns are called in your files. Change the right side, never the left."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    query_id: str = Field("query_id", description="Column that says which rows are ranked together")
-    query: str = Field("query", description="Column with the query's text")
-    doc_id: str = Field("doc_id", description="Column, or field of a candidate: the document's id")
-    text: str = Field("text", description="Column, or field of a candidate: the document's text")
-    candidates: str = Field("candidates", description="List column of the nested shape")
-    score: str = Field("score", description="Column that the job adds; rename it if yours has one")
-    rank: str = Field("rank", description="Column that the job adds, 1 is best")
-    calibrated_score: str = Field(
-        "calibrated_score", description="Column that scorer.calibration adds: a probability"
-    )
-    passage: str = Field(
-        "passage",
-        description="Column that scorer.long_documents: split adds: start and end, in characters,"
-        " of a split document's best passage",
-    )
 
 
 class RerankJobConfig(BaseSettings):
@@ -168,78 +140,5 @@ class RerankJobConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values given in code alone; `load_config` puts the three sources in order."""
+        """Take values given in code alone; `settings.load_config` reads other sources."""
         return (init_settings,)
-
-
-def load_config(arguments: Sequence[str]) -> RerankJobConfig:
-    """Read the command line, the environment and the YAML file that `--config` names.
-
-    Raises InvalidRequest that names each wrong key by its path and source-independent reason.
-    """
-    rest, yaml_file = _take_option(list(arguments), "--config")
-    _refuse_unknown_variables()
-    cli: CliSettingsSource[RerankJobConfig] = CliSettingsSource(
-        RerankJobConfig, cli_parse_args=rest, cli_exit_on_error=True
-    )
-    sources: list[PydanticBaseSettingsSource] = [cli, _env_source()]
-    if yaml_file:
-        sources.append(_yaml_source(yaml_file))
-    values: dict[str, Any] = {}
-    for source in reversed(sources):
-        values = _merge(values, source())
-    try:
-        return RerankJobConfig(**values)
-    except ValidationError as error:
-        raise InvalidRequest("; ".join(_problems(error))) from None
-
-
-def _env_source() -> PydanticBaseSettingsSource:
-    from pydantic_settings import EnvSettingsSource
-
-    return EnvSettingsSource(RerankJobConfig)
-
-
-def _yaml_source(path: str) -> PydanticBaseSettingsSource:
-    if not Path(path).is_file():
-        raise InvalidRequest(f"no config file at {path}", "config")
-    try:
-        return YamlConfigSettingsSource(RerankJobConfig, yaml_file=path)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidRequest(f"{path} is not a YAML mapping: {error}", "config") from None
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Put `high` over `low`, block by block."""
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = _merge(below, value) if both and below else value
-    return merged
-
-
-def _take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
-    for place, argument in enumerate(arguments):
-        if argument == name and place + 1 < len(arguments):
-            return arguments[:place] + arguments[place + 2 :], arguments[place + 1]
-        if argument.startswith(name + "="):
-            return arguments[:place] + arguments[place + 1 :], argument.partition("=")[2]
-    return arguments, None
-
-
-def _refuse_unknown_variables() -> None:
-    """A mistyped variable is ignored by pydantic-settings; a mistyped YAML key is not. Be equal."""
-    known = {name.upper() for name in RerankJobConfig.model_fields}
-    for variable in os.environ:
-        if variable.upper().startswith(ENV_PREFIX):
-            field = variable.upper().removeprefix(ENV_PREFIX).split("__")[0]
-            if field not in known:
-                raise InvalidRequest(f"environment: no such setting {variable}", variable)
-
-
-def _problems(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-
-
-Shape = Literal["pairs", "nested"]

@@ -1,29 +1,22 @@
-"""plan.json: what the job is, fixed once at its start, and whether a later run is the same job."""
+"""plan.json: files, slices and units of a job, fixed once at its start."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.commits import JobFolder
-from pipelines.config import RerankJobConfig, Shape
-from pipelines.file_listing import InputFile, list_files
-from pipelines.inputs import read_footers
-from pipelines.joins import as_parquet
-from pipelines.rank_stage import bucket_count
-from pipelines.units import Slice, plan_slices, slices_from_json, slices_to_json
-from rerank_core import InvalidRequest, RerankError
-
-# The options that change the output. Others (pool sizes, timeouts) may differ between runs.
-_OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars")
-
-
-class JobChanged(RerankError):
-    """The folder holds another job: inputs, model or options differ."""
+from pipelines.columns import Shape
+from pipelines.commits import store
+from pipelines.commits.records import JobFolder
+from pipelines.config import RerankJobConfig
+from pipelines.identity import refuse_change
+from pipelines.inputs.footers import read_footers
+from pipelines.inputs.listing import InputFile, list_files
+from pipelines.inputs.trec import as_parquet
+from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
+from pipelines.ranks.sidecars import bucket_count
+from rerank_core import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +39,6 @@ class Plan:
     def bad_files(self) -> dict[str, str]:
         """Files whose footer could not be read, with the reason."""
         return {file.path: file.bad for file in self.files if file.bad}
-
-
-def identity_of(config: RerankJobConfig) -> dict[str, str]:
-    """Return what makes two runs the same job: inputs by path and size, scorer, options."""
-    tables = tuple(path for path in (config.queries, config.documents) if path)
-    listing = [[file.path, file.size] for file in list_files(config.input + tables)]
-    options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
-    # Refusing duplicates and setting them aside are the same job: the first only does not end it.
-    options["duplicates"] = config.duplicates != "keep"
-    calibration = config.scorer.calibration
-    if calibration and Path(calibration).is_file():
-        options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
-    return {"inputs": _hash(listing), "scorer": config.scorer.fingerprint()} | {
-        name: json.dumps(value, sort_keys=True) for name, value in options.items()
-    }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Return the names of what differs between two jobs."""
-    return [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
-
-
-def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:
-    """Raise JobChanged that names what differs."""
-    changed = identities_differ(old, new)
-    if changed:
-        raise JobChanged(
-            f"this output belongs to another job: {', '.join(changed)} changed since it was"
-            " planned. Take a new --output, or --overwrite to replace it at the end"
-        )
 
 
 def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) -> Plan:
@@ -105,10 +64,8 @@ def fixed_plan(folder: JobFolder, config: RerankJobConfig, identity: dict[str, s
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     path = folder.job / "plan.json"
     if not path.is_file():
-        storage.create_json(
-            path, _to_json(make_plan(config, identity, folder.job / "input"), config)
-        )
-    plan = _from_json(storage.read_json(path))
+        store.create_json(path, _to_json(make_plan(config, identity, folder.job / "input"), config))
+    plan = _from_json(store.read_json(path))
     refuse_change(plan.identity, identity)
     return plan
 

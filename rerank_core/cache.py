@@ -48,7 +48,8 @@ class CachedScorer:
                 known[key] = self._entries[key]
             else:
                 unknown[key] = pair
-        self.hits += len(pairs) - len(unknown)
+        # A pair that stands twice in one call is scored once, but was not remembered.
+        self.hits += sum(key not in unknown for key in keys)
         self.misses += len(unknown)
         fresh = self._scorer.score(list(unknown.values()))
         failed: dict[bytes, str] = {}

@@ -1,4 +1,4 @@
-"""From raw scores to probabilities: fitted on labels, kept in a small JSON file.
+"""From raw scores to probabilities: slope and offset, kept in a small JSON file.
 
 It does not know scorers; `python -m rerank_core.calibrate` loads one, scores pairs and fits.
 """
@@ -6,31 +6,35 @@ It does not know scorers; `python -m rerank_core.calibrate` loads one, scores pa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from rerank_core.errors import InvalidRequest
+from rerank_core.errors import InvalidRequest, invalid
 from rerank_core.ranking import activate
 from rerank_core.types import Float32s
 
-Floats = npt.NDArray[np.float64]
+COMMAND = "python -m rerank_core.calibrate"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", strict=True))
 class Calibration:
     """probability = sigmoid(slope * raw + offset); `fingerprint` is of the scorer it was fitted on.
 
-    `slope` is positive, so that calibrating never changes an order.
+    `slope` is positive, so that calibrating never changes an order. `pairs` says on how many it
+    was fitted.
     """
 
-    slope: float
-    offset: float
-    fingerprint: str
-    pairs: int
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    offset: Annotated[float, Field(allow_inf_nan=False)]
+    fingerprint: Annotated[str, Field(min_length=1)]
+    pairs: Annotated[int, Field(ge=1)]
+    version: Literal[2] = 2
 
     def apply(self, raw: Float32s) -> Float32s:
         """Return one probability per raw score; NaN stays NaN."""
@@ -42,15 +46,19 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path, fingerprint: str) -> Calibration:
-        """Read the file; one fitted on another scorer is InvalidRequest."""
-        try:
-            found = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        """Read the file; raise InvalidRequest, with the fix, for a wrong one or another scorer's.
+
+        One of release 0.1.0 is refused, too: its fingerprint is of a kind no longer made.
+        """
+        content, name = read(path), shlex.quote(str(path))
+        if is_of_0_1(content):
             raise InvalidRequest(
-                f"calibration {str(path)!r} cannot be read ({type(error).__name__}); fit it with"
-                " python -m rerank_core.calibrate",
+                f"calibration {str(path)!r} is of release 0.1.0, whose fingerprints are no longer"
+                " made; if it was fitted with this model and these settings, take it over with"
+                f" {COMMAND} --restamp {name} --output {name} and the scorer's options",
                 "calibration",
-            ) from error
+            )
+        found = checked(path, content)
         if found.fingerprint != fingerprint:
             raise InvalidRequest(
                 f"calibration {str(path)!r} was fitted on another scorer ({found.fingerprint}, this"
@@ -60,61 +68,32 @@ class Calibration:
         return found
 
 
-def fit(
-    raw: Sequence[float] | Float32s,
-    labels: Sequence[int],
-    fingerprint: str,
-    method: str = "platt",
-) -> Calibration:
-    """Fit by maximum likelihood: `platt` slope and offset, `temperature` the slope alone.
-
-    Labels are 0 or 1, both must occur. Platt's own smoothed targets keep it finite where the
-    scores separate the labels. Raises InvalidRequest for anything else, also where scores do not
-    rise with relevance.
-    """
-    scores = np.asarray(raw, dtype=np.float64)
-    wanted = np.asarray(labels, dtype=np.float64)
-    if len(scores) != len(wanted) or not np.isin(wanted, (0, 1)).all():
-        raise InvalidRequest("labels must be 0 or 1, one for each score", "label")
-    positive = int(wanted.sum())
-    if positive in (0, len(wanted)):
-        raise InvalidRequest("labels of both kinds are needed, relevant and irrelevant", "label")
-    if method not in ("platt", "temperature"):
-        raise InvalidRequest(f"unknown method {method!r}; use platt or temperature", "method")
-    negative = len(wanted) - positive
-    targets = np.where(wanted == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
-    columns = [scores] if method == "temperature" else [scores, np.ones_like(scores)]
-    weights = _newton(np.stack(columns, axis=1), targets)
-    if not weights[0] > 0:
-        raise InvalidRequest("scores do not rise with relevance; check the labels", "label")
-    offset = float(weights[1]) if method == "platt" else 0.0
-    return Calibration(float(weights[0]), offset, fingerprint, len(scores))
+def read(path: str | Path) -> Any:
+    """Return the JSON of a calibration file, unchecked; InvalidRequest if there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"calibration {str(path)!r} cannot be read ({type(error).__name__}); fit it with"
+            f" {COMMAND}",
+            "calibration",
+        ) from error
 
 
-def _newton(columns: Floats, targets: Floats) -> Floats:
-    """Minimise the log loss of sigmoid(columns @ weights), with steps that never raise it."""
-    weights = np.zeros(columns.shape[1])
-    loss = _log_loss(columns, targets, weights)
-    for _ in range(100):
-        chances = _sigmoid(columns @ weights)
-        slope = columns.T @ (chances - targets)
-        curve = (columns * (chances * (1 - chances))[:, None]).T @ columns
-        step = np.linalg.solve(curve + 1e-9 * np.eye(len(weights)), slope)
-        size = 1.0
-        while size > 1e-6 and _log_loss(columns, targets, weights - size * step) > loss:
-            size /= 2
-        weights = weights - size * step
-        before, loss = loss, _log_loss(columns, targets, weights)
-        if before - loss < 1e-10:
-            break
-    return weights
+def is_of_0_1(content: Any) -> bool:
+    """Say whether a file's content is as release 0.1.0 wrote it: without a version."""
+    return isinstance(content, dict) and content.keys() == {
+        "slope",
+        "offset",
+        "fingerprint",
+        "pairs",
+    }
 
 
-def _log_loss(columns: Floats, targets: Floats, weights: Floats) -> float:
-    margin = columns @ weights
-    return float(np.mean(np.logaddexp(0, margin) - targets * margin))
-
-
-def _sigmoid(x: Floats) -> Floats:
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+def checked(path: str | Path, content: Any) -> Calibration:
+    """Build a calibration from a file's content; InvalidRequest names file and field."""
+    try:
+        # As JSON: strict validation of Python values takes no dict for a dataclass.
+        return TypeAdapter(Calibration).validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise invalid(error, f"calibration {str(path)!r}") from None

@@ -65,6 +65,7 @@ def invalid(error: ValidationError, source: str = "") -> InvalidRequest:
     The values themselves are left out.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    lines = "; ".join(": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"])))
+                      for one in found)  # fmt: skip
     param = str(found[0]["loc"][0]) if found[0]["loc"] else None
     return InvalidRequest(f"{source}: {lines}" if source else lines, param)

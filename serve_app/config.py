@@ -91,10 +91,16 @@ class Scaling(_Settings):
     """Replicas and what each one gets."""
 
     gpus_per_replica: float | Literal["auto"] = Field(
-        "auto", description="`auto`: 1 if the cluster has GPUs and the model uses them, else 0."
+        "auto",
+        description="`auto`: 1 if the cluster has GPUs and the model uses them, else 0. Write a"
+        " number on clusters that start from no GPU; 0.5 puts two models on one, without a fence.",
     )
     cpus_per_replica: float = Field(1.0, ge=0, description="CPUs of a scorer replica.")
-    min_replicas: int = Field(1, ge=0, description="0 lets an idle model scale to zero.")
+    min_replicas: int = Field(
+        1,
+        ge=0,
+        description="0 lets an idle model go to zero; the next request waits for a cold start.",
+    )
     max_replicas: int = Field(1, ge=1, description="More than min_replicas: autoscaling.")
     target_utilisation: float = Field(
         0.7,
@@ -114,7 +120,7 @@ class Scaling(_Settings):
         20.0, gt=10, description="Seconds over which demand is averaged."
     )
     max_ongoing_units: int = Field(
-        256, ge=1, description="Units that one replica holds, queued or scored."
+        256, ge=1, description="Units that one replica holds; beyond it they wait at the gateway."
     )
     gateways: int = Field(1, ge=1, description="Copies of the HTTP side, or the fewest of them.")
     max_gateways: int | None = Field(
@@ -126,7 +132,11 @@ class Scaling(_Settings):
     gateways_per_node: int | None = Field(
         None, ge=1, description="At most so many on one machine, so that its loss leaves others."
     )
-    gateway_cpus: float = Field(0.0, ge=0, description="CPUs that each gateway reserves.")
+    gateway_cpus: float = Field(
+        0.0,
+        ge=0,
+        description="CPUs that each gateway reserves; with none it may land on the head.",
+    )
     drain_s: float = Field(35.0, ge=0, description="Time to finish work before a stop.")
 
     @model_validator(mode="after")

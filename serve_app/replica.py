@@ -93,15 +93,15 @@ class ScorerReplica:
 
     async def report(self) -> ReplicaReport:
         """Return what gateways are to know."""
-        return ReplicaReport(self._name, self._batcher.tokens_per_s, self._held)
+        return ReplicaReport(self._name, self._batcher.tokens_per_s or 0.0, self._held)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the autoscaling policy is to know; Serve asks every few seconds."""
         oldest = time.monotonic() - _DEMAND_S
         self._demand = {name: told for name, told in self._demand.items() if told[1] >= oldest}
         demand = {f"{DEMAND}{name}": rate for name, (rate, _) in self._demand.items()}
-        waiting = float(self._batcher.state().queued_tokens)
-        return {RATE: self._batcher.tokens_per_s, WAITING: waiting, **demand}
+        rate = self._batcher.tokens_per_s or 0.0
+        return {RATE: rate, WAITING: float(self._batcher.tokens_waiting), **demand}
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
@@ -163,14 +163,14 @@ class ScorerReplica:
 
 def _start(
     load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
-) -> tuple[LoadedScorer, dict[str, float], float]:
+) -> tuple[LoadedScorer, dict[str, float], float | None]:
     begun = time.monotonic()
     scorer = load(config)
     loaded = time.monotonic()
     if warm_up:
         # The largest pass first: memory that is not there shows now, not under load.
         scorer.warm_up()
-    tokens_per_s = _rate_of(scorer) if warm_up else 0.0
+    tokens_per_s = _rate_of(scorer) if warm_up else None
     took = {"load_s": loaded - begun, "warm_up_s": time.monotonic() - loaded}
     return scorer, {name: round(seconds, 2) for name, seconds in took.items()}, tokens_per_s
 

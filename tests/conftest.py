@@ -1,16 +1,27 @@
 """One real local Ray, and Serve on it, for every slow test of a session."""
 
 import os
+import shutil
 import socket
+import subprocess
+import sys
+import sysconfig
 import time
+import venv
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+ROOT = Path(__file__).parents[1]
 pytest_plugins = ["tests.skips"]
-# On a busy machine nodes register late; for this process and those that tests start.
+# On a busy machine nodes start late; for this process and those that tests start.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
+
+
+settings.register_profile("fast", max_examples=25)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -19,6 +30,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with our wheel, built just now, that sees our dependencies but not our source.
+
+    Returns its `bin`, with our console scripts, `python`, and Ray's `serve`.
+    """
+    work = tmp_path_factory.mktemp("wheel")
+    # A copy: an older build beside the source would get into the wheel.
+    source = work / "source"
+    source.mkdir()
+    for name in ("rerank_core", "serve_app", "pipelines"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    offline = ["--quiet", "--no-deps", "--no-index"]
+    build = ["wheel", *offline, "--no-build-isolation", "--wheel-dir", work, source]
+    subprocess.run([*pip, *build], check=True)
+    environment = work / "environment"
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # What is in a folder named in a .pth file is found, but the .pth files in it are not read, and
+    # one of those leads to our source.
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (wheel,) = work.glob("*.whl")
+    subprocess.run([*pip, "--python", python, "install", *offline, wheel], check=True)
+    serve = environment / "bin" / "serve"
+    serve.write_text(f"#!{python}\nfrom ray.serve.scripts import cli\n\ncli()\n")
+    serve.chmod(0o755)
+    return environment / "bin"
 
 
 @pytest.fixture(scope="session")

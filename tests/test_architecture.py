@@ -30,7 +30,9 @@ def test_the_shipped_fake_needs_no_torch():
     assert loaded_by(statement).isdisjoint({"ray", "torch"})
 
 
-@pytest.mark.parametrize("room", ["serve_app", "pipelines"])
+@pytest.mark.parametrize(
+    "room", [pytest.param("serve_app", marks=pytest.mark.seconds), "pipelines"]
+)
 def test_importing_a_front_end_starts_nothing_and_loads_no_model(room):
     modules = loaded_by(f"import {room}")
     assert modules.isdisjoint({"torch", "transformers", "sentence_transformers"})

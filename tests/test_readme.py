@@ -1,5 +1,6 @@
 """The README's commands are run, and what it shows is what comes out.
 
+They run in other folders than the repository's, by the wheel and without the source (`installed`).
 A console block is a list of `$ command` lines, each followed by its output. Numbers may differ in
 the last digits between machines; times differ always and are not compared.
 """
@@ -13,11 +14,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -45,17 +45,28 @@ def that_start_with(*prefixes: str) -> list[tuple[str, str]]:
     return [(command, out) for command, out in commands() if command.startswith(prefixes)]
 
 
-def environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+@pytest.fixture(scope="module")
+def environment(installed) -> dict[str, str]:
+    """What a shell has in which the installed wheel is active."""
+    path = f"{installed}{os.pathsep}{os.environ['PATH']}"
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, "PATH": path, "COLUMNS": "100"}
 
 
-def run(command: str, folder: Path) -> str:
-    done = subprocess.run(
-        shlex.split(command), cwd=folder, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture
+def run(environment, tmp_path) -> Callable[[str], str]:
+    """Return a function that runs a command in another folder than the repository's."""
+
+    def run(command: str) -> str:
+        words = shlex.split(command)
+        program = shutil.which(words[0], path=environment["PATH"])
+        done = subprocess.run(
+            [program, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
 
 
 def assert_same_but_for_time(actual: str, shown: str) -> None:
@@ -78,37 +89,39 @@ def test_every_make_command_in_the_readme_exists():
     assert {"demo", "test"} <= shown <= targets
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("command", "shown"), that_start_with("rerank "), ids=lambda text: text[:60]
 )
-def test_the_terminal_prints_what_the_readme_shows(command, shown, tmp_path):
-    assert_same_but_for_time(run(command, tmp_path), shown)
+def test_the_terminal_prints_what_the_readme_shows(run, command, shown):
+    assert_same_but_for_time(run(command), shown)
 
 
 @pytest.mark.slow
-def test_python_prints_what_the_readme_shows(tmp_path):
+def test_python_prints_what_the_readme_shows(run, tmp_path):
     ((code, shown),) = re.findall(
         r"```python\n(from rerank_core.*?)```\n\nprints\n\n```text\n(.*?)```",
         README.read_text(),
         re.DOTALL,
     )
     (tmp_path / "example.py").write_text(code)
-    assert run("python example.py", tmp_path) == shown.strip()
+    assert run("python example.py") == shown.strip()
 
 
 @pytest.fixture(scope="module")
-def running_service(tmp_path_factory) -> Iterator[None]:
+def running_service(environment, tmp_path_factory) -> Iterator[None]:
     """The README's `serve run`, on a Ray of its own, until the last test that needs it."""
     ((command, _),) = that_start_with("serve run")
     # Short, because Ray's socket paths may not exceed 107 bytes.
     ray_folder = tempfile.mkdtemp(prefix="rr-")
-    log = tmp_path_factory.mktemp("serve") / "log"
+    folder = tmp_path_factory.mktemp("serve")
+    log = folder / "log"
+    program, *words = shlex.split(command)
     with log.open("wb") as output:
         service = subprocess.Popen(
-            shlex.split(command),
-            cwd=ROOT,
-            env={**environment(), "RAY_TMPDIR": ray_folder},
+            [shutil.which(program, path=environment["PATH"]), *words],
+            cwd=folder,
+            env={**environment, "RAY_TMPDIR": ray_folder},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -140,9 +153,9 @@ def wait_until_ready(service: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("running_service")
-def test_the_service_answers_curl_as_the_readme_shows(tmp_path):
+def test_the_service_answers_curl_as_the_readme_shows(run):
     ((command, shown),) = that_start_with("curl ")
-    actual, expected = json.loads(run(command, tmp_path)), json.loads(shown)
+    actual, expected = json.loads(run(command)), json.loads(shown)
     assert actual.keys() == expected.keys()
     assert [hit["index"] for hit in actual["results"]] == [1, 0]
     for hit, want in zip(actual["results"], expected["results"], strict=True):
@@ -164,7 +177,7 @@ def test_the_cohere_client_ranks_as_the_readme_says(capsys):
 
 
 @pytest.mark.slow
-def test_the_job_reranks_parquet_and_is_evaluated_as_the_readme_says(tmp_path):
+def test_the_job_reranks_parquet_and_is_evaluated_as_the_readme_says(run, tmp_path):
     ((evaluate, _),) = that_start_with("rerank-evaluate ")
     ((command, _),) = that_start_with("rerank-job ")
     documents = {f"str.{name}": getattr(str, name).__doc__ for name in dir(str) if name[0] != "_"}
@@ -176,10 +189,10 @@ def test_the_job_reranks_parquet_and_is_evaluated_as_the_readme_says(tmp_path):
         "text": list(documents.values()),
     }
     pq.write_table(pa.table(columns), tmp_path / "candidates.parquet")
-    run(command, tmp_path)
+    run(command)
     table = pq.read_table(tmp_path / "reranked").sort_by("rank")
     assert table.column_names == ["query_id", "query", "doc_id", "text", "score", "rank"]
     assert table["rank"].to_pylist() == list(range(1, 11))
     assert table["score"].to_pylist() == sorted(table["score"].to_pylist(), reverse=True)
     (tmp_path / "qrels.txt").write_text("q 0 str.strip 1\n")
-    assert "1 queries" in run(evaluate, tmp_path)
+    assert "1 queries" in run(evaluate)

@@ -18,6 +18,7 @@ def model(tmp_path_factory):
     return str(save_bert(tmp_path_factory.mktemp("model")))
 
 
+@pytest.mark.seconds
 def test_a_smoke_run_compares_every_rival_on_every_mix(model, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "pictures" / "scorer.svg"
@@ -40,6 +41,7 @@ def test_a_smoke_run_compares_every_rival_on_every_mix(model, tmp_path, capsys):
     assert [json.loads(path.read_text()) for path in recorded] == [result]
 
 
+@pytest.mark.seconds
 def test_the_seed_table_stops_at_what_the_model_reads(model, capsys):
     main(["--small", "--seed-table", "--device", "cpu", "--model", model])
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"][0]["seed_table"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,12 @@ def test_passed_and_failed_tests_have_a_row_on_the_page(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-m", "chaos", "-p", "tests.deploy.chaos_table"]
     command += ["--rootdir", str(tmp_path), "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
     run = subprocess.run(
-        [*command, "--chaos-page", str(page)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--chaos-page", str(page)],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     rows = "\n".join(
         [

@@ -17,7 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipelines.config import load_config
+from pipelines.settings import load_config
 from serve_app.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,8 @@
-"""deploy/serve.yaml and serve-container.yaml: no key is lost, and the cluster can run them."""
+"""The Serve files: one base and what each adds, no key is lost, and the cluster can run them."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,55 @@ from serve_app.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 FILES = ["serve.yaml", "serve-container.yaml"]
+BASE = "serve_app/local.yaml"
+# A model of its own, on GPUs that a request is spread over: the same wherever production runs.
+PRODUCTION = {
+    "proxy_location": "EveryNode",
+    "args.scorer.dtype": "bfloat16",
+    "args.scorer.max_length": 1024,
+    "args.unit_tokens": 16384,
+    "args.scaling.max_replicas": 8,
+    "args.scaling.gateway_cpus": 1,
+}
+# What each file says beside the base; whatever else differs is a mistake.
+OVERLAYS: dict[str, dict[str, Any]] = {
+    "deploy/serve-container.yaml": {"http_options.host": "0.0.0.0"},
+    "deploy/two-nodes.yaml": {
+        "proxy_location": "HeadOnly",
+        "args.scorer.threads": 1,
+        "args.scaling": {"gateway_cpus": 1, "target_units": 2},
+        "deployments": [
+            {"name": "Gateway", "max_surge_percent": 100},
+            {"name": "Scorer", "max_surge_percent": 100},
+        ],
+    },
+    "serve_app/serve.yaml": {
+        **PRODUCTION,
+        "args.scorer.model": "BAAI/bge-reranker-v2-m3",
+        "args.scorer.revision": "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e",
+        "args.model_names": ["rerank-v3.5", "bge-reranker-v2-m3"],
+    },
+    "deploy/serve.yaml": {
+        **PRODUCTION,
+        "http_options.host": "0.0.0.0",
+        "args.scorer.model": "/models/bge-reranker-v2-m3",
+        "args.scorer.local_files_only": True,
+        "args.model_names": ["rerank-v3.5", "BAAI/bge-reranker-v2-m3", "bge-reranker-v2-m3"],
+        "args.api_keys_file": "/home/ray/.config/ray-rerank/api_keys",
+        "args.scaling.gpus_per_replica": 1,
+        "args.scaling.cpus_per_replica": 4,
+        "args.scaling.min_replicas": 2,
+        "args.scaling.gateways": 2,
+        "deployments": [
+            {"name": "Gateway", "max_surge_percent": 50},
+            {
+                "name": "Scorer",
+                "max_surge_percent": 50,
+                "ray_actor_options": {"num_cpus": 4, "num_gpus": 1, "resources": {"serving": 1}},
+            },
+        ],
+    },
+}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -41,6 +91,38 @@ def lost_by_serve(config: dict[str, Any]) -> list[str]:
     """Serve ignores what it does not know, so what goes in must come out again."""
     understood = ServeDeploySchema.model_validate(config).model_dump(exclude_unset=True)
     return lost_keys(config, understood)
+
+
+def read(path: str) -> dict[str, Any]:
+    """Read a Serve file with its one application's keys beside the others."""
+    found = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    (application,) = found.pop("applications")
+    return {**found, **application}
+
+
+def with_overlay(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Return the base with values put at dotted paths."""
+    made = copy.deepcopy(base)
+    for path, value in overlay.items():
+        *above, last = path.split(".")
+        place = made
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return made
+
+
+@pytest.mark.parametrize("path", OVERLAYS)
+def test_a_serve_file_is_the_base_and_what_it_adds(path: str) -> None:
+    assert read(path) == with_overlay(read(BASE), OVERLAYS[path])
+
+
+def test_no_serve_file_is_left_out() -> None:
+    files = {path for folder in ("serve_app", "deploy") for path in (ROOT / folder).rglob("*.yaml")}
+    with_applications = {
+        str(path.relative_to(ROOT)) for path in files if "\napplications:" in path.read_text()
+    }
+    assert with_applications == {BASE, *OVERLAYS}
 
 
 @pytest.mark.parametrize("name", FILES)

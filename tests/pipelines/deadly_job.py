@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from pipelines.commits.store import StorageFull
 from pipelines.rerank_job import main
-from pipelines.storage import StorageFull
 from rerank_core import load_scorer
 
 

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.config import RerankJobConfig
-from pipelines.failures import read_line
-from pipelines.file_listing import InputFile
-from pipelines.joins import Texts
-from pipelines.read_stage import read_slice, slice_row
+from pipelines.engine import JobContext, LoadScorer
+from pipelines.inputs.joins import Texts
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.units import Slice
 from pipelines.rerank_job import run_job
-from pipelines.score_stage import JobContext, LoadScorer, ScoreUnits
-from pipelines.units import Slice
+from pipelines.stages.failures import read_line
+from pipelines.stages.read import read_slice, slice_row
+from pipelines.stages.score import ScoreUnits
 from rerank_core import ScorerConfig, load_scorer
 
 LEXICAL = ScorerConfig(model="lexical")

@@ -20,7 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import job, rows_of
 
-from pipelines.verify import verify
+from pipelines.commits.verify import verify
 
 pytestmark = [
     pytest.mark.slow,

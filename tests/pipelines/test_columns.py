@@ -14,8 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import LEXICAL, job, rows_of
 
-from pipelines.plan import JobChanged
-from pipelines.verify import verify
+from pipelines.commits.verify import verify
+from pipelines.identity import JobChanged
 from rerank_core import (
     Candidate,
     InvalidRequest,
@@ -136,7 +136,7 @@ def test_documents_that_come_twice_anywhere_are_set_aside_by_option(
     folder = write_files(tmp_path / "in", rows + copies, files=4, group=8)
     whole = write_files(tmp_path / "once", rows, files=4, group=8)
     job(whole, tmp_path / "expected", unit_pairs=8, top_k=5)
-    from pipelines.rerank_job import DuplicateIds
+    from pipelines.job import DuplicateIds
 
     with pytest.raises(DuplicateIds, match="4 documents come twice"):
         job(folder, tmp_path / "out", unit_pairs=8, top_k=5, duplicates="refuse")

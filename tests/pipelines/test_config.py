@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import load_config
+from pipelines.settings import load_config
 from rerank_core import InvalidRequest
 
 EXAMPLE = Path(__file__).parents[2] / "pipelines" / "rerank_job.yaml"

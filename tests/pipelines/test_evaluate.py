@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +54,7 @@ def test_a_run_is_read_alike_from_trec_pairs_and_nested(files, tmp_path):
 def test_a_clear_win_is_significant_and_a_coin_toss_is_not():
     assert p_value([0.1] * 20, [0.5] * 20) < 0.001
     assert p_value([0.1, 0.5] * 10, [0.5, 0.1] * 10) > 0.9
+    assert p_value([0.1], [0.9]) == 1.0
 
 
 def test_a_comparison_counts_queries_won_and_lost():
@@ -94,3 +96,13 @@ def test_broken_judgements_are_refused(files, capsys, text, message):
     (files / "qrels").write_text(text)
     assert main(["--run", str(files / "run"), "--qrels", str(files / "qrels")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["ir_measures", "scipy.stats"])
+def test_a_missing_extra_is_said_with_the_command_that_installs_it(
+    files, capsys, monkeypatch, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    run = str(files / "run")
+    assert main(["--run", run, "--qrels", str(files / "qrels"), "--baseline", run]) == 2
+    assert "pip install 'ray-rerank[evaluate]'" in capsys.readouterr().err

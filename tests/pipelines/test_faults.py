@@ -15,16 +15,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import LEXICAL, Killed, KillSwitch, forget_owner, job, rows_of
 
-from pipelines import storage
-from pipelines.commits import JobFolder
-from pipelines.config import ColumnNames, RerankJobConfig
-from pipelines.failures import read_line
-from pipelines.inputs import FileChanged, is_outage
-from pipelines.rerank_job import TooManyBadFiles
-from pipelines.score_stage import JobContext, ScoreUnits
-from pipelines.storage import StorageFull
-from pipelines.trec_run import write_trec_run
-from pipelines.verify import verify
+from pipelines.columns import ColumnNames
+from pipelines.commits import store
+from pipelines.commits.records import JobFolder
+from pipelines.commits.store import StorageFull
+from pipelines.commits.verify import verify
+from pipelines.config import RerankJobConfig
+from pipelines.engine import JobContext
+from pipelines.inputs.footers import is_outage
+from pipelines.inputs.reading import FileChanged
+from pipelines.job import TooManyBadFiles
+from pipelines.reports.trec_run import write_trec_run
+from pipelines.stages.failures import read_line
+from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest, ModelUnavailable, load_scorer
 from rerank_core.types import PairScores
 
@@ -268,7 +271,7 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
         job(pairs_input, out)
     broken.disarm()
     forget_owner(out)
-    plan = storage.read_json(out / "_job" / "plan.json")
+    plan = store.read_json(out / "_job" / "plan.json")
     units = [unit for piece in plan["slices"] for unit in piece["units"]]
     left = next(u for u in units if not (out / f"_job/units/{u['index']:06d}.json").exists())
     name = f"{left['index']:06d}"
@@ -276,7 +279,7 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
     def died(low: int, high: int) -> None:
         """Leave what a unit leaves behind whose first three pairs died again and again."""
         for death in range(2):
-            storage.replace(out / f"_job/attempts/{name}/{death}.{low}-{high}.death", b"")
+            store.replace(out / f"_job/attempts/{name}/{death}.{low}-{high}.death", b"")
         middle = (low + high) // 2
         for start, stop in ((low, middle), (middle, high)) if high - low > 1 else ():
             if start < 3:
@@ -284,7 +287,7 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
 
     died(0, left["stop"] - left["start"])
     for place in range(3):
-        storage.replace(out / "_job" / "killed" / f"{name}-{place}", b"")
+        store.replace(out / "_job" / "killed" / f"{name}-{place}", b"")
     counts = job(pairs_input, out, max_killed_rows=2)["counts"]
     assert (counts["rows_out"], counts["rows_quarantined"]) == (600, 0)
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines
+from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.rerank_job import main, run_job
-from pipelines.verify import verify
 from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
 
 pytestmark = [

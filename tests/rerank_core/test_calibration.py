@@ -1,6 +1,8 @@
 """Calibration recovers known probabilities, keeps every order, refuses what it cannot fit."""
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from rerank_core import (
     ScorerConfig,
     load_scorer,
 )
-from rerank_core.calibrate import main
-from rerank_core.calibration import Calibration, fit
+from rerank_core.calibrate import fit, main
+from rerank_core.calibration import Calibration
 
 
 def sample(slope, offset, size=20_000):
@@ -67,9 +69,94 @@ def test_the_file_comes_back_and_belongs_to_one_scorer(tmp_path):
     assert Calibration.load(path, "abc") == saved
     with pytest.raises(InvalidRequest, match="fitted on another scorer"):
         Calibration.load(path, "def")
-    path.write_text("{}")
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slope": "2"}, "slope: Input should be a valid number"),
+        ({"slope": -2.0}, "slope: Input should be greater than 0"),
+        ({"slope": 0}, "slope: Input should be greater than 0"),
+        ({"offset": float("nan")}, "offset: Input should be a finite number"),
+        ({"fingerprint": 3}, "fingerprint: Input should be a valid string"),
+        ({"pairs": 2.5}, "pairs: Input should be a valid integer"),
+        ({"scale": 1}, "scale: Unexpected keyword argument"),
+        ({"version": 3}, "version: Input should be 2"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name_and_field(tmp_path, change, message):
+    path = tmp_path / "calibration.json"
+    content = {"slope": 1.0, "offset": 0.0, "fingerprint": "abc", "pairs": 10, "version": 2}
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(InvalidRequest) as caught:
         Calibration.load(path, "abc")
+    assert str(caught.value) == f"calibration '{path}': {caught.value.message.split(': ', 1)[1]}"
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", None])
+def test_what_is_no_json_file_is_refused_with_the_command_that_makes_one(tmp_path, content):
+    path = tmp_path / "calibration.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"cannot be read .* python -m rerank_core.calibrate"):
+        Calibration.load(path, "abc")
+
+
+@pytest.mark.parametrize("slope", ["2", -2.0, 0.0, float("inf")])
+def test_no_calibration_reverses_an_order_also_when_built_in_code(slope):
+    with pytest.raises(ValueError, match="Input should be"):
+        Calibration(slope, 0.0, "abc", 10)
+
+
+OLD = {"slope": 0.5, "offset": -1.0, "fingerprint": "0123456789abcdef", "pairs": 10}
+
+
+def test_a_file_of_0_1_0_is_refused_with_the_command_that_takes_it_over(tmp_path, capsys):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(OLD))
+    config = ScorerConfig(model="lexical", calibration=str(path))
+    with pytest.raises(InvalidRequest, match=r"of release 0\.1\.0") as caught:
+        Reranker.load(config)
+    command = str(caught.value).split("python -m rerank_core.calibrate ")[1].split(" and ")[0]
+    assert main([*command.split(), "--model", "lexical"]) == 0
+    assert "now of fingerprint" in capsys.readouterr().out
+    taken = Reranker.load(config).calibration
+    assert (taken.slope, taken.offset, taken.pairs) == (0.5, -1.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (OLD | {"version": 2}, "is no calibration of release 0.1.0"),
+        (OLD | {"slope": -1.0}, "old.json': slope: Input should be greater than 0"),
+    ],
+)
+def test_only_a_sound_file_of_0_1_0_is_taken_over(tmp_path, capsys, content, message):
+    source, target = tmp_path / "old.json", tmp_path / "new.json"
+    source.write_text(json.dumps(content))
+    assert main(["--restamp", str(source), "--output", str(target), "--model", "lexical"]) == 2
+    assert message in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_without_scikit_learn_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    arguments = ["--input", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "pip install 'ray-rerank[calibrate]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("activation", "shown"),
+    [("sigmoid", "log loss 0.0.. -> 0."), ("identity", "no probabilities")],
+)
+def test_before_is_what_the_models_own_scores_were_worth(tmp_path, capsys, activation, shown):
+    source, target = tmp_path / "pairs.jsonl", tmp_path / "calibration.json"
+    source.write_text("\n".join(map(json.dumps, PAIRS)))
+    options = ["--model", "lexical", "--activation", activation]
+    assert main(["--input", str(source), "--output", str(target), *options]) == 0
+    assert re.search(shown, capsys.readouterr().out)
 
 
 def test_the_command_fits_and_the_ranking_shows_probabilities(tmp_path, capsys):

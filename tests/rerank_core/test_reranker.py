@@ -153,3 +153,40 @@ def test_settings_go_before_those_of_the_config_and_a_folder_may_be_a_path(tmp_p
 def test_a_wrong_setting_is_named_before_anything_is_loaded(settings, message):
     with pytest.raises(InvalidRequest, match=message):
         Reranker.load("lexical", **settings)
+
+
+class Counted(dict):
+    """A mapping that counts how often it is looked into."""
+
+    looks = 0
+
+    def __contains__(self, key):
+        Counted.looks += 1
+        return super().__contains__(key)
+
+    def __iter__(self):
+        for key in super().__iter__():
+            Counted.looks += 1
+            yield key
+
+
+def looks_for(count):
+    class AllFail:
+        info = LengthScorer.info
+
+        def score(self, pairs):
+            errors = Counted(dict.fromkeys(range(len(pairs)), "bad"))
+            return PairScores(
+                np.full(len(pairs), np.nan, np.float32),
+                np.ones(len(pairs), np.int32),
+                np.zeros(len(pairs), np.bool_),
+                errors,
+            )
+
+    Counted.looks = 0
+    Reranker(AllFail()).rerank([request("q", "a")] * count)
+    return Counted.looks
+
+
+def test_many_requests_cost_time_linear_in_their_number():
+    assert 0 < looks_for(400) == 10 * looks_for(40)

@@ -77,7 +77,7 @@ class TestCohere:
                 client.rerank(model="elsewhere", query=QUERY, documents=DOCS)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestOpenAI:
     def test_post_and_models(self, url):
         openai = pytest.importorskip("openai")
@@ -101,7 +101,7 @@ class TestOpenAI:
             client.post("/rerank", body=body, cast_to=httpx.Response)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestHaystack:
     def documents(self):
         from haystack import Document
@@ -132,7 +132,7 @@ class TestHaystack:
         assert self.ranked(ranker) == ORDER
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestLlamaIndex:
     def ranked(self, ranker):
         from llama_index.core.schema import NodeWithScore, TextNode
@@ -154,7 +154,7 @@ class TestLlamaIndex:
         assert self.ranked(ranker) == ORDER
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_langchain_jina(url, monkeypatch):
     module = pytest.importorskip("langchain_community.document_compressors.jina_rerank")
 

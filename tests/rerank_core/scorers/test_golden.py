@@ -9,6 +9,8 @@ from rerank_core import Candidate, QueryDocumentPair, Reranker, RerankRequest, l
 from rerank_core.config import EMBEDDED_MODEL_DIR
 from tools.golden_scores import CONFIG, GOLDEN, TEXTS, pairs
 
+pytestmark = pytest.mark.seconds
+
 RECORD = "run `python -m tools.golden_scores` and read the difference before you commit it"
 
 

@@ -32,7 +32,12 @@ queries = st.sampled_from(["how many people live here", "中国的首都是哪�
 documents = st.lists(st.sampled_from(WORDS), max_size=90).map(" ".join)
 pools = st.lists(st.builds(QueryDocumentPair, queries, documents), min_size=1, max_size=12)
 hostile = st.text(st.characters(), max_size=40)
-few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# 12 in `make test`, 3 in `make test-fast`.
+few = settings(
+    max_examples=settings.default.max_examples // 8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(scope="module")

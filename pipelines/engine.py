@@ -1,0 +1,54 @@
+"""What stages need wherever they run: the job's context, and what an engine can do.
+
+It knows no engine: Ray Data is one, a loop in the protocol's tests another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipelines.columns import Shape
+from pipelines.commits.records import JobFolder
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.joins import Texts
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.units import Slice
+from rerank_core import Scorer, ScorerConfig
+from rerank_core.calibration import Calibration
+
+LoadScorer = Callable[[ScorerConfig], Scorer]
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """What every worker needs to know of the job."""
+
+    folder: JobFolder
+    config: RerankJobConfig
+    shape: Shape
+    buckets: int  # 0: no merge of queries over units follows
+    joined: bool = False  # texts were looked up: they are not part of the output
+    calibration: Calibration | None = None
+
+
+class Engine(Protocol):
+    """Runs the stages somewhere: Ray Data in production, one process in the protocol's tests."""
+
+    def score_units(
+        self,
+        context: JobContext,
+        slices: list[Slice],
+        files: list[InputFile],
+        texts: Texts | None,
+        load: LoadScorer,
+    ) -> Iterator[dict[str, Any]]:
+        """Read and score the slices' units; yield a line for each when it is done."""
+        ...
+
+    def run_tasks(
+        self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Run the task on each item; yield its line when it is done."""
+        ...

@@ -1,0 +1,53 @@
+"""Whether two runs are the same job: inputs, scorer and the options that change the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.listing import list_files
+from rerank_core import RerankError
+
+# The options that change the output. Others (pool sizes, timeouts) may differ between runs.
+_OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars")
+
+
+class JobChanged(RerankError):
+    """The folder holds another job: inputs, model or options differ."""
+
+
+def identity_of(config: RerankJobConfig) -> dict[str, str]:
+    """Return what makes two runs the same job: inputs by path and size, scorer, options."""
+    tables = tuple(path for path in (config.queries, config.documents) if path)
+    listing = [[file.path, file.size] for file in list_files(config.input + tables)]
+    options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
+    # Refusing duplicates and setting them aside are the same job: the first only does not end it.
+    options["duplicates"] = config.duplicates != "keep"
+    calibration = config.scorer.calibration
+    if calibration and Path(calibration).is_file():
+        options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
+    return {"inputs": _hash(listing), "scorer": config.scorer.fingerprint()} | {
+        name: json.dumps(value, sort_keys=True) for name, value in options.items()
+    }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return the names of what differs between two jobs."""
+    return [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
+
+
+def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:
+    """Raise JobChanged that names what differs."""
+    changed = identities_differ(old, new)
+    if changed:
+        raise JobChanged(
+            f"this output belongs to another job: {', '.join(changed)} changed since it was"
+            " planned. Take a new --output, or --overwrite to replace it at the end"
+        )

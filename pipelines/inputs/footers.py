@@ -1,0 +1,122 @@
+"""Reads the footers of input files: row groups, schema, and a hash that says a file is the same.
+
+Everything that can be known from footers is checked here, before any model is loaded. It decodes no
+rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.columns import ColumnNames, Shape
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.listing import InputFile, PartitionValue, open_filesystem
+from pipelines.inputs.schemas import find_shape
+from pipelines.inputs.units import RowGroup
+from rerank_core import InvalidRequest
+
+_FOOTER_THREADS = 16
+_STORE_ERRORS = ("AWS Error", "google::cloud::Status", "Azure Error")
+
+
+def read_footers(
+    files: list[InputFile], config: RerankJobConfig
+) -> tuple[list[InputFile], Shape, pa.Schema]:
+    """Read every footer; return the files with their row groups, the shape, and the schema.
+
+    A file without a readable footer comes back with `bad` saying why. Raises InvalidRequest when
+    no file can be read, when a column is missing, or when two files differ in their columns.
+    """
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        read = list(pool.map(_read_footer, files))
+    good = [(file, meta) for file, meta in read if meta is not None]
+    if not good:
+        raise InvalidRequest(f"no input file can be read; {read[0][0].path}: {read[0][0].bad}")
+    schema = _whole_schema(*good[0])
+    shape = find_shape(schema, config)
+    done = []
+    for file, meta in read:
+        if meta is not None:
+            _check_same(schema, _whole_schema(file, meta), good[0][0].path, file.path)
+            file = replace(file, groups=_row_groups(meta, shape, config.names))
+        done.append(file)
+    return done, shape, schema
+
+
+def _whole_schema(file: InputFile, meta: pq.FileMetaData) -> pa.Schema:
+    """Return the file's columns, and behind them those that only its folders name."""
+    schema = meta.schema.to_arrow_schema()
+    for name, value in file.partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, partition_type(value)))
+    return schema
+
+
+def partition_type(value: PartitionValue) -> pa.DataType:
+    """Return the type of the column that a partition's folder names."""
+    return pa.int64() if isinstance(value, int) else pa.string()
+
+
+def _read_footer(file: InputFile) -> tuple[InputFile, pq.FileMetaData | None]:
+    filesystem, path = open_filesystem(file.path)
+    try:
+        with filesystem.open_input_file(path) as source:
+            meta = pq.read_metadata(source)
+            return replace(file, footer=footer_hash(source)), meta
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        if is_outage(error):
+            raise
+        return replace(file, bad=reason_of(error)), None
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether the storage failed, not the file: such an error is never a bad file."""
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return False
+    # pyarrow gives what an object store answers no number, only its own words.
+    return error.errno is not None or any(words in str(error) for words in _STORE_ERRORS)
+
+
+def reason_of(error: Exception) -> str:
+    """Return a short reason for the account, never longer than a line."""
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    return f"unreadable: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+
+
+def footer_hash(source: Any) -> str:
+    """Return a hash of an open Parquet file's footer, which changes with the file."""
+    size = source.size()
+    tail = source.read_at(8, size - 8)
+    length = int.from_bytes(tail[:4], "little")
+    return hashlib.sha256(source.read_at(length + 8, size - length - 8)).hexdigest()[:16]
+
+
+def _row_groups(meta: pq.FileMetaData, shape: Shape, names: ColumnNames) -> tuple[RowGroup, ...]:
+    inner = names.candidates + "."
+    wanted = [
+        place
+        for place in range(meta.num_columns)
+        if shape == "nested" and meta.schema.column(place).path.startswith(inner)
+    ]
+    groups = []
+    for number in range(meta.num_row_groups):
+        group = meta.row_group(number)
+        pairs = group.column(wanted[0]).num_values if wanted else group.num_rows
+        groups.append(RowGroup(group.num_rows, pairs, group.total_byte_size))
+    return tuple(groups)
+
+
+def _check_same(first: pa.Schema, other: pa.Schema, first_path: str, path: str) -> None:
+    if not first.equals(other):
+        raise InvalidRequest(
+            f"{path} and {first_path} differ in their columns: {set(first) ^ set(other)}", "input"
+        )

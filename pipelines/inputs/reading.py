@@ -1,0 +1,81 @@
+"""Decodes slices of input files: the rows of each planned unit, with bounded memory.
+
+It does not know what the rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.footers import footer_hash, partition_type
+from pipelines.inputs.listing import InputFile, open_filesystem
+from pipelines.inputs.units import Slice, Unit
+from rerank_core import InvalidRequest
+
+
+class FileChanged(InvalidRequest):
+    """An input file is not the one that the plan was made from."""
+
+
+def read_units(
+    piece: Slice, file: InputFile, config: RerankJobConfig
+) -> Iterator[tuple[Unit, pa.Table]]:
+    """Decode a slice and yield the rows of each of its units, with bounded memory.
+
+    Columns that nobody needs are not decoded. Raises FileChanged when the file is not the planned
+    one; pyarrow's errors when it is corrupt.
+    """
+    filesystem, path = open_filesystem(file.path)
+    with filesystem.open_input_file(path) as source:
+        if source.size() != file.size or footer_hash(source) != file.footer:
+            raise FileChanged(f"{file.path} has changed since the plan was made")
+        parquet = pq.ParquetFile(source)
+        groups = list(range(piece.first, piece.last))
+        size = max(unit.rows for unit in piece.units)
+        columns = _needed(parquet.schema_arrow.names, config)
+        for unit, rows in _cut(parquet.iter_batches(size, groups, columns), piece):
+            yield unit, _with_partition(rows, file)
+
+
+def _needed(there: list[str], config: RerankJobConfig) -> list[str] | None:
+    """Return the columns to decode; None for all."""
+    if config.columns is None:
+        return None
+    names = config.names
+    wanted = {names.query_id, names.query, names.doc_id, names.text, names.candidates}
+    return [name for name in there if name in wanted or name in config.columns]
+
+
+def _with_partition(rows: pa.Table, file: InputFile) -> pa.Table:
+    for name, value in file.partition:
+        if name not in rows.schema.names:
+            kind = partition_type(value)
+            column = pa.array([value], kind).take(pa.array([0] * rows.num_rows, pa.int32()))
+            rows = rows.append_column(pa.field(name, kind), column)
+    return rows
+
+
+def _cut(batches: Iterator[pa.RecordBatch], piece: Slice) -> Iterator[tuple[Unit, pa.Table]]:
+    held: list[pa.RecordBatch] = []
+    position = piece.start
+    waiting = list(piece.units)
+    for batch in batches:
+        stop = position + batch.num_rows
+        while waiting and waiting[0].start < stop:
+            unit = waiting[0]
+            low = max(unit.start - position, 0)
+            held.append(batch.slice(low, min(unit.stop - position, batch.num_rows) - low))
+            if unit.stop > stop:
+                break
+            waiting.pop(0)
+            yield unit, pa.Table.from_batches(held)
+            held = []
+        position = stop
+        if not waiting:
+            return
+    if waiting:
+        raise pa.ArrowInvalid("the file ends before its footer says so")

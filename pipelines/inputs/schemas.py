@@ -1,0 +1,130 @@
+"""Whether the columns of an input can be reranked, and of which shape they are.
+
+It knows a schema and the job's settings, and nothing of files.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.columns import ColumnNames, Shape
+from pipelines.config import RerankJobConfig
+from rerank_core import InvalidRequest
+
+
+def find_shape(schema: pa.Schema, config: RerankJobConfig) -> Shape:
+    """Recognise pairs or nested from the columns; InvalidRequest says what is wrong.
+
+    Where texts are looked up in other tables, the input must not have any.
+    """
+    names = config.names
+    inner: set[str] = set()
+    shape: Shape = "pairs"
+    if config.queries:
+        _require(schema, [names.query_id, names.doc_id])
+        for name in (names.query, names.text):
+            if name in schema.names:
+                raise InvalidRequest(
+                    f"the input has a column {name} and --queries would add one; drop either",
+                    "queries",
+                )
+        schema = schema.append(pa.field(names.query, pa.string()))
+        schema = schema.append(pa.field(names.text, pa.string()))
+    elif names.candidates in schema.names:
+        shape = "nested"
+        inner = _candidate_fields(schema, names)
+    else:
+        _require(schema, [names.query_id, names.query, names.doc_id, names.text])
+    _refuse_taken(inner if shape == "nested" else set(schema.names), config)
+    _refuse_unknown(set(schema.names) | {f"{names.candidates}.{name}" for name in inner}, config)
+    _refuse_kinds(schema, shape, names)
+    if config.trec_run:
+        _require_ids_in_output(shape, config)
+    return shape
+
+
+def _refuse_kinds(schema: pa.Schema, shape: Shape, names: ColumnNames) -> None:
+    """Refuse ids and texts that are neither text nor a plain value, and views anywhere."""
+    kinds = {name: schema.field(name).type for name in (names.query_id, names.query)}
+    if shape == "nested":
+        candidate = schema.field(names.candidates).type.value_type
+        kinds |= {f"{names.candidates}.{f.name}": f.type for f in candidate}
+        inner = (f"{names.candidates}.{name}" for name in (names.doc_id, names.text))
+    else:
+        inner = (name for name in (names.doc_id, names.text))
+        kinds |= {name: schema.field(name).type for name in (names.doc_id, names.text)}
+    plain = {names.query_id, names.query, *inner}
+    for name, kind in kinds.items():
+        if name in plain and pa.types.is_nested(kind):
+            raise InvalidRequest(
+                f"column {name} must be text or a plain value, not {kind}", "names"
+            )
+    for field in schema:
+        if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
+            raise InvalidRequest(
+                f"column {field.name} is a {field.type}, which cannot be reordered yet; write it"
+                " as string or binary",
+                "input",
+            )
+
+
+def _require_ids_in_output(shape: Shape, config: RerankJobConfig) -> None:
+    """Refuse a TREC run of a job whose output would not have the ids that it needs."""
+    names = config.names
+    kept = config.columns
+    if kept is None:
+        return
+    inner = [name for name in kept if name.startswith(f"{names.candidates}.")]
+    document = f"{names.candidates}.{names.doc_id}" if shape == "nested" else names.doc_id
+    wanted = [names.query_id, *([document] if shape == "pairs" or inner else [])]
+    missing = [name for name in wanted if name not in kept]
+    if missing:
+        raise InvalidRequest(f"--trec-run needs {', '.join(missing)} among --columns", "columns")
+
+
+def _candidate_fields(schema: pa.Schema, names: ColumnNames) -> set[str]:
+    _require(schema, [names.query_id, names.query])
+    kind = schema.field(names.candidates).type
+    if not _is_list(kind) or not pa.types.is_struct(kind.value_type):
+        raise InvalidRequest(
+            f"column {names.candidates} must be a list of structs, not {kind}", "names"
+        )
+    fields = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
+    for name in (names.doc_id, names.text):
+        if name not in fields:
+            raise InvalidRequest(f"{names.candidates} has no field {name}", "names")
+    return fields
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _require(schema: pa.Schema, columns: list[str]) -> None:
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise InvalidRequest(
+            f"input has no column {', '.join(missing)}; it has {', '.join(schema.names)}."
+            " Map your names with --names.query-id, --names.text and so on",
+            "names",
+        )
+
+
+def _refuse_taken(taken: set[str], config: RerankJobConfig) -> None:
+    for option, name in config.added_columns.items():
+        if name in taken:
+            raise InvalidRequest(
+                f"the input already has a {name}; give the new one another name, for example"
+                f" --names.{option.replace('_', '-')} rerank_{option}",
+                f"names.{option}",
+            )
+
+
+def _refuse_unknown(known: set[str], config: RerankJobConfig) -> None:
+    added = set(config.added_columns.values())
+    unknown = [name for name in config.columns or () if name not in known | added]
+    if unknown:
+        raise InvalidRequest(
+            f"--columns names {', '.join(unknown)}; the input has {', '.join(sorted(known))}",
+            "columns",
+        )

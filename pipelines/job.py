@@ -1,0 +1,200 @@
+"""A job's life as five functions: plan, score, settle, rank, commit.
+
+Each returns what the next takes. It knows the order of things, and neither Ray nor how a pair is
+scored or a file is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipelines.commits import manifest, store
+from pipelines.commits.lease import Lease
+from pipelines.commits.manifest_header import manifest_header
+from pipelines.commits.output_folder import choose_folder, replace_result
+from pipelines.commits.records import MANIFEST, JobFolder, JobRecords
+from pipelines.config import RerankJobConfig
+from pipelines.engine import Engine, JobContext, LoadScorer
+from pipelines.identity import identity_of
+from pipelines.inputs.joins import load_texts
+from pipelines.inputs.pairs import DUPLICATE
+from pipelines.inputs.units import Slice
+from pipelines.plan import Plan, fixed_plan
+from pipelines.ranks.over_units import merge_queries
+from pipelines.reports.extras import say_end, write_extras
+from pipelines.reports.progress import Progress
+from pipelines.stages.account import unreadable
+from pipelines.stages.isolate import forget_deaths
+from rerank_core import RerankError, load_scorer
+from rerank_core.calibration import Calibration
+
+
+class DuplicateIds(RerankError):
+    """Queries have documents twice, and `duplicates` is `refuse`."""
+
+
+class TooManyBadFiles(RerankError):
+    """More input files cannot be read than `max_bad_files` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the job is, and which of its units have no record yet."""
+
+    plan: Plan
+    context: JobContext
+    left: list[Slice]
+    done: set[str]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is left that needs workers."""
+        return bool(self.left or self.plan.buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A record for every unit, and the files that could not be read, with the reason."""
+
+    records: JobRecords
+    bad: list[dict[str, str]]
+
+
+def run_job(
+    config: RerankJobConfig,
+    load: LoadScorer = load_scorer,
+    out: TextIO = sys.stderr,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Run or resume a job and return its manifest. Raises RerankError.
+
+    `load` builds the scorer on each worker; `out` gets lines for people. Works on Ray unless
+    another engine is given.
+    """
+    root = Path(config.output).resolve()  # a link itself cannot be exchanged
+    identity = identity_of(config)
+    work = choose_folder(root, identity, config.overwrite)
+    if work is None:
+        out.write(f"already complete: {root}; nothing to do\n")
+        made = dict(store.read_json(root / MANIFEST))
+        write_extras(root, made, config)
+        return made
+    with Lease(work) as folder:
+        planned = plan(folder, config, identity, out)
+        with _workers(engine, planned) as workers:
+            scored = score(planned, workers, load, out)
+            settled = settle(planned, scored)
+            ranked = rank(planned, settled, workers)
+        made = commit(planned, ranked, root)
+    if work != root:
+        replace_result(root, work)
+    say_end(root, made, out)
+    return made
+
+
+def plan(
+    folder: JobFolder, config: RerankJobConfig, identity: dict[str, str], out: TextIO
+) -> Planned:
+    """Fix the plan, or take the one that the folder has; say what is left of it."""
+    fixed = fixed_plan(folder, config, identity)
+    path = config.scorer.calibration
+    calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
+    joined = bool(config.queries)
+    context = JobContext(folder, config, fixed.shape, fixed.buckets, joined, calibration)
+    done = folder.done("units")
+    left = [piece for whole in fixed.slices if (piece := whole.pending(done))]
+    planned = Planned(fixed, context, left, done)
+    if done:
+        out.write(f"resuming: {len(done):,} of {len(fixed.rows):,} units are done\n")
+    if planned.has_work:
+        out.write(
+            f"{config.scorer.model}, fingerprint {fixed.identity['scorer']}: {fixed.pairs:,} pairs"
+            f" of {len(fixed.files):,} files in {len(fixed.rows):,} units; starting Ray and the"
+            " model\n"
+        )
+    return planned
+
+
+def score(
+    planned: Planned, workers: Engine | None, load: LoadScorer, out: TextIO
+) -> dict[str, dict[str, Any]]:
+    """Score the units that have no record; return the records of all that could be read."""
+    folder, config = planned.context.folder, planned.context.config
+    if planned.has_work:
+        forget_deaths(folder.job, config.max_killed_rows, planned.done)
+    if planned.left and workers:
+        rows = planned.plan.rows
+        done_rows = sum(rows[name] for name in planned.done)
+        texts = load_texts(config)
+        with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
+            files = planned.plan.files
+            for line in workers.score_units(planned.context, planned.left, files, texts, load):
+                if "bad" in line:
+                    store.replace(folder.record("bad", line["unit"]), store.json_bytes(line))
+                else:
+                    progress.add(line)
+    return folder.records("units")
+
+
+def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
+    """Set aside the rows of unreadable files, or raise TooManyBadFiles beyond the limit.
+
+    A later run tries them again as long as they are not settled.
+    """
+    folder, limit = planned.context.folder, planned.context.config.max_bad_files
+    bad = {name: line for name, line in folder.records("bad").items() if name not in units}
+    settled = [record for record in units.values() if record.get("bad")]
+    reasons = dict(planned.plan.bad_files)
+    reasons |= {line["file"]: line["bad"] for line in [*settled, *bad.values()]}
+    if len(reasons) > limit:
+        listed = "; ".join(f"{path}: {reason}" for path, reason in sorted(reasons.items())[:10])
+        raise TooManyBadFiles(
+            f"{len(reasons)} input files cannot be read, --max-bad-files is {limit}."
+            f" All others are done and kept. {listed}"
+        )
+    rows = planned.plan.rows
+    for name, line in bad.items():
+        record = unreadable(line, rows[name])
+        folder.publish("units", name, record)
+        units = units | {name: record}
+    named = [{"path": path, "reason": reason} for path, reason in sorted(reasons.items())]
+    return Settled(JobRecords(units, {}, {}), named)
+
+
+def rank(planned: Planned, settled: Settled, workers: Engine | None) -> Settled:
+    """Rank the queries that lie in several units; return all records, those of the ranks too."""
+    if not planned.plan.buckets or workers is None:
+        return settled
+    folder = planned.context.folder
+    records = {name: settled.records.units[name] for name in planned.plan.rows}
+    merge_queries(workers, planned.context, records)
+    return Settled(replace(settled.records, **folder.rank_records()), settled.bad)
+
+
+def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
+    """Make the finished units the result of the job; return its manifest."""
+    config, folder = planned.context.config, planned.context.folder
+    records = ranked.records.newest()
+    count = sum(record["reasons"].get(DUPLICATE, 0) for record in records.values())
+    if count and config.duplicates == "refuse":
+        raise DuplicateIds(
+            f"{count:,} documents come twice for their query. With --duplicates set_aside the same"
+            " command ends in moments, the later ones set aside"
+        )
+    header = manifest_header(planned.plan, config, root, records) | {"bad_files": ranked.bad}
+    made = manifest.commit(folder, planned.plan.rows, ranked.records, header)
+    write_extras(folder.root, made, config, records)
+    return made
+
+
+def _workers(engine: Engine | None, planned: Planned) -> AbstractContextManager[Engine | None]:
+    """Return the engine to work with; Ray is started only where there is work."""
+    if engine or not planned.has_work:
+        return nullcontext(engine)
+    from pipelines.stages.ray_engine import RayEngine  # here: a finished job needs no Ray
+
+    return RayEngine()

@@ -1,0 +1,83 @@
+"""--dry-run: the plan in words, with an estimate of tokens and hours, before a GPU is started."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipelines.config import RerankJobConfig
+from pipelines.identity import identity_of
+from pipelines.inputs.footers import is_outage
+from pipelines.inputs.joins import join_texts, load_texts
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.pairs import extract
+from pipelines.inputs.reading import read_units
+from pipelines.inputs.units import Slice
+from pipelines.plan import Plan, make_plan
+from rerank_core import ScorerConfig, load_scorer
+
+_SAMPLE_PAIRS = 1000
+_SAMPLE_SLICES = 4
+# Typical subword tokens per word or ideograph, as the lexical scorer counts them.
+_TOKENS_PER_TERM = 1.3
+_SPEEDS = (2_000, 50_000, 500_000)
+
+
+def describe(config: RerankJobConfig) -> str:
+    """Return the plan of the job as lines of text; loads no model and starts no Ray."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = make_plan(config, identity_of(config), Path(scratch))
+        tokens, sampled, aside = _sample(plan, config)
+    rows = sum(plan.rows.values())
+    lines = [
+        f"shape: {plan.shape}",
+        f"files: {len(plan.files):,}, unreadable: {len(plan.bad_files):,}",
+        *(f"  {path}: {reason}" for path, reason in plan.bad_files.items()),
+        f"rows: {rows:,}",
+        f"pairs: {plan.pairs:,}",
+        f"units: {len(plan.rows):,}, read in {len(plan.slices):,} slices",
+        f"merge of queries over units: {f'{plan.buckets} buckets' if plan.buckets else 'none'}",
+        f"model: {config.scorer.model}, fingerprint {plan.identity['scorer']}",
+    ]
+    if sampled:
+        total = plan.pairs * tokens / sampled
+        lines += [
+            f"tokens: about {total:,.0f} ({tokens / sampled:,.0f} a pair, from {sampled:,} sampled"
+            f" pairs; {aside:,} rows of the sample cannot be scored)",
+            "hours: "
+            + ", ".join(f"{total / speed / 3600:,.1f} at {speed:,} tokens/s" for speed in _SPEEDS),
+        ]
+    return "\n".join(lines)
+
+
+def _readable(piece: Slice, file: InputFile, config: RerankJobConfig) -> Iterator[pa.Table]:
+    """Yield the rows of the slice's units; none if the job would set the file aside."""
+    try:
+        for _, rows in read_units(piece, file, config):
+            yield rows
+    except (pa.ArrowException, OSError) as error:
+        if is_outage(error):
+            raise
+
+
+def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
+    """Return (estimated tokens, pairs, rows set aside) of the first unit of a few slices."""
+    limit = config.scorer.max_length
+    texts = load_texts(config)
+    counter = load_scorer(ScorerConfig(model="lexical", max_length=limit))
+    tokens, sampled, aside = 0.0, 0, 0
+    for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
+        first = Slice(piece.file, piece.first, piece.last, piece.start, piece.units[:1])
+        for rows in _readable(first, plan.files[piece.file], config):
+            table = join_texts(rows, texts, config.names) if texts else rows
+            copies = config.duplicates == "keep"
+            found = extract(table, plan.shape, config.names, config.max_text_chars, copies)
+            pairs = found.pairs[: _SAMPLE_PAIRS // _SAMPLE_SLICES]
+            terms = counter.score(pairs).tokens.astype(float) * _TOKENS_PER_TERM
+            tokens += float((terms.clip(max=limit) if limit else terms).sum())
+            sampled += len(pairs)
+            aside += len(found.aside)
+    return tokens, sampled, aside

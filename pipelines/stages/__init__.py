@@ -1,0 +1,1 @@
+"""What runs on workers: reading units, scoring them, and finding the pairs that kill a process."""

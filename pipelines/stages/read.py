@@ -1,0 +1,101 @@
+"""Reads slices on CPU tasks and sends each unit on as one row, so that nothing can cut or join it.
+
+A unit's row has its description and its rows as Arrow bytes. It does not know what is done with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.footers import is_outage, reason_of
+from pipelines.inputs.joins import Texts, join_texts
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.reading import read_units
+from pipelines.inputs.units import Slice, Unit, slice_from_json
+from pipelines.stages.failures import failure_line
+from rerank_core import RerankError
+
+_UNIT_ROW_TYPES: dict[str, pa.DataType] = {
+    "unit": pa.string(),
+    "file": pa.string(),
+    "rows": pa.large_binary(),
+    "bad": pa.string(),
+    "failure": pa.string(),
+}
+_UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
+
+
+def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
+    """Return the row that `read_slice` takes."""
+    plain = {
+        "path": file.path,
+        "size": file.size,
+        "footer": file.footer,
+        "partition": file.partition,
+    }
+    return {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
+
+
+def read_slice(
+    batch: Any, config: RerankJobConfig, texts: Texts | None = None
+) -> Iterator[pa.Table]:
+    """Decode slices, look up their texts where they have none, and yield one row per unit.
+
+    A unit that cannot be read has `bad` and no rows. Failures of the storage itself are raised,
+    never taken for bad files.
+    """
+    for row in batch.to_pylist():
+        piece, file = (
+            slice_from_json(json.loads(row["slice"])),
+            InputFile(**json.loads(row["file"])),
+        )
+        left = list(piece.units)
+        units = read_units(piece, file, config)
+        while left:
+            try:
+                unit, rows = next(units)
+            except PermissionError:
+                raise
+            except (pa.ArrowException, OSError) as error:
+                if is_outage(error):
+                    raise
+                for unit in left:
+                    yield _unit_row(unit, file.path, None, reason_of(error))
+                break
+            left.remove(unit)
+            if texts:
+                rows = join_texts(rows, texts, config.names)
+            yield _unit_row(unit, file.path, _to_bytes(rows), "")
+
+
+def _unit_row(unit: Unit, path: str, rows: pa.Buffer | None, bad: str) -> pa.Table:
+    body = rows if rows is not None else pa.py_buffer(b"")
+    ends = pa.array([0, body.size], pa.int64()).buffers()[1]
+    columns = [
+        pa.array([json.dumps(asdict(unit))]),
+        pa.array([path]),
+        # Without a copy: a unit may be large.
+        pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, body]),
+        pa.array([bad]),
+        pa.array([""]),
+    ]
+    return pa.table(columns, schema=_UNIT_ROW)
+
+
+def failed_row(error: RerankError) -> pa.Table:
+    """Return the row that ends the job with this error, in the place of a unit."""
+    row = {"unit": "", "file": "", "rows": b"", "bad": "", "failure": failure_line(error)}
+    return pa.Table.from_pylist([row], schema=_UNIT_ROW)
+
+
+def _to_bytes(rows: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue()

@@ -1,0 +1,183 @@
+"""Scores units on actors. An actor writes its units' results itself; lines of counts go back.
+
+It does not know where units come from, nor who restarts it when it dies.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.commits import store
+from pipelines.commits.manifest import check_conservation
+from pipelines.commits.quarantine import aside_table, count_reasons
+from pipelines.engine import JobContext, LoadScorer
+from pipelines.inputs.pairs import Aside, Column, extract, id_values
+from pipelines.inputs.units import Unit
+from pipelines.ranks.sidecars import Copies, sidecar
+from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit
+from pipelines.stages.account import failed_pairs, histograms, unit_counts
+from pipelines.stages.failures import failure_line
+from pipelines.stages.isolate import Isolation
+from rerank_core import ModelUnavailable, RerankError, activate
+from rerank_core.types import PairScores, QueryDocumentPair
+
+_PASSAGE = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
+
+
+class ScoreUnits:
+    """The class each actor of the pool runs: one model, one unit per call."""
+
+    def __init__(self, context: JobContext, load: LoadScorer) -> None:
+        self._context = context
+        self._failure: RerankError | None = None
+        try:
+            self._scorer = load(context.config.scorer)
+            warm_up = getattr(self._scorer, "warm_up", None)
+            if warm_up and self._scorer.info.device != "cpu":
+                # A budget that the device cannot hold shows here, not in the middle of the job.
+                warm_up()
+            self._refuse_another_model()
+        except RerankError as error:
+            # Raised here, it would be an actor that dies again and again.
+            self._failure = error
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score each unit row and publish its record; return a line of JSON for each.
+
+        An error of ours is a line, too: the kind of one that is raised does not reach the driver.
+        """
+        try:
+            return pa.table({"line": self._lines(batch)})
+        except RerankError as error:
+            return pa.table({"line": [failure_line(error)]})
+
+    def _refuse_another_model(self) -> None:
+        """Raise ModelUnavailable if this machine's weights are not those of the job's first actor.
+
+        The driver's own fingerprint is of the model's name where the weights lie on workers only.
+        """
+        noted = self._context.folder.job / "model.json"
+        mine = self._scorer.info.fingerprint
+        if store.read_json(noted) is None:
+            store.create_json(noted, mine)
+        first = store.read_json(noted)
+        if first != mine:
+            raise ModelUnavailable(
+                f"the model on {socket.gethostname()} has the fingerprint {mine}, this job began"
+                f" with {first}: stage the same files on every machine"
+            )
+
+    def _lines(self, batch: pa.Table) -> list[str]:
+        if self._failure:
+            raise self._failure
+        lines = []
+        for row in range(batch.num_rows):
+            failure = batch["failure"][row].as_py()
+            if failure:
+                lines.append(failure)
+                continue
+            unit = Unit(**json.loads(batch["unit"][row].as_py()))
+            path, bad = batch["file"][row].as_py(), batch["bad"][row].as_py()
+            if bad:
+                line = {"unit": unit.name, "bad": bad, "file": path}
+            else:
+                rows = pa.ipc.open_stream(batch["rows"][row].as_buffer()).read_all()
+                line = self._unit(unit, path, rows)
+            lines.append(json.dumps(line))
+        return lines
+
+    def _unit(self, unit: Unit, path: str, rows: pa.Table) -> dict[str, Any]:
+        started_s = time.monotonic()
+        context = self._context
+        config, folder = context.config, context.folder
+        copies = config.duplicates == "keep"
+        found = extract(rows, context.shape, config.names, config.max_text_chars, copies)
+        isolation = Isolation(
+            self._scorer,
+            folder.job / "attempts" / unit.name,
+            folder.job / "killed",
+            config.max_killed_rows,
+            config.unit_timeout_s,
+        )
+        deaths = isolation.deaths()
+        scores = score_distinct(isolation, found.pairs)
+        added = self._added(scores)
+        # Where copies may lie in other units, only the merge knows what top_k cuts.
+        top_k = config.top_k if copies or not context.buckets else None
+        ranked = rank_unit(
+            rows, found, scores.raw, added, shape=context.shape, names=config.names, top_k=top_k
+        )
+        aside = [("check", item) for item in found.aside]
+        aside += [
+            ("score", item) for item in failed_pairs(found, scores, context.shape, rows, config)
+        ]
+        counts = unit_counts(unit, found, scores, ranked, context.shape)
+        check_conservation(f"unit {unit.name}", counts)
+        record: dict[str, Any] = {"file": path, "retries": deaths, "counts": counts}
+        record |= {"reasons": count_reasons(aside), **histograms(scores)}
+        record |= self._write(unit, path, rows, ranked, aside)
+        record |= {"seconds": round(time.monotonic() - started_s, 3), "at": round(time.time(), 3)}
+        published = folder.publish("units", unit.name, record)
+        if not published:
+            for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
+                folder.drop(place, record[key])
+        isolation.clear()
+        return {"unit": unit.name, "published": published, **record}
+
+    def _added(self, scores: PairScores) -> list[tuple[str, Column]]:
+        """Return the columns that the job adds, the score first; one value per pair."""
+        context = self._context
+        names = context.config.added_columns
+        activated = activate(scores.raw, self._scorer.info.activation)
+        added: list[tuple[str, Column]] = [(names["score"], pa.array(activated, pa.float32()))]
+        if context.calibration:
+            chances = context.calibration.apply(scores.raw)
+            added.append((names["calibrated_score"], pa.array(chances, pa.float32())))
+        if "passage" in names:
+            spans = [scores.passages.get(place) for place in range(len(scores))]
+            ends = [None if s is None else {"start": s[0], "end": s[1]} for s in spans]
+            added.append((names["passage"], pa.array(ends, _PASSAGE)))
+        return added
+
+    def _write(
+        self,
+        unit: Unit,
+        path: str,
+        rows: pa.Table,
+        ranked: RankedUnit,
+        aside: list[tuple[str, Aside]],
+    ) -> dict[str, Any]:
+        context = self._context
+        config, folder = context.config, context.folder
+        added = set(config.added_columns.values())
+        table = keep_columns(ranked.table, config.columns, config.names, added)
+        if context.joined and config.columns is None:
+            table = table.drop_columns([config.names.query, config.names.text])
+        out: dict[str, Any] = {"data": None, "aside": None, "sidecar": None}
+        if table.num_rows:
+            out["data"] = folder.write_parquet("data", unit.name, table)
+        if aside:
+            lines = aside_table(aside, rows, unit, path, context.shape, config.names)
+            out["aside"] = folder.write_parquet("quarantine", unit.name, lines)
+        if context.buckets:
+            copies = None
+            if config.duplicates != "keep":
+                ids = id_values(ranked.table[config.names.doc_id])
+                copies = Copies(ids, ranked.row + unit.start)
+            body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets, copies)
+            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)
+        return out
+
+
+def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:
+    """Score each different pair once and give its score to all its copies."""
+    if not pairs:
+        return PairScores.none()
+    places: dict[QueryDocumentPair, int] = {}
+    index = [places.setdefault(pair, len(places)) for pair in pairs]
+    return isolation.score(list(places)).take(index)

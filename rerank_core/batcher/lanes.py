@@ -1,0 +1,123 @@
+"""Who waits, and whose turn it is. It knows nothing of threads; its owner holds the lock."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from rerank_core.errors import DeadlineExceeded
+from rerank_core.scores import PairScores
+from rerank_core.types import QueryDocumentPair
+
+# How many lanes are looked past for one that fits: the rest of a pass is filled, and a queue of
+# thousands is not walked for it.
+_LOOK_PAST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One caller's scores, with the seconds it waited and the seconds its pass took."""
+
+    scores: PairScores
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One unit of a caller's work. `deadline` and `queued_at` are of the owner's clock."""
+
+    pairs: Sequence[QueryDocumentPair]
+    cost: int
+    deadline: float
+    queued_at: float
+    future: Future[Scored] = field(default_factory=Future)
+    left: bool = False  # A future that runs cannot be cancelled any more.
+    overtaken: bool = False
+
+    def is_wanted(self, now: float) -> bool:
+        """Say whether somebody still waits for this; answer a caller whose time is up."""
+        if self.left or self.future.cancelled():
+            return False
+        if self.deadline > now:
+            return True
+        self.future.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+        return False
+
+
+class Lanes:
+    """One lane a caller; the first lane is next, and one that was served goes to the end."""
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        self.tokens = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return sum(len(lane) for lane in self._lanes.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def add(self, caller: str, waiting: Waiting, *, first: bool = False) -> None:
+        """Put a unit at the end of its caller's lane; with `first` that lane is next."""
+        self._lanes.setdefault(caller, deque()).append(waiting)
+        self.tokens += waiting.cost
+        if first:
+            self._lanes.move_to_end(caller, last=False)
+
+    def remove(self, caller: str, waiting: Waiting) -> None:
+        """Take a unit out whose caller has gone, if it is still here."""
+        lane = self._lanes.get(caller)
+        if lane is None or waiting not in lane:
+            return
+        lane.remove(waiting)
+        if not lane:
+            del self._lanes[caller]
+        self.tokens -= waiting.cost
+        self.dropped += 1
+
+    def take(self, max_tokens: float, now: float) -> list[Waiting]:
+        """Take units in turn up to `max_tokens`; a larger one goes alone.
+
+        A few lanes are looked past whose unit does not fit what is left. They stay in front, and
+        no unit is overtaken in more than one pass, so that none starves. Units whose caller has
+        left or whose deadline has passed are dropped; the latter get DeadlineExceeded.
+        """
+        batch: list[Waiting] = []
+        passed: list[tuple[str, deque[Waiting], int]] = []
+        tokens = 0
+        while self._lanes:
+            caller, lane = next(iter(self._lanes.items()))
+            waiting = lane[0]
+            live = waiting.deadline > now and not waiting.future.cancelled()
+            if live and batch and tokens + waiting.cost > max_tokens:
+                if waiting.overtaken or len(passed) == _LOOK_PAST:
+                    break
+                passed.append((caller, self._lanes.pop(caller), len(batch)))
+                continue
+            lane.popleft()
+            self.tokens -= waiting.cost
+            if lane:
+                self._lanes.move_to_end(caller)
+            else:
+                del self._lanes[caller]
+            if waiting.future.set_running_or_notify_cancel() and waiting.is_wanted(now):
+                batch.append(waiting)
+                tokens += waiting.cost
+            else:
+                self.dropped += 1
+        for caller, lane, taken in reversed(passed):
+            lane[0].overtaken = len(batch) > taken
+            self._lanes[caller] = lane
+            self._lanes.move_to_end(caller, last=False)
+        return batch
+
+    def drain(self) -> Iterator[Waiting]:
+        """Take everything out."""
+        while self._lanes:
+            _, lane = self._lanes.popitem(last=False)
+            yield from lane
+        self.tokens = 0

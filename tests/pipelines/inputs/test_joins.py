@@ -1,0 +1,118 @@
+"""Run form: ids in, texts from two tables, the same scores and ranks as with texts inside."""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from protocol import job, rows_of
+
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.joins import load_texts
+from rerank_core import InvalidRequest
+
+
+@pytest.fixture
+def tables(tmp_path, pairs_input):
+    """The pairs input as ids, a TREC run, and tables of queries and documents."""
+    pairs = pq.read_table(pairs_input)
+    rows = pairs.to_pylist()
+    queries = {row["query_id"]: row["query"] for row in rows}
+    pq.write_table(
+        pa.table({"query_id": list(queries), "query": list(queries.values())}),
+        tmp_path / "queries.parquet",
+    )
+    (tmp_path / "docs").mkdir()
+    for half in (0, 1):
+        pq.write_table(pairs.select(["doc_id", "text"])[half * 300 : half * 300 + 300],
+                       tmp_path / "docs" / f"{half}.parquet")  # fmt: skip
+    pq.write_table(pairs.select(["query_id", "doc_id", "place"]), tmp_path / "ids.parquet")
+    lines = [f"{row['query_id']} Q0 {row['doc_id']} {n} {-n} bm25" for n, row in enumerate(rows)]
+    (tmp_path / "first.run").write_text("\n".join(lines) + "\n")
+    return {
+        "queries": str(tmp_path / "queries.parquet"),
+        "documents": str(tmp_path / "docs"),
+    }
+
+
+def ranking(out):
+    return [(r["query_id"], r["doc_id"], r["score"], r["rank"]) for r in rows_of(out)]
+
+
+@pytest.mark.parametrize("name", ["ids.parquet", "first.run"])
+def test_ids_give_the_ranking_that_their_texts_give(tmp_path, pairs_input, tables, name):
+    job(pairs_input, tmp_path / "whole", top_k=4)
+    job(tmp_path / name, tmp_path / "out", top_k=4, **tables)
+    assert ranking(tmp_path / "out") == ranking(tmp_path / "whole")
+    names = set(pq.read_table(tmp_path / "out").column_names)
+    assert {"query_id", "doc_id", "score", "rank"} < names
+    assert not {"query", "text"} & names
+
+
+def test_an_unknown_id_is_set_aside(tmp_path, tables):
+    ids = pa.table({"query_id": ["q0", "q0", "nobody"], "doc_id": ["d0-1", "nothing", "d0-1"]})
+    pq.write_table(ids, tmp_path / "few.parquet")
+    job(tmp_path / "few.parquet", tmp_path / "out", **tables)
+    aside = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
+    assert [(line["row"], line["reason"]) for line in aside] == [
+        (1, "null_text"), (2, "null_query")
+    ]  # fmt: skip
+    assert len(rows_of(tmp_path / "out")) == 1
+
+
+def test_half_of_the_tables_is_refused(tmp_path, tables):
+    with pytest.raises(InvalidRequest, match="both --queries and --documents"):
+        job(tmp_path / "ids.parquet", tmp_path / "out", queries=tables["queries"])
+
+
+def test_an_id_with_two_texts_is_refused(tmp_path, tables):
+    table = pq.read_table(tables["queries"])
+    pq.write_table(pa.concat_tables([table, table]), tables["queries"])
+    with pytest.raises(InvalidRequest, match="there twice"):
+        job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+
+
+def test_a_text_without_an_id_is_nobodys(tmp_path):
+    ids = pa.table({"doc_id": ["a", None, None], "text": ["x", "y", "z"]})
+    pq.write_table(ids, tmp_path / "docs.parquet")
+    queries = pa.table({"query_id": ["q"], "query": ["x"]})
+    pq.write_table(queries, tmp_path / "queries.parquet")
+    pq.write_table(
+        pa.table({"query_id": ["q", "q"], "doc_id": ["a", None]}), tmp_path / "ids.parquet"
+    )
+    tables = {name: str(tmp_path / f"{name}.parquet") for name in ("queries",)}
+    tables["documents"] = str(tmp_path / "docs.parquet")
+    job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+    aside = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
+    assert [(line["row"], line["reason"]) for line in aside] == [(1, "null_text")]
+
+
+def test_texts_of_more_than_2_gib_can_be_taken_from(tmp_path, tables):
+    config = RerankJobConfig(input=("x",), output=str(tmp_path / "out"), **tables)
+    texts = load_texts(config)
+    assert texts is not None
+    assert texts.documents["text"].type == texts.queries["text"].type == pa.large_string()
+
+
+@pytest.mark.parametrize("line", ["q0 Q0 d0-1 one 1.0 t", "q0 Q0 d0-1 1 high t", "q0 Q0 d0-1 1"])
+def test_a_trec_run_that_cannot_be_read_is_refused_with_its_line(tmp_path, tables, line):
+    (tmp_path / "bad.run").write_text(f"q0 Q0 d0-1 1 1.0 t\n{line}\n")
+    with pytest.raises(InvalidRequest, match=r"bad\.run:2"):
+        job(tmp_path / "bad.run", tmp_path / "out", **tables)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ({"doc_id": ["a"], "body": ["x"]}, "docs.*unreadable: .*text"),
+        ({"doc_id": ["a"], "text": [["x"]]}, "column text must be text"),
+    ],
+)
+def test_a_table_without_texts_is_refused(tmp_path, tables, documents, message):
+    pq.write_table(pa.table(documents), tmp_path / "docs.parquet")
+    tables["documents"] = str(tmp_path / "docs.parquet")
+    with pytest.raises(InvalidRequest, match=message):
+        job(tmp_path / "ids.parquet", tmp_path / "out", **tables)

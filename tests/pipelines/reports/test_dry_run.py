@@ -1,0 +1,40 @@
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipelines.rerank_job import main
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path, pairs_input, capsys):
+    (pairs_input / "bad.parquet").write_bytes(b"no")
+    options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*options, "--unit-pairs", "50", "--model", "lexical"]) == 0
+    said = capsys.readouterr().out
+    for line in ("shape: pairs", "files: 4, unreadable: 1", "rows: 600", "units: 12", "hours: "):
+        assert line in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_loads_neither_ray_nor_torch(tmp_path, pairs_input):
+    import subprocess
+
+    code = (
+        "import sys; from pipelines.rerank_job import main;"
+        f"assert main(['--input', {str(pairs_input)!r}, '--output', 'o', '--dry-run']) == 0;"
+        "assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_dry_run_goes_past_a_row_group_that_cannot_be_read(tmp_path, pairs_input, capsys):
+    path = pairs_input / "0.parquet"
+    body = bytearray(path.read_bytes())
+    for group in range(3):
+        start = pq.read_metadata(path).row_group(group).column(3).data_page_offset
+        body[start : start + 60] = b"\xff" * 60
+    path.write_bytes(bytes(body))
+    options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*options, "--model", "lexical"]) == 0
+    assert "hours: " in capsys.readouterr().out
