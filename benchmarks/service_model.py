@@ -80,16 +80,6 @@ def cut(documents: Sequence[int], unit_tokens: int) -> list[int]:
     return [sum(documents[i] for i in run) for run in cut_units(documents, unit_tokens)]
 
 
-def take_what_fits(queue: Sequence[int], pass_tokens: int) -> int:
-    """Return how many units from the front share one forward pass; at least one."""
-    taken = tokens = 0
-    for cost in queue:
-        if taken and tokens + cost > pass_tokens:
-            break
-        taken, tokens = taken + 1, tokens + cost
-    return taken
-
-
 @dataclass(frozen=True)
 class Policies:
     """Decisions to swap, to see what one is worth. Each is pure."""
@@ -97,7 +87,6 @@ class Policies:
     cut: Callable[[Sequence[int], int], list[int]] = cut
     # (units that each replica has, where to begin) -> the replica
     choose: Callable[[Sequence[int], int], int] = least_loaded
-    take: Callable[[Sequence[int], int], int] = take_what_fits
 
 
 @dataclass

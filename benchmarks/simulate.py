@@ -21,13 +21,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 
 from benchmarks.service_model import SETTLED_S, Load, Outcome, Policies, Replicas, Service, shipped
 from rerank_core import Overloaded
 from rerank_core.batcher import PASS_S, PassRate
+from rerank_core.batcher.lanes import Lanes, Waiting
 from serve_app import scaling
 from serve_app.gateway.admission import AdmissionGate
 from serve_app.pool import ReplicaReport
@@ -35,27 +37,32 @@ from serve_app.pool import ReplicaReport
 
 @dataclass
 class _Request:
+    name: str
     arrived_s: float
     # Gives its room back.
     admitted: ExitStack
     units_left: int
 
 
-@dataclass
 class _Replica:
-    name: str
-    rate: PassRate
-    queue: deque[tuple[int, _Request]] = field(default_factory=deque)
-    in_pass: list[tuple[int, _Request]] = field(default_factory=list)
-    draining: bool = False
+    """The batcher's own lanes and rate, without its thread."""
 
-    @property
-    def load(self) -> int:
-        return len(self.queue) + len(self.in_pass)
+    def __init__(self, name: str, tokens_per_s: float) -> None:
+        self.name = name
+        self.rate = PassRate(PASS_S, tokens_per_s)
+        self.queue = Lanes()
+        self.in_pass: list[Waiting] = []
+        self.load = 0
+        self.draining = False
 
     def report(self) -> ReplicaReport:
-        # There is one gateway: what it holds is not news.
+        # There is one gateway: what is held is not news.
         return ReplicaReport(self.name, self.rate.tokens_per_s or 0.0, 0.0)
+
+    def add(self, unit: int, request: _Request) -> None:
+        # The batcher never looks into what it is given.
+        self.queue.add(request.name, Waiting([request], unit, math.inf, 0.0))  # type: ignore[list-item]
+        self.load += 1
 
 
 def simulate(
@@ -153,7 +160,7 @@ class _Simulation:
         bound = self.service.settings.unit_tokens
         bound = bound or self.gate.replicas.unit_tokens(documents, largest_batch)
         units = self.policies.cut(documents, bound)
-        request = _Request(self.now, admitted, len(units))
+        request = _Request(str(self.outcome.offered), self.now, admitted, len(units))
         self.open_requests += 1
         self.outcome.tokens_admitted += cost
         self.tokens_waiting += cost
@@ -167,7 +174,7 @@ class _Simulation:
             self.next_choice = place + 1
             replica = self.running[place]
             if replica.load < self.service.settings.scaling.max_ongoing_units:
-                replica.queue.append((unit, request))
+                replica.add(unit, request)
                 if not replica.in_pass:
                     self._start_pass(replica)
                 return
@@ -175,11 +182,8 @@ class _Simulation:
 
     def _start_pass(self, replica: _Replica) -> None:
         most = self.service.settings.batching.merge_tokens or self.service.max_batch_tokens
-        bound = int(max(1, replica.rate.pass_tokens(most)))
-        costs = [cost for cost, _ in itertools.islice(replica.queue, bound)]
-        count = self.policies.take(costs, bound)
-        replica.in_pass = [replica.queue.popleft() for _ in range(count)]
-        tokens = sum(costs[:count])
+        replica.in_pass = replica.queue.take(replica.rate.pass_tokens(most), self.now)
+        tokens = sum(waiting.cost for waiting in replica.in_pass)
         self.tokens_waiting -= tokens
         seconds = self.service.fixed_s + tokens / self.service.tokens_per_s
         self.outcome.busy_s += seconds
@@ -188,9 +192,11 @@ class _Simulation:
     def _pass_ends(self, replica: _Replica, tokens: int, seconds: float) -> None:
         self.outcome.tokens_scored += tokens
         replica.rate.record(tokens, seconds)
+        replica.load -= len(replica.in_pass)
         if not replica.draining:
             self.gate.replicas.hear(replica.report())
-        for _, request in replica.in_pass:
+        for waiting in replica.in_pass:
+            (request,) = cast(list[_Request], waiting.pairs)
             request.units_left -= 1
             if not request.units_left:
                 self.open_requests -= 1
@@ -205,16 +211,15 @@ class _Simulation:
             self.draining.remove(replica)
 
     def _fill(self, replica: _Replica) -> None:
-        room = self.service.settings.scaling.max_ongoing_units - len(replica.queue)
-        while self.waiting and not replica.draining and room > 0:
-            replica.queue.append(self.waiting.popleft())
-            room -= 1
+        most = self.service.settings.scaling.max_ongoing_units
+        while self.waiting and not replica.draining and replica.load < most:
+            replica.add(*self.waiting.popleft())
 
     def _replica_is_up(self) -> None:
         # Its warm-up measures a whole batch; the gateways hear of it before they need it.
         batch = self.service.max_batch_tokens
         seconds = self.service.fixed_s + batch / self.service.tokens_per_s
-        replica = _Replica(str(next(self.names)), PassRate(PASS_S, batch / seconds))
+        replica = _Replica(str(next(self.names)), batch / seconds)
         self.running.append(replica)
         self.gate.replicas.hear(replica.report())
         self.outcome.replicas.append((self.now, len(self.running)))

@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A unit is a tenth of a second of one replica's work: a small request never waits longer than
-# that for the pass before it, and a large one spreads over as many replicas as it can use.
-UNIT_S = 0.1
+from rerank_core.batcher import PASS_S
+
 # Smaller units than this cost more in calls than they gain in turns.
 LEAST_UNIT_TOKENS = 1024
 # Replicas that a unit's choice looks at; among more, the least loaded of so many is as good.
@@ -22,10 +21,14 @@ FEW_SHARE_OF_TIME = 1 / 6
 
 
 def unit_tokens(tokens_per_s: float, max_batch_tokens: int) -> int:
-    """Return the bound of a work unit for one replica's rate; unmeasured (0): a whole batch."""
+    """Return the bound of a work unit for one replica's rate; unmeasured (0): a whole batch.
+
+    A unit is one pass of the batcher: a small request never waits longer for the one before it,
+    and a large one spreads over as many replicas as it can use.
+    """
     if tokens_per_s <= 0:
         return max_batch_tokens
-    return min(max_batch_tokens, max(LEAST_UNIT_TOKENS, int(tokens_per_s * UNIT_S)))
+    return min(max_batch_tokens, max(LEAST_UNIT_TOKENS, int(tokens_per_s * PASS_S)))
 
 
 def even_unit_tokens(cost: int, largest: int, replicas: int, most: int) -> int:

@@ -100,8 +100,8 @@ class ScorerReplica:
         oldest = time.monotonic() - _DEMAND_S
         self._demand = {name: told for name, told in self._demand.items() if told[1] >= oldest}
         demand = {f"{DEMAND}{name}": rate for name, (rate, _) in self._demand.items()}
-        waiting = float(self._batcher.state().queued_tokens)
-        return {RATE: self._batcher.tokens_per_s or 0.0, WAITING: waiting, **demand}
+        rate = self._batcher.tokens_per_s or 0.0
+        return {RATE: rate, WAITING: float(self._batcher.tokens_waiting), **demand}
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""
@@ -112,9 +112,10 @@ class ScorerReplica:
         return os.getpid()
 
     async def state(self) -> dict[str, Any]:
-        """Return counters, budgets in force and what the start took, for tests and benchmarks."""
+        """Return report, counters, budgets and what the start took, for tests and benchmarks."""
         state = dataclasses.asdict(self._batcher.state())
-        return {**state, **self._start_s, "merge_tokens": self._batcher.merge_tokens}
+        budget = {"merge_tokens": self._batcher.merge_tokens}
+        return {**state, **self._start_s, **budget, **dataclasses.asdict(await self.report())}
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new budgets between passes, whole or not at all; what is left out is as deployed."""
@@ -162,14 +163,14 @@ class ScorerReplica:
 
 def _start(
     load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
-) -> tuple[LoadedScorer, dict[str, float], float]:
+) -> tuple[LoadedScorer, dict[str, float], float | None]:
     begun = time.monotonic()
     scorer = load(config)
     loaded = time.monotonic()
     if warm_up:
         # The largest pass first: memory that is not there shows now, not under load.
         scorer.warm_up()
-    tokens_per_s = _rate_of(scorer) if warm_up else 0.0
+    tokens_per_s = _rate_of(scorer) if warm_up else None
     took = {"load_s": loaded - begun, "warm_up_s": time.monotonic() - loaded}
     return scorer, {name: round(seconds, 2) for name, seconds in took.items()}, tokens_per_s
 

@@ -50,8 +50,8 @@ class MicroBatcher:
     A pass has at most `merge_tokens`, and no more than what takes `pass_s` at the measured rate; a
     lone larger unit passes. `score` runs in one thread of this object's own. `max_queued_tokens`
     bounds the queue; beyond it `submit` raises Overloaded. All three may be changed while it runs.
-    Tokens are everywhere those that callers give as `cost`; `clock` counts seconds. `tokens_per_s`
-    is the rate to begin with, where one was measured.
+    `tokens_per_s` is a rate measured before, to begin with.
+    Tokens are everywhere those that callers give as `cost`; `clock` counts seconds.
     """
 
     def __init__(

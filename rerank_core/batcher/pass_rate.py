@@ -14,7 +14,7 @@ class PassRate:
 
     def __init__(self, pass_s: float, tokens_per_s: float | None = None) -> None:
         self.pass_s = pass_s
-        self._token_s = 1 / tokens_per_s if tokens_per_s else None
+        self._token_s: float | None = 1 / tokens_per_s if tokens_per_s else None
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -18,7 +18,6 @@ from benchmarks.service_model import (
     Service,
     cut,
     shipped,
-    take_what_fits,
 )
 from benchmarks.simulate import simulate
 
@@ -182,13 +181,6 @@ def test_units_hold_every_token(documents, unit_tokens):
     units = cut(documents, unit_tokens)
     assert sum(units) == sum(documents)
     assert all(unit <= max(unit_tokens, max(documents)) for unit in units)
-
-
-@given(st.lists(st.integers(1, 9000), min_size=1), st.integers(1, 20_000))
-def test_a_pass_takes_from_the_front_what_fits(queue, budget):
-    taken = take_what_fits(queue, budget)
-    assert taken == 1 or sum(queue[:taken]) <= budget
-    assert taken == len(queue) or sum(queue[: taken + 1]) > budget
 
 
 def small_plan(**changes):
