@@ -1,7 +1,7 @@
 """How much work may be under way: a bound in tokens that follows measured throughput.
 
 It counts estimated tokens and knows nothing of what they are for. What is admitted can be finished
-in about `max_wait_s`; a few whole requests are admitted beyond that while their deadline can be met.
+in about `max_wait_s`; a few whole requests are admitted beyond it while their deadline can be met.
 """
 
 from __future__ import annotations
