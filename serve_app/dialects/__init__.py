@@ -20,6 +20,10 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
     "/v2/rerank": (COHERE_V2,),
     "/v1/rerank": (JINA, VOYAGE),
     "/rerank": (VLLM_RERANK, TEI),
+    # As llama.cpp and SageMaker's containers call it.
+    "/reranking": (VLLM_RERANK, TEI),
+    "/v1/reranking": (VLLM_RERANK, TEI),
+    "/invocations": (VLLM_RERANK, TEI),
     "/score": (VLLM_SCORE,),
     "/v1/score": (VLLM_SCORE,),
     "/v1/ranking": (NVIDIA,),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from serve_app.config import Limits
-from serve_app.http.asgi import Receive
+from serve_app.http.asgi import Receive, Scope
 from serve_app.http.errors import refused
 from serve_app.http.headers import too_large
 
@@ -20,6 +20,23 @@ _DISCARDED = 8
 
 class ClientGone(Exception):
     """The connection closed before the body was whole. There is nobody to answer."""
+
+
+class IncomingBody:
+    """The chunks of a body as they come in; `ended` once the last one is there."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what has not been read yet. Raises ClientGone."""
+        while not self.ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self.ended = not message.get("more_body", False)
+            yield message.get("body", b"")
 
 
 class BodyBudget:
@@ -51,7 +68,7 @@ class BodyBudget:
 
 
 async def read_body(
-    receive: Receive, limits: Limits, count_bytes: Callable[[int], None], *, gzipped: bool = False
+    body: IncomingBody, limits: Limits, count_bytes: Callable[[int], None], *, gzipped: bool = False
 ) -> bytes:
     """Return the whole body, inflated, telling `count_bytes` of each chunk's size.
 
@@ -63,7 +80,7 @@ async def read_body(
     size = 0
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            async for chunk in _chunks(receive):
+            async for chunk in body.chunks():
                 if inflater is not None:
                     # One byte more than there may be tells that there is more.
                     chunk = inflater.decompress(chunk, limits.max_body_bytes - size + 1)
@@ -82,22 +99,17 @@ async def read_body(
     return b"".join(chunks)
 
 
-async def discard_body(receive: Receive, limits: Limits) -> None:
-    """Read what a client still sends, within bounds: who is sending does not read a refusal."""
+async def discard_body(scope: Scope, body: IncomingBody, limits: Limits) -> None:
+    """Read what a client still sends, within bounds: who is sending does not read a refusal.
+
+    Who asked first (`expect: 100-continue`) sends nothing now.
+    """
+    if any(name.lower() == b"expect" for name, _ in scope["headers"]):
+        return
     left = limits.max_body_bytes * _DISCARDED
     with suppress(TimeoutError, ClientGone):
         async with asyncio.timeout(limits.body_timeout_s):
-            async for chunk in _chunks(receive):
+            async for chunk in body.chunks():
                 left -= len(chunk)
                 if left < 0:
                     return
-
-
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return

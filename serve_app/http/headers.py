@@ -31,6 +31,17 @@ def read_headers(scope: Scope, limits: Limits) -> dict[bytes, bytes]:
     return headers
 
 
+def check_upgrade(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a body behind an `upgrade` header, before any of it is read.
+
+    uvicorn's fast parser takes what follows such a header for another protocol, loses the body, and
+    could read it as the next request on the connection, which therefore ends here.
+    """
+    if b"upgrade" in headers and method not in ("GET", "HEAD"):
+        message = "send the request over HTTP/1.1 without an upgrade header"
+        raise refused(400, "upgrade_not_supported", message, connection="close")
+
+
 def check_content(headers: Mapping[bytes, bytes], limits: Limits) -> bool:
     """Return whether the body is compressed by gzip.
 

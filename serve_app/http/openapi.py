@@ -14,6 +14,7 @@ from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
 from serve_app.dialects.decoding import slice_fields
 from serve_app.http.errors import ErrorReply
+from serve_app.http.routes import LIVE, READY
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -27,7 +28,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "nvidia": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
 }
 _STATUSES = {
-    400: ("bad_json", "not JSON"),
+    400: ("bad_json", "not JSON, or a header that cannot be served"),
     401: ("authentication_error", "no key, or a wrong one"),
     404: ("not_found_error", "unknown model"),
     405: ("invalid_request_error", "use POST"),
@@ -45,11 +46,16 @@ _STATUSES = {
 _EARLY = frozenset({401, 405, 408, 413, 415, 431})
 _OTHERS = {
     "/": "The playground, a page to try it",
-    "/health/live": "The process answers",
-    "/health/ready": "Every model is loaded and scores",
+    "/docs": "This document as a page",
+    **dict.fromkeys(LIVE, "The process answers"),
+    **dict.fromkeys(READY, "Every model is loaded and scores"),
     "/info": "The model, its limits and its fingerprint",
-    "/v1/models": "The models, in OpenAI's shape",
+    "/metrics": "What this gateway has counted, as Prometheus reads it",
     "/openapi.json": "This document",
+    "/v1/metadata": "The models, in NVIDIA's shape",
+    "/v1/models": "The models, in OpenAI's shape",
+    "/v1/models/{name}": "One of them",
+    "/version": "The version of this service",
 }
 
 

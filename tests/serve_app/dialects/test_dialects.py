@@ -6,6 +6,7 @@ import pytest
 
 from rerank_core import QueryDocumentPair, ScorerConfig
 from rerank_core.calibration import Calibration
+from serve_app.config import ServeConfig
 
 DOCS = ["-1 first", "2 second", "0 third"]
 
@@ -336,12 +337,26 @@ def test_models_lists_every_name(fixed):
     }
 
 
-def test_a_model_nobody_serves_is_a_404_unless_the_config_says_otherwise(gateway_of):
+def test_a_lone_model_answers_to_any_name_and_says_its_own(fixed):
+    body = {"model": "rerank-v3.5", "query": "q", "documents": DOCS}
+    assert fixed.post("/v2/rerank", body).json()["model"] == "lexical"
+
+
+def test_a_model_nobody_serves_is_a_404_where_the_config_says_so(gateway_of):
     body = {"model": "rerank-v3.5", "query": "q", "documents": ["q"]}
-    answer = gateway_of().post("/v2/rerank", body)
+    answer = gateway_of(unknown_models="refuse").post("/v2/rerank", body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
-    assert gateway_of(model_names=["rerank-v3.5"]).post("/v2/rerank", body).status_code == 200
+    assert "model_names, or set unknown_models: default" in answer.json()["message"]
+    named = {"unknown_models": "refuse", "model_names": ["rerank-v3.5"]}
+    assert gateway_of(**named).post("/v2/rerank", body).status_code == 200
     assert gateway_of(unknown_models="default").post("/v2/rerank", body).status_code == 200
+
+
+def test_of_several_models_the_name_must_be_right(pools):
+    settings = {"model": "lexical", "models": {"other": {"model": "lexical"}}}
+    assert ServeConfig.model_validate(settings).model_for("third") is None
+    settings["unknown_models"] = "default"
+    assert ServeConfig.model_validate(settings).model_for("third") == "lexical"
 
 
 def test_openapi_names_every_route_and_its_examples_work(fixed):

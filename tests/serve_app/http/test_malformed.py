@@ -192,6 +192,7 @@ def wrong_headers():
         "gzip that is none": (400, {"content-encoding": "gzip"}),
         "unknown encoding": (415, {"content-encoding": "snappy"}),
         "stacked encoding": (415, {"content-encoding": "identity, gzip"}),
+        "upgrade": (400, {"upgrade": "h2c", "connection": "Upgrade, HTTP2-Settings"}),
         "length a word": (400, {"content-length": "many"}),
         "length negative": (400, {"content-length": "-1"}),
         "length too large": (413, {"content-length": "999999999"}),
@@ -225,9 +226,11 @@ METHODS = [
     *(("POST", path, 405) for path in ("/", "/info", "/health/live", "/health/ready")),
     *(("POST", path, 405) for path in ("/v1/models", "/openapi.json")),
     *(("GET", path, 405) for path in ("/score", "/v1/score", "/v1/ranking")),
-    *(("POST", path, 404) for path in ("/v1/rerank/", "/V1/rerank", "/v3/rerank", "//rerank")),
+    *(("POST", path, 404) for path in ("/V1/rerank", "/v3/rerank", "/v1/rerank/x")),
+    *(("POST", path, 405) for path in ("/health", "/ping", "/version", "/metrics", "/docs")),
+    *(("GET", path, 405) for path in ("/reranking", "/v1/reranking", "/invocations")),
     *(("POST", path, 404) for path in ("/rerank/../rerank", "/v1", "/embed", "/%72erank%00")),
-    *(("GET", path, 404) for path in ("/docs", "/metrics", "/favicon.ico", "/" + "a" * 5000)),
+    *(("GET", path, 404) for path in ("/v1/models/nobody", "/favicon.ico", "/" + "a" * 5000)),
 ]
 
 
@@ -239,7 +242,9 @@ def gateway():
         "max_document_characters": 500,
         "max_query_characters": 500,
     }
-    config = ServeConfig.model_validate({"model": "lexical", "limits": limits})
+    config = ServeConfig.model_validate(
+        {"model": "lexical", "limits": limits, "unknown_models": "refuse"}
+    )
     return Gateway(config, {"lexical": LocalPool()})
 
 
@@ -258,6 +263,8 @@ def ask(gateway, method, path, body=b"", headers=None):
     ]
 
     async def receive():
+        # A server waits for the end of the connection once the body is whole.
+        assert pieces, "the body was whole"
         return pieces.pop(0)
 
     async def send(message):
