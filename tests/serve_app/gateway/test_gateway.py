@@ -12,7 +12,7 @@ from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.gateway import Gateway
 from serve_app.http.asgi import local_path
 from serve_app.local_pool import LocalPool
-from serve_app.pool import ReplicaLost
+from serve_app.pool import ReplicaLost, ReplicaReport
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
 
@@ -118,12 +118,15 @@ def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of
 
 
 class GatheringPool(LocalPool):
-    """Answers nobody before `held` units are there; takes passes as large as a GPU's."""
+    """Answers nobody before `held` units are there; reports what a GPU can do."""
 
     def __init__(self, held):
         super().__init__()
         self.model = self.model._replace(info=replace(self.model.info, max_batch_tokens=65_536))
         self.held, self.all_here = held, asyncio.Event()
+
+    async def reports(self):
+        return [ReplicaReport("gpu", tokens_per_s=500_000.0, tokens_held=0.0)]
 
     async def score(self, unit):
         self.held -= 1
