@@ -50,7 +50,7 @@ def scaling(**values: Any) -> dict[str, Any]:
 
 def replicas(small: bool) -> tuple[dict[str, Any], str]:
     """Measure documents/s at saturation for several numbers of replicas."""
-    counts, seconds = ((1, 2), 3.0) if small else ((1, 2, 4, 8), 10.0)
+    counts, seconds = ((1, 2), 1.5) if small else ((1, 2, 4, 8), 10.0)
     found: dict[int, float] = {}
     with local_serve(gpus=8) as url:
         for count in counts:
@@ -113,7 +113,7 @@ def gpu_nodes() -> int:
 
 def autoscale(small: bool) -> tuple[dict[str, Any], str]:
     """Let a load rise and fall; note replicas, latency and refusals."""
-    phases = ((2.0, 10), (10.0, 40)) if small else ((2.0, 30), (23.0, 240), (1.0, 30))
+    phases = ((2.0, 2), (10.0, 6)) if small else ((2.0, 30), (23.0, 240), (1.0, 30))
     changed = {"scaling": {"max_replicas": 2 if small else 8}}
     with local_serve(gpus=changed["scaling"]["max_replicas"]) as url:
         deploy(url, shipped(**changed).model_dump(), simulated(TOKENS_PER_S))
@@ -231,7 +231,7 @@ def cold(small: bool) -> tuple[dict[str, Any], str]:
 
 def overload(small: bool) -> tuple[dict[str, Any], str]:
     """Find the capacity of one replica, then offer what it can bear and ten times that."""
-    seconds = 4.0 if small else 15.0
+    seconds = 2.0 if small else 15.0
     with local_serve(gpus=1) as url:
         deploy(url, scaling(), simulated(TOKENS_PER_S))
         path = f"{url}/v2/rerank"
@@ -263,7 +263,7 @@ def overload(small: bool) -> tuple[dict[str, Any], str]:
 
 def sizes(small: bool) -> tuple[dict[str, Any], str]:
     """Ask for 1,000 documents on 1 and 8 replicas, and for 5 documents while large ones run."""
-    counts, seconds = ((1, 2), 3.0) if small else ((1, 8), 8.0)
+    counts, seconds = ((1, 2), 1.5) if small else ((1, 8), 8.0)
     large = {**BODY, "documents": BODY["documents"] * (1000 // DOCUMENTS)}
     few = {**BODY, "documents": BODY["documents"][:5]}
     found: dict[str, Any] = {}

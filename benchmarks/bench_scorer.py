@@ -158,7 +158,12 @@ class Bench:
         info = self.ours.scorer.info
         tokens: Any = self.ours.scorer
         longest = info.max_length - 40
-        self.texts = Texts(lambda text: tokens.document_tokens.texts.offsets(text, 10**7), longest)
+        found = tokens.encoder.frame.texts
+
+        def offsets(text: str) -> Any:
+            return found.batch([text], 10**7, offsets=True)[text].encoding.offsets
+
+        self.texts = Texts(offsets, longest)
 
     def compare(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Time every rival on the same pairs, in turns."""

@@ -29,6 +29,9 @@ from rerank_core import load_scorer
 from serve_app.application import Load, build
 from serve_app.config import ServeConfig
 
+# The base URL of the local Serve of this process.
+_running: list[str] = []
+
 
 @contextlib.contextmanager
 def growing_serve(gpu_nodes: int) -> Iterator[str]:
@@ -126,7 +129,17 @@ def _connect(address: str, head: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def local_serve(*, cpus: int = 16, gpus: int = 0) -> Iterator[str]:
-    """Yield the base URL of a Serve without applications. Resources are logical only."""
+    """Yield the base URL of a Serve without applications. Resources are logical only.
+
+    Inside another one of this process it is that one, so that several benchmarks can share it.
+    """
+    if _running:
+        try:
+            yield _running[-1]
+        finally:
+            for name in serve.status().applications:
+                serve.delete(name)
+        return
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -138,8 +151,10 @@ def local_serve(*, cpus: int = 16, gpus: int = 0) -> Iterator[str]:
     try:
         port = free_port()
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        yield f"http://127.0.0.1:{port}"
+        _running.append(f"http://127.0.0.1:{port}")
+        yield _running[-1]
     finally:
+        _running.clear()
         serve.shutdown()
         ray.shutdown()
 

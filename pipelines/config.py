@@ -105,7 +105,10 @@ class RerankJobConfig(BaseSettings):
         100, ge=0, description="Rows that kill or hang their process to set aside before giving up"
     )
     unit_timeout_s: float = Field(
-        3600.0, gt=0, description="Seconds a unit may take to score before it counts as hanging"
+        3600.0,
+        gt=0,
+        description="Seconds after which a unit counts as hanging, at most: as soon as others are"
+        " done, 50 times their median is enough, a minute at least",
     )
     max_text_chars: int = Field(
         200_000,

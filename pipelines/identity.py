@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import list_files
-from rerank_core import RerankError
+from pipelines.inputs.listing import holds, list_files
+from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
 _OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars")
@@ -20,7 +20,17 @@ class JobChanged(RerankError):
 
 
 def identity_of(config: RerankJobConfig) -> dict[str, str]:
-    """Return what makes two runs the same job: inputs by path and size, scorer, options."""
+    """Return what makes two runs the same job: inputs by path and size, scorer, options.
+
+    Raises InvalidRequest where the output would be read as input.
+    """
+    for text in config.input:
+        if holds(text, config.output):
+            raise InvalidRequest(
+                f"the output {config.output} lies inside the input {text}, where its files would"
+                " be read as input; take a folder beside it",
+                "output",
+            )
     tables = tuple(path for path in (config.queries, config.documents) if path)
     listing = [[file.path, file.size] for file in list_files(config.input + tables)]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.commits import manifest, store
+from pipelines.commits.checks import in_plan_order
 from pipelines.commits.lease import Lease
 from pipelines.commits.manifest_header import manifest_header
 from pipelines.commits.output_folder import choose_folder, replace_result
@@ -21,24 +22,16 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.identity import identity_of
 from pipelines.inputs.joins import load_texts
-from pipelines.inputs.pairs import DUPLICATE
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
-from pipelines.ranks.over_units import merge_queries
+from pipelines.ranks.over_units import rank_over_units
+from pipelines.refusals import refuse_bad_files, refuse_duplicates
 from pipelines.reports.extras import say_end, write_extras
-from pipelines.reports.progress import Progress
+from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
 from pipelines.stages.isolate import forget_deaths
-from rerank_core import RerankError, load_scorer
+from rerank_core import load_scorer
 from rerank_core.calibration import Calibration
-
-
-class DuplicateIds(RerankError):
-    """Queries have documents twice, and `duplicates` is `refuse`."""
-
-
-class TooManyBadFiles(RerankError):
-    """More input files cannot be read than `max_bad_files` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ def run_job(
         with _workers(engine, planned) as workers:
             scored = score(planned, workers, load, out)
             settled = settle(planned, scored)
-            ranked = rank(planned, settled, workers)
+            ranked = rank(planned, settled, workers, out)
         made = commit(planned, ranked, root)
     if work != root:
         replace_result(root, work)
@@ -126,18 +119,22 @@ def score(
     folder, config = planned.context.folder, planned.context.config
     if planned.has_work:
         forget_deaths(folder.job, config.max_killed_rows, planned.done)
+    records = folder.records("units", planned.done)
     if planned.left and workers:
-        rows = planned.plan.rows
+        rows, files = planned.plan.rows, planned.plan.files
         done_rows = sum(rows[name] for name in planned.done)
         texts = load_texts(config)
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
-            files = planned.plan.files
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
+                name = line["unit"]
                 if "bad" in line:
-                    store.replace(folder.record("bad", line["unit"]), store.json_bytes(line))
-                else:
-                    progress.add(line)
-    return folder.records("units")
+                    store.replace(folder.record("bad", name), store.json_bytes(line))
+                    continue
+                progress.add(line, again=name in records)
+                # Another attempt may have been first; its record counts.
+                won = line.pop("published")
+                records[name] = line if won else folder.records_one("units", name)
+    return records
 
 
 def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
@@ -145,48 +142,41 @@ def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
 
     A later run tries them again as long as they are not settled.
     """
-    folder, limit = planned.context.folder, planned.context.config.max_bad_files
+    folder = planned.context.folder
     bad = {name: line for name, line in folder.records("bad").items() if name not in units}
     settled = [record for record in units.values() if record.get("bad")]
     reasons = dict(planned.plan.bad_files)
     reasons |= {line["file"]: line["bad"] for line in [*settled, *bad.values()]}
-    if len(reasons) > limit:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in sorted(reasons.items())[:10])
-        raise TooManyBadFiles(
-            f"{len(reasons)} input files cannot be read, --max-bad-files is {limit}."
-            f" All others are done and kept. {listed}"
-        )
+    refuse_bad_files(reasons, planned.context.config.max_bad_files)
     rows = planned.plan.rows
     for name, line in bad.items():
         record = unreadable(line, rows[name])
         folder.publish("units", name, record)
         units = units | {name: record}
     named = [{"path": path, "reason": reason} for path, reason in sorted(reasons.items())]
-    return Settled(JobRecords(units, {}, {}), named)
+    return Settled(JobRecords(units), named)
 
 
-def rank(planned: Planned, settled: Settled, workers: Engine | None) -> Settled:
+def rank(planned: Planned, settled: Settled, workers: Engine | None, out: TextIO) -> Settled:
     """Rank the queries that lie in several units; return all records, those of the ranks too."""
     if not planned.plan.buckets or workers is None:
         return settled
-    folder = planned.context.folder
-    records = {name: settled.records.units[name] for name in planned.plan.rows}
-    merge_queries(workers, planned.context, records)
-    return Settled(replace(settled.records, **folder.rank_records()), settled.bad)
+    units = in_plan_order(planned.plan.rows, settled.records)
+    say = Steps(out, planned.context.config.progress_s)
+    return Settled(rank_over_units(workers, planned.context, units, say), settled.bad)
 
 
 def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
     """Make the finished units the result of the job; return its manifest."""
     config, folder = planned.context.config, planned.context.folder
     records = ranked.records.newest()
-    count = sum(record["reasons"].get(DUPLICATE, 0) for record in records.values())
-    if count and config.duplicates == "refuse":
-        raise DuplicateIds(
-            f"{count:,} documents come twice for their query. With --duplicates set_aside the same"
-            " command ends in moments, the later ones set aside"
-        )
+    if config.duplicates == "refuse":
+        refuse_duplicates(records.values())
     header = manifest_header(planned.plan, config, root, records) | {"bad_files": ranked.bad}
-    made = manifest.commit(folder, planned.plan.rows, ranked.records, header)
+    plan = planned.plan
+    made = manifest.commit(
+        folder, plan.rows, ranked.records, header, buckets=plan.buckets, names=config.names
+    )
     write_extras(folder.root, made, config, records)
     return made
 

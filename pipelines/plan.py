@@ -15,7 +15,7 @@ from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import InputFile, list_files
 from pipelines.inputs.trec import as_parquet
 from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
-from pipelines.ranks.sidecars import bucket_count
+from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
 
 

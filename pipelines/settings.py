@@ -22,6 +22,9 @@ from pydantic_settings import (
 from pipelines.config import ENV_PREFIX, RerankJobConfig
 from rerank_core import InvalidRequest
 
+# Set for what `ray job submit` starts.
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 
 class _FromOutside(RerankJobConfig):
     """One offline job. A YAML file, RERANK_JOB_* variables and these options say the same things.
@@ -74,9 +77,22 @@ def load_config(arguments: Sequence[str]) -> RerankJobConfig:
     """
     _refuse_unknown_variables()
     try:
-        return _FromOutside(_cli_parse_args=list(arguments))
+        config = _FromOutside(_cli_parse_args=list(arguments))
     except ValidationError as error:
         raise InvalidRequest("; ".join(_problems(error))) from None
+    for name in ("output", "trec_run"):
+        _refuse_throwaway(name, getattr(config, name))
+    return config
+
+
+def _refuse_throwaway(name: str, path: str | None) -> None:
+    """Refuse a relative path under `ray job submit`, where the working folder is a copy."""
+    if path and _SUBMITTED in os.environ and not os.path.isabs(path):
+        raise InvalidRequest(
+            f"{name} {path} is relative to the copy of the working folder that Ray made for this"
+            " job and throws away; give a whole path of a folder that all machines mount",
+            name,
+        )
 
 
 def _refuse_unknown_variables() -> None:

@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rerank_core.catalog import CAUSAL_FAMILIES
-from rerank_core.fingerprint import fingerprint
+from rerank_core.catalog.families import FAMILIES, is_template
 
 EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded"
 
@@ -41,6 +40,18 @@ class ScorerConfig(BaseModel):
     )
     revision: str | None = Field(
         None, description="Commit of a Hugging Face model; pin it in production."
+    )
+    code_revision: str | None = Field(
+        None,
+        description="Commit of the code, where trust_remote_code runs another repository's.",
+    )
+    adapter: str | None = Field(
+        None, description="Folder of a LoRA adapter, merged into the model while loading."
+    )
+    positive_label: str | None = Field(
+        None,
+        description="Of a model with two outputs the one that means relevant, by its label or"
+        " number; empty: known from the labels.",
     )
     backend: Literal["auto", "packed", "cross_encoder", "lexical"] = Field(
         "auto", description="`auto` takes the fastest that fits the model."
@@ -73,8 +84,9 @@ class ScorerConfig(BaseModel):
     )
     template: str | None = Field(
         None,
-        description="Prompt of a language model, by the family's name (qwen3-reranker,"
-        " bge-reranker-v2-gemma, mxbai-rerank-v2); empty: known from the model's name.",
+        description="Prompt of a language model: a family's name (qwen3-reranker,"
+        " bge-reranker-v2-gemma, mxbai-rerank-v2), a YAML file with your own, or `pair` for plain"
+        " pairs; empty: known from the model's name.",
     )
     instruction: str | None = Field(
         None,
@@ -136,17 +148,29 @@ class ScorerConfig(BaseModel):
     @field_validator("template")
     @classmethod
     def _known_template(cls, name: str | None) -> str | None:
-        if name is not None and name not in CAUSAL_FAMILIES:
-            raise ValueError(f"unknown; use one of {', '.join(CAUSAL_FAMILIES)}, or leave it out")
+        if name is not None and not is_template(name):
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"unknown; use one of {known}, a .yaml file, `pair`, or leave it out")
         return name
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits, equal exactly when two configs give comparable scores.
+        """Return 16 hex digits, equal exactly when two configs give equal scores.
 
-        A local model counts by the content of its files, not by its path, so the same weights
-        have the same fingerprint on every machine; a hub model by its id and revision.
+        It is of what the settings resolve to, read off the checkpoint's small files, and of its
+        weights: a folder counts by its content, a hub model by its commit. Raises ModelUnavailable
+        where the model cannot be found, or no reranker would come out of it.
         """
+        from rerank_core.fingerprint import fingerprint
+
         return fingerprint(self)
+
+    def first_stage_config(self) -> ScorerConfig | None:
+        """Return the first stage's scorer: its own model, on this one's machine."""
+        if self.first_stage is None:
+            return None
+        chosen = self.first_stage.model_dump(exclude={"keep"})
+        machine = {"device", "dtype", "threads", "local_files_only", "self_check"}
+        return ScorerConfig(**chosen, **self.model_dump(include=machine))
 
     @property
     def model_dir(self) -> Path | None:

@@ -1,42 +1,55 @@
-"""Long documents: split into overlapping passages, scored one by one, the best counts.
+"""Long documents: cut into overlapping passages, scored one by one, the best counts.
 
-Works on any scorer. How a text falls into tokens is handed in; nothing here knows a tokenizer.
+Works on token offsets and scores; nothing here knows a tokenizer or a scorer.
 """
 
 from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from rerank_core.types import LoadedScorer, PairScores, QueryDocumentPair, ScorerInfo
+from rerank_core.types import PairScores
 
 # A sentence ends behind one of these; a Western full stop only before white space.
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|[。!?;…][”’」』)]*|\n+")
-# A passage is tokenised again on its own, and may then have a few tokens more.
-_MARGIN = 8
 _TOP = 3
 
 Offsets = Sequence[tuple[int, int]]
 
 
+class Passage(NamedTuple):
+    """Where a passage lies in its document: in characters (start, end), in tokens (first, last).
+
+    `end` and `last` are one past.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True)
 class SplitPolicy:
-    """How documents are split and their passages' scores put together; see ScorerConfig."""
+    """How documents are split and their passages' scores merged; see ScorerConfig."""
 
     passage_tokens: int | None = None
     overlap: int = 32
     score: str = "max"
     max_passages: int = 64
 
+    def size(self, room: int) -> int:
+        """Return the tokens of a passage where the model reads `room` of a document."""
+        return min(self.passage_tokens or room, room)
 
-def split_document(
-    text: str, offsets: Offsets, passage_tokens: int, overlap: int
-) -> list[tuple[int, int]]:
-    """Cut a text into passages of at most `passage_tokens`, as (start, end) in characters.
+
+def split_document(text: str, offsets: Offsets, passage_tokens: int, overlap: int) -> list[Passage]:
+    """Cut a text into passages of at most `passage_tokens`.
 
     `offsets` are the characters of each token. Neighbours share at least `overlap` tokens. A
     passage ends with a sentence where one ends in its second half, otherwise where it is full.
@@ -45,17 +58,38 @@ def split_document(
         raise ValueError(f"passage_tokens must be at least 1, not {passage_tokens}")
     overlap = min(overlap, passage_tokens // 2)
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    passages: list[tuple[int, int]] = []
+    passages: list[Passage] = []
     first = 0
     while first < len(offsets):
         last = min(first + passage_tokens, len(offsets))
         if last < len(offsets):
             last = _at_sentence_end(offsets, ends, first + (passage_tokens + 1) // 2, last)
-        passages.append((offsets[first][0], _with_punctuation(text, offsets, last)))
+        end = _with_punctuation(text, offsets, last)
+        passages.append(Passage(offsets[first][0], end, first, last))
         if last == len(offsets):
             break
         first = max(first + 1, last - overlap)
     return passages
+
+
+def read_passages(
+    text: str, offsets: Offsets, policy: SplitPolicy, room: int, max_tokens: int | None
+) -> tuple[list[Passage], bool] | None:
+    """Return the passages to read of a text, and whether they leave something of it out.
+
+    None where all fits the model's `room`. `max_tokens` is the caller's own limit on the document.
+    """
+    size = policy.size(room)
+    limit = size * policy.max_passages
+    limit = limit if max_tokens is None else min(limit, max_tokens)
+    if limit < 1 or len(offsets) <= size:
+        return None
+    read = offsets[:limit]
+    passages = split_document(text, read, size, policy.overlap)
+    kept = passages[: policy.max_passages]
+    # Very long words or gaps can end what was tokenised before `limit` tokens are found.
+    behind = len(offsets) > limit or any(letter.isalnum() for letter in text[read[-1][1] :])
+    return kept, behind or len(kept) < len(passages)
 
 
 def _with_punctuation(text: str, offsets: Offsets, last: int) -> int:
@@ -78,110 +112,39 @@ def _at_sentence_end(offsets: Offsets, ends: Sequence[int], low: int, high: int)
     return cut if low <= cut <= high else high
 
 
-class SplittingScorer:
-    """Scores every passage of a long document; the rest as the scorer below does.
+def merge_passages(
+    scores: PairScores,
+    owners: Sequence[int],
+    passages: Mapping[int, Sequence[Passage]],
+    unread: set[int],
+    policy_score: str,
+) -> tuple[PairScores, list[int]]:
+    """Return one score per document from one per passage, and which document each is of.
 
-    `offsets` gives a text's tokens (None if it cannot be read), `room` how many tokens of a pair's
-    document the scorer reads.
+    `owners` has the document of each entry in `scores`, `passages` those documents that were split,
+    `unread` those of which even the passages left something out.
     """
-
-    def __init__(
-        self,
-        scorer: LoadedScorer,
-        policy: SplitPolicy,
-        offsets: Callable[[str, int], Offsets | None],
-        room: Callable[[QueryDocumentPair], int],
-    ) -> None:
-        self._scorer = scorer
-        self._policy = policy
-        self._offsets = offsets
-        self._room = room
-
-    @property
-    def info(self) -> ScorerInfo:
-        """What was loaded."""
-        return self._scorer.info
-
-    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
-        """Score every pair, in input order.
-
-        `passages` has the best passage of each document that was split; `tokens` counts all of
-        them; `truncated` says that even the passages left something unread.
-        """
-        rooms: dict[QueryDocumentPair, int] = {}
-        spans = [self._spans(pair, rooms) for pair in pairs]
-        parts = [
-            replace(
-                pair,
-                document=pair.document[start:end],
-                max_document_tokens=pair.max_document_tokens if whole else None,
-            )
-            for pair, (passages, whole, _) in zip(pairs, spans, strict=True)
-            for start, end in passages
-        ]
-        scores = self._scorer.score(parts)
-        return self._put_together(spans, scores)
-
-    def warm_up(self) -> None:
-        """Warm the scorer below."""
-        self._scorer.warm_up()
-
-    def _spans(
-        self, pair: QueryDocumentPair, rooms: dict[QueryDocumentPair, int]
-    ) -> tuple[list[tuple[int, int]], bool, bool]:
-        """Return the passages, whether they are the whole document, whether some are left out."""
-        whole = [(0, len(pair.document))], True, False
-        key = replace(pair, document="", max_document_tokens=None)
-        if key not in rooms:
-            rooms[key] = self._room(key)
-        room = rooms[key]
-        policy = self._policy
-        size = min(policy.passage_tokens or room, room)
-        # No tokenizer makes more tokens than there are bytes.
-        if 4 * len(pair.document) <= size:
-            return whole
-        limit = room * policy.max_passages
-        if pair.max_document_tokens is not None:
-            limit = min(limit, pair.max_document_tokens)
-        if limit < 1:
-            return whole
-        # One more than is read tells whether anything lies behind.
-        offsets = self._offsets(pair.document, limit + 1)
-        if offsets is None or len(offsets) <= size:
-            return whole
-        more = len(offsets) > limit
-        offsets = offsets[:limit]
-        # Very long words or gaps can end what was tokenised before `limit` tokens are found.
-        end = offsets[-1][1]
-        behind = more or any(letter.isalnum() for letter in pair.document[end:])
-        size = size - _MARGIN if size > 2 * _MARGIN else size
-        passages = split_document(pair.document, offsets, size, policy.overlap)
-        kept = passages[: policy.max_passages]
-        return kept, False, behind or len(kept) < len(passages)
-
-    def _put_together(
-        self, spans: Sequence[tuple[list[tuple[int, int]], bool, bool]], scores: PairScores
-    ) -> PairScores:
-        raw = np.full(len(spans), np.nan, dtype=np.float32)
-        tokens = np.zeros(len(spans), dtype=np.int32)
-        truncated = np.zeros(len(spans), dtype=np.bool_)
-        errors: dict[int, str] = {}
-        best: dict[int, tuple[int, int]] = {}
-        start = 0
-        for index, (passages, whole, left_out) in enumerate(spans):
-            places = range(start, start + len(passages))
-            start += len(passages)
-            tokens[index] = scores.tokens[list(places)].sum()
-            scored = [i for i in places if i not in scores.errors]
-            # A passage that could not be scored was not read either.
-            cut = left_out or len(scored) < len(places)
-            truncated[index] = cut or bool(scores.truncated[list(places)].any())
-            if not scored:
-                errors[index] = scores.errors[places[0]]
-                continue
-            order = sorted(scored, key=lambda i: -scores.raw[i])
-            top = order[:_TOP] if self._policy.score == "mean_of_top" else order[:1]
-            raw[index] = scores.raw[top].mean(dtype=np.float32)
-            if not whole:
-                best[index] = passages[order[0] - places[0]]
-        return PairScores(raw, tokens, truncated, errors, best)
+    places: dict[int, list[int]] = {}
+    for place, owner in enumerate(owners):
+        places.setdefault(owner, []).append(place)
+    raw = np.full(len(places), np.nan, dtype=np.float32)
+    tokens = np.zeros(len(places), dtype=np.int32)
+    truncated = np.zeros(len(places), dtype=np.bool_)
+    errors: dict[int, str] = {}
+    best: dict[int, tuple[int, int]] = {}
+    for index, (owner, own) in enumerate(places.items()):
+        tokens[index] = scores.tokens[own].sum()
+        scored = [i for i in own if i not in scores.errors]
+        # A passage that could not be scored was not read either.
+        cut = owner in unread or len(scored) < len(own)
+        truncated[index] = cut or bool(scores.truncated[own].any())
+        if not scored:
+            errors[index] = scores.errors[own[0]]
+            continue
+        order = sorted(scored, key=lambda i: -scores.raw[i])
+        top = order[:_TOP] if policy_score == "mean_of_top" else order[:1]
+        raw[index] = scores.raw[top].mean(dtype=np.float32)
+        if owner in passages:
+            chosen = passages[owner][order[0] - own[0]]
+            best[index] = (chosen.start, chosen.end)
+    return PairScores(raw, tokens, truncated, errors, best), list(places)

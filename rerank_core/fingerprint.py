@@ -1,67 +1,52 @@
-"""The hash of what decides a score. It does not know how a score is computed."""
+"""The hash of what decides a score, as resolved. It does not know how a score is computed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from rerank_core.catalog.checkpoint import folder_hash
+from rerank_core.catalog.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
     from rerank_core.config import ScorerConfig
 
-# What goes into the fingerprint: exactly the fields that change a score.
-_SCORE_FIELDS = (
-    "model",
-    "revision",
-    "dtype",
-    "max_length",
-    "max_query_tokens",
-    "activation",
-    "template",
-    "instruction",
-    "long_documents",
-    "passage_tokens",
-    "passage_overlap",
-    "passage_score",
-    "max_passages",
-)
-# Weights, settings, vocabularies, prompts, and a checkpoint's own code.
-_SCORE_FILES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
+# Raised whenever a release computes another score from the same settings and files.
+SCORING_VERSION = 2
 
 
 def fingerprint(config: ScorerConfig) -> str:
-    """Return 16 hex digits; see ScorerConfig.fingerprint."""
-    fields = {name: getattr(config, name) for name in _SCORE_FIELDS}
-    folder = config.model_dir
-    if "lexical" in (config.model, config.backend):
-        # Its scores have nothing to do with the weights that `model` may name.
-        fields |= {"model": "lexical", "revision": None}
-    elif folder is not None:
-        fields["model"] = _folder_hash(folder)
-    if config.first_stage is not None:
-        # Only when there is one, so that adding the feature changed nobody's fingerprint.
-        first = config.first_stage
-        inner = type(config)(
-            model=first.model, revision=first.revision, max_length=first.max_length
-        )
-        fields["first_stage"] = [fingerprint(inner), first.keep]
+    """Return 16 hex digits; see ScorerConfig.fingerprint. Reads no weights but to hash them."""
+    return resolved_fingerprint(resolve(config))
+
+
+def resolved_fingerprint(resolved: Resolved) -> str:
+    """Return the fingerprint of a config that is resolved already."""
+    config = resolved.config
+    fields: dict[str, Any] = {
+        "scoring": SCORING_VERSION,
+        "engine": resolved.engine,
+        "max_length": resolved.max_length,
+        "activation": resolved.activation,
+    }
+    if resolved.checkpoint is not None:
+        modules = resolved.engine == "sentence_transformers"
+        fields |= {
+            "weights": resolved.checkpoint.content(with_modules=modules),
+            "adapter": resolved.adapter and folder_hash(resolved.adapter),
+            "code": config.code_revision if config.trust_remote_code else None,
+            "dtype": config.dtype,
+            "max_query_tokens": resolved.max_query_tokens,
+            "prompt": resolved.family and resolved.family.prompt,
+            "instruction": resolved.instruction,
+            "head": [resolved.causal, resolved.answers, resolved.outputs, resolved.positive],
+        }
+    if config.long_documents == "split":
+        size = min(config.passage_tokens or resolved.max_length, resolved.max_length)
+        fields["split"] = [size, config.passage_overlap, config.passage_score, config.max_passages]
+    first = config.first_stage_config()
+    if first is not None and config.first_stage is not None:
+        fields["first_stage"] = [fingerprint(first), config.first_stage.keep]
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _folder_hash(folder: Path) -> str:
-    files = sorted(p for p in folder.rglob("*") if p.suffix in _SCORE_FILES)
-    stamps = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _files_hash(str(folder), stamps)
-
-
-@lru_cache(maxsize=32)
-def _files_hash(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in stamps:
-        digest.update(str(Path(name).relative_to(folder)).encode())
-        with open(name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

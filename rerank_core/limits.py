@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
+from rerank_core.errors import ModelUnavailable
 from rerank_core.types import QueryDocumentPair
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,13 @@ class PairLimits:
 
     @classmethod
     def of(cls, max_length: int, max_query_tokens: int | None, frame_tokens: int) -> PairLimits:
-        """Resolve a query's share: three quarters unless it is set."""
-        wanted = max_length * 3 // 4 if max_query_tokens is None else max_query_tokens
+        """Resolve a query's share beside a frame; ModelUnavailable where that leaves no room."""
+        if max_length < frame_tokens + 2:
+            raise ModelUnavailable(
+                f"max_length {max_length} leaves no room: what stands around the texts (special"
+                f" tokens, or the prompt) alone takes {frame_tokens} tokens"
+            )
+        wanted = query_share(max_length, max_query_tokens)
         # A document always keeps a token, or all documents of a long query would score the same.
         return cls(max_length, max(1, min(wanted, max_length - frame_tokens - 1)))
 
@@ -32,18 +35,21 @@ class PairLimits:
         """Return how many tokens of its query the model reads."""
         return min(pair.max_query_tokens or self.max_query_tokens, self.max_query_tokens)
 
+    def room(self, taken: int) -> int:
+        """Return how many tokens are left for a document, where `taken` are not free."""
+        return max(0, self.max_length - taken)
+
     def document(self, pair: QueryDocumentPair, taken: int) -> int:
         """Return how many tokens of its document the model reads, where `taken` are not free."""
-        room = max(0, self.max_length - taken)
+        room = self.room(taken)
         return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
 
 
-def usable_length(model: str, asked: int | None, *limits: int | None) -> int:
-    """Return the tokens of a pair that a model can read: the least of its limits and `asked`.
+def query_share(max_length: int, max_query_tokens: int | None) -> int:
+    """Return the tokens of a pair that its query may keep: three quarters unless they are set."""
+    return max_length * 3 // 4 if max_query_tokens is None else max_query_tokens
 
-    A limit of None or below 1 is none. A log line says so where more is asked than can be read.
-    """
-    limit = min(known for known in limits if known is not None and known > 0)
-    if asked is not None and asked > limit:
-        logger.warning("max_length %d is more than %r can read; using %d", asked, model, limit)
-    return limit if asked is None else min(limit, asked)
+
+def usable_length(asked: int | None, *limits: int | None) -> int:
+    """Return the tokens of a pair that a model can read: the least of what is known."""
+    return min(limit for limit in (asked, *limits) if limit is not None and limit > 0)

@@ -15,7 +15,7 @@ import ray
 from ray import serve
 from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.services import canonicalize_bootstrap_address
-from ray.serve import Application
+from ray.serve import Application, metrics
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
@@ -25,11 +25,11 @@ from rerank_core.types import LoadedScorer
 from serve_app.autoscaling import gateway_replicas, scorer_replicas
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
+from serve_app.gateway.meter import Metrics, RequestMeter
 from serve_app.gateway.request_log import RequestRecord
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.live_settings import LiveSettings
-from serve_app.metrics import RequestMeter
 from serve_app.ray_pool import LeastLoadedRouter, RayPool
 from serve_app.replica import ScorerReplica
 
@@ -59,7 +59,9 @@ class GatewayDeployment:
         self._gateway = Gateway(
             config, pools, api_keys=api_keys, observe=self._observe, names_requests=False
         )
-        self._meter = RequestMeter(self._gateway.admission)
+        self._meter = RequestMeter(
+            self._gateway.admission, Metrics(metrics.Counter, metrics.Gauge, metrics.Histogram)
+        )
         self._settings = LiveSettings(self._gateway.reconfigure)
 
     def __serve_build_asgi_app__(self) -> Any:

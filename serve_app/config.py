@@ -6,6 +6,7 @@ in rerank_job.yaml. It does not know how a deployment is built.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,9 @@ class Limits(_Settings):
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request.")
     max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
-    max_document_characters: int = Field(200_000, ge=1, description="Characters of one document.")
+    max_document_characters: int = Field(
+        200_000, ge=1, description="Characters of one document; the rest is cut, as truncated."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
     )
@@ -158,8 +161,13 @@ class ServeConfig(_Settings):
     model_names: tuple[str, ...] = Field(
         (), description="More names under which the first model answers, e.g. rerank-v3.5."
     )
-    unknown_models: Literal["refuse", "default"] = Field(
-        "refuse", description="A `model` nobody serves: a 404, or the first model answers."
+    unknown_models: Literal["auto", "refuse", "default"] = Field(
+        "auto",
+        description="A `model` nobody serves: refuse is a 404, with default the first model"
+        " answers. auto: default where just one model is served.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may call, e.g. https://app.example; `*`: all."
     )
     limits: Limits = Field(default_factory=Limits)
     admission: Admission = Field(default_factory=Admission)
@@ -188,6 +196,28 @@ class ServeConfig(_Settings):
             raise ValueError(f"{', '.join(given)}: give it here or in `scorer`, not in both")
         rest = {name: value for name, value in values.items() if name not in given}
         return {**rest, "scorer": given}
+
+    def changed(self, user_config: Mapping[str, Any]) -> ServeConfig:
+        """Return this config with new `limits` and `admission`. Raises ValueError if wrong."""
+        unknown = set(user_config) - {"limits", "admission"}
+        if unknown:
+            raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
+        given = {name: values or {} for name, values in user_config.items()}
+        if not all(isinstance(values, Mapping) for values in given.values()):
+            raise ValueError("limits and admission are objects with their fields")
+        deployed = self.model_dump()
+        merged = {name: {**deployed[name], **values} for name, values in given.items()}
+        return ServeConfig.model_validate({**deployed, **merged})
+
+    def model_for(self, asked: str | None) -> str | None:
+        """Return the public name of the model that answers for `asked`, None for a 404."""
+        served = self.served
+        if asked in served:
+            return asked
+        alone = self.unknown_models == "auto" and len(served) == 1
+        if not asked or asked in self.model_names or alone or self.unknown_models == "default":
+            return next(iter(served))
+        return None
 
     @property
     def served(self) -> dict[str, ScorerConfig]:

@@ -75,7 +75,9 @@ class RayPool:
         except _LOST:
             raise ReplicaLost(_DIED) from None
         except BackPressureError:
-            raise Overloaded("every replica's queue is full; try again later") from None
+            raise Overloaded(
+                "every replica holds scaling.max_ongoing_units already; try again later"
+            ) from None
         except DeploymentUnavailableError:
             raise ModelUnavailable("the model could not be deployed; try again later") from None
         except RerankError as error:

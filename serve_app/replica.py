@@ -133,7 +133,7 @@ class ScorerReplica:
             # The input's fault or the scorer's? A pair that always works tells.
             probe = [QueryDocumentPair("health", "health")]
             scored = await self._batcher.submit(
-                probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S
+                probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S, first=True
             )
             if scored.scores.errors:
                 raise RuntimeError("a pair that always works could not be scored")
@@ -151,7 +151,7 @@ class ScorerReplica:
 
     def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         with self._meter.measure(self._batcher) as record:
-            scores = self._scorer.score(pairs)
+            scores = self._scorer.score(pairs).stamped(self._scorer.info.fingerprint)
             record(scores)
         return scores
 

@@ -25,11 +25,15 @@ settings.register_profile("fast", max_examples=25)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep what starts or shares a Ray in one of the two processes of `make test`."""
+    """Say what stays together in one of the two processes of `make test`.
+
+    That is what starts or shares a Ray, or the installed wheel; of the rest each file, so that its
+    fixtures are made once.
+    """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.xdist_group("ray"))
+            shared = item.get_closest_marker("slow") or "installed" in item.fixturenames  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("ray" if shared else item.path.name))
 
 
 @pytest.fixture(scope="session")

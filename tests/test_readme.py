@@ -195,4 +195,4 @@ def test_the_job_reranks_parquet_and_is_evaluated_as_the_readme_says(run, tmp_pa
     assert table["rank"].to_pylist() == list(range(1, 11))
     assert table["score"].to_pylist() == sorted(table["score"].to_pylist(), reverse=True)
     (tmp_path / "qrels.txt").write_text("q 0 str.strip 1\n")
-    assert "1 queries" in run(evaluate)
+    assert "1 judged queries" in run(evaluate)

@@ -9,6 +9,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,18 +22,30 @@ HEARTBEAT_S = 5.0
 STALE_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a heartbeat is watched: a clock that nobody sets, and a pause."""
+
+    now_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+WATCH = Watch()
+
+
 class Lease:
     """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, watch: Watch = WATCH) -> None:
+        self._root, self._watch = root, watch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self.folder = JobFolder(root, 0)
 
     def __enter__(self) -> JobFolder:
-        epoch = refuse_if_alive(self._root) + 1
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        epoch = refuse_if_alive(self._root, self._watch) + 1
+        mine: dict[str, Any] = {"host": socket.gethostname(), "namespace": _namespace()}
+        mine |= {"pid": os.getpid(), "started": _started(os.getpid())}
         self.folder = JobFolder(self._root, epoch)
         # Before the epoch: an epoch without a heartbeat is one that was let go.
         store.replace(self._path(), b"")
@@ -63,24 +77,54 @@ class Lease:
                 continue  # a short outage of the storage must not end the heartbeat
 
 
-def refuse_if_alive(root: Path) -> int:
-    """Return the newest epoch of the folder; OutputRefused while its owner lives."""
+def refuse_if_alive(root: Path, watch: Watch = WATCH) -> int:
+    """Return the newest epoch of the folder; OutputRefused while its owner lives.
+
+    An owner of this host is looked up among its processes. Of another the heartbeat is watched, by
+    this process's own clock: the clocks of two machines may differ by more than a minute.
+    """
     epoch = newest_epoch(root)
     beat = root / "_job" / "heartbeats" / str(epoch)
-    try:
-        age = time.time() - beat.stat().st_mtime
-    except FileNotFoundError:
+    if _stamp(beat) is None:
         return epoch  # let go, or never held
     owner: dict[str, Any] = store.read_json(root / "_job" / "epochs" / f"{epoch}.json") or {}
-    here = owner.get("host") == socket.gethostname()
-    if here and _started(int(owner["pid"])) != owner["started"]:
-        return epoch  # its process is gone
-    if age < STALE_S:
+    if owner.get("namespace") == _namespace():
+        alive = _started(int(owner["pid"])) == owner["started"]
+    else:
+        alive = _beats(beat, watch)
+    if alive:
         raise OutputRefused(
-            f"{root} is held by another job (process {owner.get('pid')} on {owner.get('host')},"
-            f" alive {age:.0f} s ago). If it is dead, try again in {STALE_S - age:.0f} s"
+            f"{root} is held by another job (process {owner.get('pid')} on {owner.get('host')})."
+            f" If it is dead, the same command takes over after {STALE_S:.0f} s without a heartbeat"
         )
     return epoch
+
+
+def _beats(beat: Path, watch: Watch) -> bool:
+    """Watch a heartbeat; False when it has stood still for STALE_S."""
+    first, began_s = _stamp(beat), watch.now_s()
+    while watch.now_s() - began_s < STALE_S:
+        watch.sleep(HEARTBEAT_S / 2)
+        now = _stamp(beat)
+        if now != first:
+            return now is not None
+    return False
+
+
+def _stamp(beat: Path) -> int | None:
+    try:
+        return beat.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _namespace() -> str:
+    """Name the place where process numbers mean something: this boot of this host's kernel."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {os.getppid()}"  # unknown: nobody else's
 
 
 def _started(pid: int) -> str | None:

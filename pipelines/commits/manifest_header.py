@@ -1,7 +1,7 @@
 """What the manifest says beside counts and files: what ran, when, from what to what.
 
-Keys follow OpenLineage's run event (eventType, run, job, inputs, outputs) where it has one, so that
-a catalogue can take the file as it is. It does not know how the job was done.
+Keys are named as in OpenLineage's run event (eventType, run, job, inputs, outputs) where it has
+one; it is no such event by itself. It does not know how the job was done.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from pipelines.commits import store
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
+_READERS = 32
+
 # What the account of every unit holds, for rows and for pairs.
 BALANCE = {
     f"{kind}_{end}" for kind in ("rows", "pairs") for end in ("in", "out", "cut", "quarantined")
@@ -56,11 +60,14 @@ def is_complete(root: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JobRecords:
-    """What is done, by name: scored units, ranked buckets, and units written again with ranks."""
+    """What is done, by name: scored units, buckets ranked over units, these ranks scattered to
+    groups of units, and the units written again with them.
+    """
 
     units: dict[str, dict[str, Any]]
-    ranks: dict[str, dict[str, Any]]
-    final: dict[str, dict[str, Any]]
+    ranks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scattered: dict[str, dict[str, Any]] = field(default_factory=dict)
+    final: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """Return the record of each unit that counts."""
@@ -87,18 +94,19 @@ class JobFolder:
         """Return the names of the units (or buckets) that have a record."""
         return set(store.names(self.job / stage, ".json"))
 
-    def records(self, stage: str) -> dict[str, Any]:
-        """Return all records of a stage, by name."""
-        names = store.names(self.job / stage, ".json")
-        return {name: store.read_json(self.record(stage, name)) for name in names}
+    def records(self, stage: str, names: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the records of a stage, or those that are named, by name in order.
+
+        Reads many at once: each may be a round trip to a server.
+        """
+        wanted = sorted(self.done(stage) if names is None else names)
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(store.read_json, [self.record(stage, name) for name in wanted])
+            return dict(zip(wanted, found, strict=True))
 
     def all_records(self) -> JobRecords:
         """Read every record of the job."""
-        return JobRecords(self.records("units"), **self.rank_records())
-
-    def rank_records(self) -> dict[str, dict[str, Any]]:
-        """Read the records of the ranks over units, by field of JobRecords."""
-        return {stage: self.records(stage) for stage in ("ranks", "final")}
+        return JobRecords(**{field.name: self.records(field.name) for field in fields(JobRecords)})
 
     def records_one(self, stage: str, name: str) -> dict[str, Any]:
         """Return one record, which must exist."""

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from pipelines.columns import ColumnNames
 from pipelines.commits import store
-from pipelines.commits.manifest import Incomplete, checked
+from pipelines.commits.checks import Incomplete, checked
+from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder
 from pipelines.inputs.units import slices_from_json
 from rerank_core import InvalidRequest
@@ -38,7 +40,7 @@ def finished_manifest(root: Path) -> dict[str, Any]:
 
 
 def verify(path: str | PathLike[str]) -> dict[str, Any]:
-    """Check every file's hash and rows, and that nothing is lost; return the counts.
+    """Check every file's hash and rows, ranks, and that nothing is lost; return the counts.
 
     Raises Incomplete with the first thing that is wrong.
     """
@@ -55,10 +57,12 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
     planned = {
         unit.name: unit.rows for piece in slices_from_json(plan["slices"]) for unit in piece.units
     }
-    found = checked(planned, JobFolder(root, 0).all_records())
+    found = checked(planned, plan["buckets"], JobFolder(root, 0).all_records())
     for key, value in found.items():
         if manifest[key] != value:
             raise Incomplete(f"the manifest's {key} are not those of the records")
+    names = ColumnNames(**manifest["config"]["names"])
+    refuse_wrong_ranks([root / DATA / file["file"] for file in manifest["files"]], names)
     return dict(found["counts"])
 
 

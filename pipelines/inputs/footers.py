@@ -19,10 +19,10 @@ from pipelines.config import RerankJobConfig
 from pipelines.inputs.listing import InputFile, PartitionValue, open_filesystem
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.units import RowGroup
+from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
 _FOOTER_THREADS = 16
-_STORE_ERRORS = ("AWS Error", "google::cloud::Status", "Azure Error")
 
 
 def read_footers(
@@ -64,32 +64,26 @@ def partition_type(value: PartitionValue) -> pa.DataType:
 
 
 def _read_footer(file: InputFile) -> tuple[InputFile, pq.FileMetaData | None]:
-    filesystem, path = open_filesystem(file.path)
     try:
-        with filesystem.open_input_file(path) as source:
-            meta = pq.read_metadata(source)
-            return replace(file, footer=footer_hash(source)), meta
+        return retried(lambda: _footer_of(file), file.path)
     except PermissionError:
-        raise
+        raise InvalidRequest(f"{file.path}: no permission to read it", "input") from None
     except (pa.ArrowException, OSError) as error:
-        if is_outage(error):
-            raise
         return replace(file, bad=reason_of(error)), None
 
 
-def is_outage(error: Exception) -> bool:
-    """Say whether the storage failed, not the file: such an error is never a bad file."""
-    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
-        return False
-    # pyarrow gives what an object store answers no number, only its own words.
-    return error.errno is not None or any(words in str(error) for words in _STORE_ERRORS)
+def _footer_of(file: InputFile) -> tuple[InputFile, pq.FileMetaData]:
+    filesystem, path = open_filesystem(file.path)
+    with filesystem.open_input_file(path) as source:
+        meta = pq.read_metadata(source)
+        return replace(file, footer=footer_hash(source)), meta
 
 
 def reason_of(error: Exception) -> str:
     """Return a short reason for the account, never longer than a line."""
     if isinstance(error, FileNotFoundError):
         return "missing"
-    return f"unreadable: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+    return f"unreadable: {first_line(error)}"
 
 
 def footer_hash(source: Any) -> str:

@@ -7,6 +7,7 @@ rows whose id has no text go on with a null text and are set aside like any othe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import is_outage, reason_of
+from pipelines.inputs.footers import reason_of
 from pipelines.inputs.listing import list_files, open_filesystem
+from pipelines.retries import retried
 from rerank_core import InvalidRequest
 
 # Shared memory of a machine is often a third of it; more than this belongs in a join beforehand.
@@ -59,11 +61,10 @@ def _read_texts(path: str, identity: str, text: str) -> pa.Table:
     parts = []
     for file in list_files((path,)):
         filesystem, inner = open_filesystem(file.path)
+        read = partial(pq.read_table, inner, columns=[identity, text], filesystem=filesystem)
         try:
-            parts.append(pq.read_table(inner, columns=[identity, text], filesystem=filesystem))
+            parts.append(retried(read, file.path))
         except (pa.ArrowException, OSError) as error:
-            if is_outage(error):
-                raise
             raise InvalidRequest(f"{file.path}: {reason_of(error)}", "documents") from None
     table = pa.concat_tables(parts, promote_options="permissive")
     # Large: taking rows of more than 2 GiB of texts overflows the offsets of a plain string.

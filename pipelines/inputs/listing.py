@@ -73,6 +73,19 @@ def is_parquet(path: str) -> bool:
     return (path.partition("?")[0] if "://" in path else path).endswith(".parquet")
 
 
+def holds(text: str, folder: str) -> bool:
+    """Say whether an input takes all that lies in a local folder, or in one below it."""
+    if "://" in text and not text.startswith("file://"):
+        return False
+    base = os.path.realpath(_before_glob(text.removeprefix("file://")))
+    inside = os.path.realpath(folder)
+    if os.path.commonpath([base, inside]) != base or os.path.isfile(base):
+        return False
+    below = [part for part in inside[len(base) :].split("/") if part]
+    pattern = [part for part in text[len(_before_glob(text)) :].split("/") if part]
+    return _wanted([*below, "data", "part-0.parquet"], pattern)
+
+
 def _expand(text: str) -> Iterator[InputFile]:
     address, mark, options = text.partition("?") if "://" in text else (text, "", "")
     base = _before_glob(address)

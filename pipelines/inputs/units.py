@@ -37,12 +37,17 @@ class Unit:
     @property
     def name(self) -> str:
         """The name that its records and files carry."""
-        return f"{self.index:06d}"
+        return unit_name(self.index)
 
     @property
     def rows(self) -> int:
         """How many rows it has."""
         return self.stop - self.start
+
+
+def unit_name(index: int) -> str:
+    """Return the name of the unit at this place in the plan; buckets and groups are named alike."""
+    return f"{index:06d}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,126 +1,170 @@
 """The second committed stage: queries whose candidates lie in several units are ranked as one.
 
-Bucket by bucket over scores alone, then the touched units are written again with their final ranks.
-It does not know Ray; `merge_one` and `rewrite_one` are tasks, and may be repeated.
+Four steps over rows of 28 bytes, as an external sort has them: units are gathered into groups cut
+by bucket of queries, each bucket is ranked, the ranks are scattered to groups cut by unit, and
+units whose ranks changed are written again. So files are opened units + 2 x groups x buckets times,
+and no task holds a query's texts. It does not know Ray; each step's task may be repeated.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
-from pipelines.columns import ColumnNames
-from pipelines.commits.quarantine import copies_table
-from pipelines.commits.records import JobFolder
+from pipelines.commits.checks import Incomplete
+from pipelines.commits.records import JobFolder, JobRecords
 from pipelines.engine import Engine, JobContext
-from pipelines.inputs.pairs import DUPLICATE
-from pipelines.ranks.sidecars import (
-    apply_ranks,
-    copies_in,
-    merge_bucket,
-    read_ranks,
-    rows_of_places,
-)
+from pipelines.inputs.units import unit_name
+from pipelines.ranks.bucket import bucket_of, rank_bucket
+from pipelines.ranks.rewrite import rewrite_one
+from pipelines.ranks.rows import RANKED, in_parts, read_part, read_rows, scored_kind, with_unit
+
+# Rows that one task gathers or scatters: about 700 MB at its peak.
+GROUP_ROWS = 8_000_000
+Record = dict[str, Any]
+Say = Callable[[str, int, int], None]
 
 
-def merge_queries(engine: Engine, context: JobContext, records: dict[str, dict[str, Any]]) -> None:
+def rank_over_units(
+    engine: Engine,
+    context: JobContext,
+    records: dict[str, Record],
+    say: Say,
+    group_rows: int = GROUP_ROWS,
+) -> JobRecords:
     """Rank the queries that lie in several units and write those units' rows again.
 
-    Takes the records of all units, by name in plan order.
+    Takes the records of all units, by name in plan order; returns them with those of the ranks.
+    `say` is told a step's name, and how many of how many tasks are done. Raises Incomplete when a
+    task has left no record.
     """
-    folder, top_k = context.folder, context.config.top_k
-    done = folder.done("ranks")
-    buckets = [{"bucket": b} for b in range(context.buckets) if f"{b:06d}" not in done]
-    merging = [name for name, record in records.items() if record.get("sidecar")]
-    sidecars = [records[name]["sidecar"]["file"] for name in merging]
-    merge = partial(merge_one, folder=folder, units=merging, sidecars=sidecars, top_k=top_k)
-    for _ in engine.run_tasks(buckets, merge):
-        pass
-    touched = touched_units(folder)
-    done = folder.done("final")
+    folder, config = context.folder, context.config
+    kind = scored_kind(with_documents=config.duplicates != "keep")
+    run = partial(_step, engine, folder, say)
+    groups = unit_groups([record["counts"]["rows_in"] for record in records.values()], group_rows)
+    starts = [first for first, _ in groups]
+    gather = partial(gather_one, folder=folder, buckets=context.buckets, kind=kind)
+    gathered = run("gathered", _gathers(groups, records), gather)
+    rank = partial(rank_one, folder=folder, files=_files(gathered), starts=starts)
+    rank = partial(rank, kind=with_unit(kind), top_k=config.top_k)
+    ranks = run(
+        "ranks", [{"name": unit_name(b), "bucket": b} for b in range(context.buckets)], rank
+    )
+    scatters = [
+        {"name": unit_name(g), "group": g, "first": first, "stop": stop}
+        for g, (first, stop) in enumerate(groups)
+    ]
+    scatter = partial(scatter_one, folder=folder, files=_files(ranks))
+    scattered = run("scattered", scatters, scatter)
     rewrites = [
-        {"unit": name, "updates": json.dumps(updates)}
-        for name, updates in touched.items()
-        if name not in done
+        {"name": unit_name(unit), "file": record["file"]["file"], "part": unit - first}
+        for first, record in zip(starts, scattered.values(), strict=True)
+        for unit in record["touched"]
     ]
-    rewrite = partial(rewrite_one, folder=folder, names=context.config.names)
-    for _ in engine.run_tasks(rewrites, rewrite):
-        pass
+    final = run("final", rewrites, partial(rewrite_one, folder=folder, names=config.names))
+    return JobRecords(records, ranks, scattered, final)
 
 
-def merge_one(
-    row: dict[str, Any], folder: JobFolder, units: list[str], sidecars: list[str], top_k: int | None
-) -> dict[str, str]:
-    """Rank one bucket over all units and publish its record; return a line for the stream.
-
-    `units` and `sidecars` (their files) are in plan order.
-    """
-    bucket = int(row["bucket"])
-    name = f"{bucket:06d}"
-    paths = [folder.job / "sidecars" / file for file in sidecars]
-    body, touched = merge_bucket(paths, bucket, top_k)
-    file = folder.write_bytes("merged", name, ".arrow", body) if body else None
-    record = {"file": file, "touched": [units[i] for i in touched], "places": touched}
-    if not folder.publish("ranks", name, record):
-        folder.drop("merged", file)
-    return {"line": json.dumps({"bucket": name})}
-
-
-def touched_units(folder: JobFolder) -> dict[str, list[list[Any]]]:
-    """Map each unit with a shared query to the (ranks file, its number there) it needs."""
-    touched: dict[str, list[list[Any]]] = {}
-    for record in folder.records("ranks").values():
-        for name, place in zip(record["touched"], record["places"], strict=True):
-            touched.setdefault(name, []).append([record["file"]["file"], place])
-    return touched
-
-
-def rewrite_one(row: dict[str, Any], folder: JobFolder, names: ColumnNames) -> dict[str, str]:
-    """Write a unit again with its merged ranks and publish its final record; return a line."""
-    name = str(row["unit"])
-    record = folder.records_one("units", name)
-    updates = [
-        read_ranks(folder.job / "merged" / file, place)
-        for file, place in json.loads(row["updates"])
+def _gathers(groups: list[tuple[int, int]], records: dict[str, Record]) -> list[dict[str, Any]]:
+    files = [(record.get("sidecar") or {}).get("file", "") for record in records.values()]
+    return [
+        {"name": unit_name(g), "first": first, "files": json.dumps(files[first:stop])}
+        for g, (first, stop) in enumerate(groups)
     ]
-    table = pq.read_table(folder.job / "data" / record["data"]["file"])
-    ranked = apply_ranks(table, names.rank, updates)
-    copies = copies_in(updates)
-    gone = table.num_rows - ranked.num_rows
-    counts = dict(record["counts"])
-    for kind in ("rows", "pairs"):
-        counts[f"{kind}_out"] -= gone
-        counts[f"{kind}_cut"] += gone - len(copies)
-        counts[f"{kind}_quarantined"] += len(copies)
-    data = folder.write_parquet("data", name, ranked) if ranked.num_rows else None
-    final = {**record, "counts": counts, "data": data}
-    if copies:
-        final |= _set_copies_aside(folder, name, record, table, copies, names)
-    if not folder.publish("final", name, final):
-        folder.drop("data", data)
-        if copies:
-            folder.drop("quarantine", final["aside"])
-    return {"line": json.dumps({"unit": name})}
 
 
-def _set_copies_aside(
+def _files(records: dict[str, Record]) -> list[str]:
+    return [record["file"]["file"] for record in records.values()]
+
+
+def _step(
+    engine: Engine,
     folder: JobFolder,
-    name: str,
-    record: dict[str, Any],
-    table: pa.Table,
-    copies: list[int],
-    names: ColumnNames,
-) -> dict[str, Any]:
-    """Write the unit's rows set aside again, with its copies; return what changes in its record."""
-    rows = rows_of_places(folder.job / "sidecars" / record["sidecar"]["file"])
-    lines = copies_table(table, copies, [rows[place] for place in copies], record["file"], names)
-    if record["aside"]:
-        former = pq.read_table(folder.job / "quarantine" / record["aside"]["file"])
-        lines = pa.concat_tables([former, lines])
-    reasons = dict(record["reasons"])
-    reasons[DUPLICATE] = reasons.get(DUPLICATE, 0) + len(copies)
-    return {"aside": folder.write_parquet("quarantine", name, lines), "reasons": reasons}
+    say: Say,
+    stage: str,
+    items: list[dict[str, Any]],
+    task: Callable[[dict[str, Any]], dict[str, str]],
+) -> dict[str, Record]:
+    """Run the tasks that have no record yet; return the records of all, in the items' order."""
+    done = folder.done(stage) & {item["name"] for item in items}
+    records = folder.records(stage, done)
+    say(stage, len(records), len(items))
+    for line in engine.run_tasks([item for item in items if item["name"] not in done], task):
+        records[line["name"]] = line["record"]
+        say(stage, len(records), len(items))
+    missing = [item["name"] for item in items if item["name"] not in records]
+    if missing:
+        raise Incomplete(
+            f"{len(missing)} of {len(items)} tasks of the step {stage} left no record, the first"
+            f" is {missing[0]}; the same command again does them"
+        )
+    return {item["name"]: records[item["name"]] for item in items}
+
+
+def unit_groups(rows: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Return ranges of neighbouring units, given their rows, of `most` rows or of one unit."""
+    groups, first, held = [], 0, 0
+    for unit, count in enumerate(rows):
+        if unit > first and held + count > most:
+            groups.append((first, unit))
+            first, held = unit, 0
+        held += count
+    return [*groups, (first, len(rows))]
+
+
+def gather_one(
+    item: dict[str, Any], folder: JobFolder, buckets: int, kind: np.dtype[Any]
+) -> dict[str, str]:
+    """Put the rows of a group's units into one file, cut by bucket."""
+    parts = []
+    for number, file in enumerate(json.loads(item["files"]), start=int(item["first"])):
+        if file:
+            rows = read_rows(folder.job / "sidecars" / file, kind)
+            part = np.zeros(len(rows), with_unit(rows.dtype))
+            for name in rows.dtype.names or ():
+                part[name] = rows[name]
+            part["unit"] = number
+            parts.append(part)
+    rows = np.concatenate(parts) if parts else np.zeros(0, with_unit(kind))
+    body = in_parts(rows, bucket_of(rows, buckets), buckets)
+    return _publish(folder, "gathered", item["name"], body)
+
+
+def rank_one(
+    item: dict[str, Any],
+    folder: JobFolder,
+    files: list[str],
+    starts: list[int],
+    kind: np.dtype[Any],
+    top_k: int | None,
+) -> dict[str, str]:
+    """Rank one bucket over all groups' files; its new ranks are cut by group of units."""
+    paths = [folder.job / "scratch" / file for file in files]
+    rows = [read_part(path, int(item["bucket"]), kind) for path in paths]
+    ranked = rank_bucket(np.concatenate(rows), top_k)
+    group = np.searchsorted(starts, ranked["unit"], side="right") - 1
+    body = in_parts(ranked, group, len(starts))
+    return _publish(folder, "ranks", item["name"], body, rows=len(ranked))
+
+
+def scatter_one(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
+    """Put a group's new ranks of all buckets into one file, cut by unit."""
+    paths = [folder.job / "scratch" / file for file in files]
+    ranked = np.concatenate([read_part(path, int(item["group"]), RANKED) for path in paths])
+    first, stop = int(item["first"]), int(item["stop"])
+    body = in_parts(ranked, ranked["unit"] - first, stop - first)
+    touched = np.unique(ranked["unit"]).tolist()
+    return _publish(folder, "scattered", item["name"], body, rows=len(ranked), touched=touched)
+
+
+def _publish(folder: JobFolder, stage: str, name: str, body: bytes, **more: Any) -> dict[str, str]:
+    file = folder.write_bytes("scratch", f"{stage}-{name}", ".rows", body)
+    record = {"file": file, **more}
+    if not folder.publish(stage, name, record):
+        folder.drop("scratch", file)
+        record = folder.records_one(stage, name)
+    return {"line": json.dumps({"name": name, "record": record})}

@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from pipelines.config import RerankJobConfig
 from pipelines.identity import identity_of
-from pipelines.inputs.footers import is_outage
 from pipelines.inputs.joins import join_texts, load_texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
 from pipelines.inputs.reading import read_units
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, make_plan
+from pipelines.retries import retried
 from rerank_core import ScorerConfig, load_scorer
 
 _SAMPLE_PAIRS = 1000
@@ -56,11 +56,9 @@ def describe(config: RerankJobConfig) -> str:
 def _readable(piece: Slice, file: InputFile, config: RerankJobConfig) -> Iterator[pa.Table]:
     """Yield the rows of the slice's units; none if the job would set the file aside."""
     try:
-        for _, rows in read_units(piece, file, config):
-            yield rows
-    except (pa.ArrowException, OSError) as error:
-        if is_outage(error):
-            raise
+        yield from retried(lambda: [rows for _, rows in read_units(piece, file, config)], file.path)
+    except (pa.ArrowException, OSError):
+        return
 
 
 def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:

@@ -37,10 +37,12 @@ class Progress:
         self._thread.join()
         self._show("\n")
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Count one finished unit."""
-        counts = line["counts"]
+    def add(self, line: dict[str, Any], again: bool = False) -> None:
+        """Count one finished unit; `again` if it was counted and another attempt came late."""
         self.retries += line["retries"] + (not line["published"])
+        if again:
+            return
+        counts = line["counts"]
         self._new_rows += counts["rows_in"]
         self.pairs += counts["pairs_in"] - counts["pairs_quarantined"]
         self.tokens += counts["tokens"]
@@ -64,6 +66,22 @@ class Progress:
             text += f"  {self.retries:,} retries"
         self._out.write(("\r\x1b[2K" if self._terminal else "") + text + end)
         self._out.flush()
+
+
+class Steps:
+    """Says now and then how far the steps after scoring are, so that no phase is silent."""
+
+    def __init__(self, out: TextIO, every_s: float) -> None:
+        self._out, self._every_s = out, every_s
+        self._last_s = time.monotonic()
+
+    def __call__(self, step: str, done: int, of: int) -> None:
+        """Take note that so many of the step's tasks are done."""
+        now_s = time.monotonic()
+        if now_s - self._last_s >= self._every_s:
+            self._last_s = now_s
+            self._out.write(f"ranking queries over units, {step}: {done:,} of {of:,}\n")
+            self._out.flush()
 
 
 def _span(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -25,6 +26,8 @@ KILLED = "killed_worker"
 # A whole unit and a single pair get a second chance: a node may die for another reason.
 _CHANCES = 2
 _EXIT_MODEL_FAILED = 87
+# When a unit counts as hanging: as many units known, at least so long, so many times their median.
+_KNOWN, _LEAST_S, _TIMES = 3, 60.0, 50.0
 
 
 class TooManyKilled(RerankError):
@@ -104,6 +107,16 @@ class Isolation:
             np.full(1, np.nan, np.float32), np.zeros(1, np.int32), np.zeros(1, np.bool_),
             {0: KILLED},
         )  # fmt: skip
+
+
+def deadline_s(usual: Sequence[float], most_s: float) -> float:
+    """Return after how many seconds a unit counts as hanging, given what others took.
+
+    Fifty times their median and a minute at least; `most_s` at most, and while too few are known.
+    """
+    if len(usual) < _KNOWN:
+        return most_s
+    return min(most_s, max(_LEAST_S, _TIMES * median(usual)))
 
 
 def forget_deaths(job: Path, max_killed: int, done: set[str]) -> None:

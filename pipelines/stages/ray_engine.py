@@ -31,6 +31,14 @@ from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest, RerankError
 
 _MOST_TASKS = 1000
+# Ray Data's settings while the engine works. Our progress line takes the place of its bars; units
+# are never joined into one block; a unit on a slow machine may take longer than half an hour
+# without progress, and hanging units have a watchdog of their own.
+_SETTINGS: dict[str, Any] = {
+    "enable_progress_bars": False,
+    "target_max_block_size": 1,
+    "execution_no_progress_timeout_s": -1,
+}
 
 
 class RayEngine:
@@ -38,6 +46,7 @@ class RayEngine:
 
     def __init__(self) -> None:
         self._started = False
+        self._former: dict[str, Any] = {}
 
     def __enter__(self) -> RayEngine:
         """Join the running Ray or the cluster of RAY_ADDRESS, else start one on this machine."""
@@ -48,9 +57,17 @@ class RayEngine:
             address = os.environ.get("RAY_ADDRESS", "local")
             with _own_sigterm():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        context = DataContext.get_current()
+        self._former = {name: getattr(context, name) for name in _SETTINGS}
+        for name, value in _SETTINGS.items():
+            setattr(context, name, value)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
         return self
 
     def __exit__(self, *error: object) -> None:
+        for name, value in self._former.items():
+            setattr(DataContext.get_current(), name, value)
         if self._started:
             ray.shutdown()
 
@@ -63,7 +80,6 @@ class RayEngine:
         load: LoadScorer,
     ) -> Iterator[dict[str, Any]]:
         """Score the units of the slices; yield a line for each as it is done, in any order."""
-        _quiet(DataContext.get_current())
         gpus, cpus = _replica_needs(context.config)
         cores = int(_resources().get("CPU", 1))
         items = [slice_row(piece, files[piece.file]) for piece in slices]
@@ -96,13 +112,9 @@ class RayEngine:
     ) -> Iterator[dict[str, Any]]:
         """Run the task on each item; yield a line for each as it is done."""
         if items:
-            _quiet(DataContext.get_current())
             blocks = min(len(items), _MOST_TASKS)
-            yield from _lines(
-                ray.data.from_items(items, override_num_blocks=blocks).map(
-                    partial(_guarded, task=task)
-                )
-            )
+            stream = ray.data.from_items(items, override_num_blocks=blocks)
+            yield from _lines(stream.map(partial(_guarded, task=task)))
 
 
 @contextmanager
@@ -139,17 +151,6 @@ def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         # A block without rows has no columns.
         texts = batch["line"].to_pylist() if "line" in batch.column_names else []
         yield from map(read_line, texts)
-
-
-def _quiet(context: DataContext) -> None:
-    """Our progress line takes the place of Ray's bars; units are never joined into one block."""
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    context.target_max_block_size = 1
-    # A unit on a slow machine may take longer than Ray's half hour without progress; hanging units
-    # have a watchdog of their own.
-    context.execution_no_progress_timeout_s = -1
 
 
 def _replica_needs(config: RerankJobConfig) -> tuple[float, float]:

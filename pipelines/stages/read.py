@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import is_outage, reason_of
+from pipelines.inputs.footers import reason_of
 from pipelines.inputs.joins import Texts, join_texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.reading import read_units
 from pipelines.inputs.units import Slice, Unit, slice_from_json
+from pipelines.retries import retried
 from pipelines.stages.failures import failure_line
-from rerank_core import RerankError
+from rerank_core import InvalidRequest, RerankError
 
 _UNIT_ROW_TYPES: dict[str, pa.DataType] = {
     "unit": pa.string(),
@@ -47,31 +48,49 @@ def read_slice(
 ) -> Iterator[pa.Table]:
     """Decode slices, look up their texts where they have none, and yield one row per unit.
 
-    A unit that cannot be read has `bad` and no rows. Failures of the storage itself are raised,
-    never taken for bad files.
+    A unit that cannot be read has `bad` and no rows. Failures of the storage itself are
+    tried again, and never taken for bad files.
     """
     for row in batch.to_pylist():
         piece, file = (
             slice_from_json(json.loads(row["slice"])),
             InputFile(**json.loads(row["file"])),
         )
-        left = list(piece.units)
-        units = read_units(piece, file, config)
-        while left:
+        source = _Source(piece, file, config)
+        while source.left:
             try:
-                unit, rows = next(units)
+                unit, rows = retried(source.next_unit, file.path)
             except PermissionError:
-                raise
+                raise InvalidRequest(f"{file.path}: no permission to read it", "input") from None
             except (pa.ArrowException, OSError) as error:
-                if is_outage(error):
-                    raise
-                for unit in left:
+                for unit in source.left:
                     yield _unit_row(unit, file.path, None, reason_of(error))
                 break
-            left.remove(unit)
             if texts:
                 rows = join_texts(rows, texts, config.names)
             yield _unit_row(unit, file.path, _to_bytes(rows), "")
+
+
+class _Source:
+    """The units of a slice, one after the other; after an error it begins where it stopped."""
+
+    def __init__(self, piece: Slice, file: InputFile, config: RerankJobConfig) -> None:
+        self._piece, self._file, self._config = piece, file, config
+        self._units: Iterator[tuple[Unit, pa.Table]] | None = None
+        self.left = list(piece.units)
+
+    def next_unit(self) -> tuple[Unit, pa.Table]:
+        """Return the next unit and its rows."""
+        if self._units is None:
+            piece = replace(self._piece, units=tuple(self.left))
+            self._units = read_units(piece, self._file, self._config)
+        try:
+            unit, rows = next(self._units)
+        except BaseException:
+            self._units = None
+            raise
+        self.left.remove(unit)
+        return unit, rows
 
 
 def _unit_row(unit: Unit, path: str, rows: pa.Buffer | None, bad: str) -> pa.Table:

@@ -6,24 +6,28 @@ It does not know where units come from, nor who restarts it when it dies.
 from __future__ import annotations
 
 import json
-import socket
 import time
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.commits import store
-from pipelines.commits.manifest import check_conservation
+from pipelines.commits.checks import check_conservation
 from pipelines.commits.quarantine import aside_table, count_reasons
 from pipelines.engine import JobContext, LoadScorer
 from pipelines.inputs.pairs import Aside, Column, extract, id_values
 from pipelines.inputs.units import Unit
-from pipelines.ranks.sidecars import Copies, sidecar
+from pipelines.ranks.rows import Copies, scored_rows
 from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
 from pipelines.stages.failures import failure_line
-from pipelines.stages.isolate import Isolation
-from rerank_core import ModelUnavailable, RerankError, activate
+from pipelines.stages.isolate import Isolation, deadline_s
+from pipelines.stages.machine import (
+    SAMPLE,
+    refuse_another_folder,
+    refuse_another_model,
+    seconds_of_others,
+)
+from rerank_core import RerankError, activate
 from rerank_core.types import PairScores, QueryDocumentPair
 
 _PASSAGE = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
@@ -35,13 +39,16 @@ class ScoreUnits:
     def __init__(self, context: JobContext, load: LoadScorer) -> None:
         self._context = context
         self._failure: RerankError | None = None
+        self._usual_s: list[float] = []
         try:
+            refuse_another_folder(context.folder)
+            self._usual_s = seconds_of_others(context.folder)
             self._scorer = load(context.config.scorer)
             warm_up = getattr(self._scorer, "warm_up", None)
             if warm_up and self._scorer.info.device != "cpu":
                 # A budget that the device cannot hold shows here, not in the middle of the job.
                 warm_up()
-            self._refuse_another_model()
+            refuse_another_model(context.folder, self._scorer.info.fingerprint)
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
             self._failure = error
@@ -55,22 +62,6 @@ class ScoreUnits:
             return pa.table({"line": self._lines(batch)})
         except RerankError as error:
             return pa.table({"line": [failure_line(error)]})
-
-    def _refuse_another_model(self) -> None:
-        """Raise ModelUnavailable if this machine's weights are not those of the job's first actor.
-
-        The driver's own fingerprint is of the model's name where the weights lie on workers only.
-        """
-        noted = self._context.folder.job / "model.json"
-        mine = self._scorer.info.fingerprint
-        if store.read_json(noted) is None:
-            store.create_json(noted, mine)
-        first = store.read_json(noted)
-        if first != mine:
-            raise ModelUnavailable(
-                f"the model on {socket.gethostname()} has the fingerprint {mine}, this job began"
-                f" with {first}: stage the same files on every machine"
-            )
 
     def _lines(self, batch: pa.Table) -> list[str]:
         if self._failure:
@@ -102,7 +93,7 @@ class ScoreUnits:
             folder.job / "attempts" / unit.name,
             folder.job / "killed",
             config.max_killed_rows,
-            config.unit_timeout_s,
+            deadline_s(self._usual_s, config.unit_timeout_s),
         )
         deaths = isolation.deaths()
         scores = score_distinct(isolation, found.pairs)
@@ -122,6 +113,8 @@ class ScoreUnits:
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
         record |= self._write(unit, path, rows, ranked, aside)
         record |= {"seconds": round(time.monotonic() - started_s, 3), "at": round(time.time(), 3)}
+        if not deaths:
+            self._usual_s = [*self._usual_s[-SAMPLE:], record["seconds"]]
         published = folder.publish("units", unit.name, record)
         if not published:
             for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
@@ -169,8 +162,8 @@ class ScoreUnits:
             if config.duplicates != "keep":
                 ids = id_values(ranked.table[config.names.doc_id])
                 copies = Copies(ids, ranked.row + unit.start)
-            body = sidecar(ranked.query, ranked.queries, ranked.raw, context.buckets, copies)
-            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".arrow", body)
+            body = scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
+            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".rows", body)
         return out
 
 

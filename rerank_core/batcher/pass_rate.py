@@ -8,7 +8,8 @@ class PassRate:
 
     A pass of less than half of `pass_s` is mostly launch or cache: it shows that the scorer is at
     least that fast, never that it is slower. Seconds a token are averaged, not tokens a second: so
-    one slow pass corrects a rate that cached pairs have blown up.
+    one slow pass corrects a rate that cached pairs have blown up. `tokens_per_s` is what is known
+    before the first pass.
     """
 
     def __init__(self, pass_s: float, tokens_per_s: float | None = None) -> None:
@@ -17,7 +18,7 @@ class PassRate:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """The rate, or None before the first pass."""
+        """The rate, or None while nothing is known of it."""
         return None if self._token_s is None else 1 / self._token_s
 
     def record(self, tokens: int, seconds: float) -> None:

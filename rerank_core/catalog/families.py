@@ -1,101 +1,118 @@
-"""Model families as data: the prompt, the answer tokens, the names they go by.
+"""Families of rerankers as data: how each is asked, and the names it goes by.
 
-A language model scores nonsense without the prompt it was trained with, so the prompts live here,
-spelled as their authors' code spells them. It does not know tokenizers or torch.
+A family added here, or in a user's own file, needs no code. It does not know tokenizers or torch.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-_PLACE = re.compile(r"\{(instruction|query)\}")
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+_PLACE = re.compile(r"\{(instruction_line|instruction|query)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class CausalFamily:
+class Family:
     """How a language model is asked whether a document answers a query.
 
-    The prompt is `head` + `document` + `tail`; every piece is tokenised on its own, as the authors
-    do. Placeholders are `{query}` in the head, `{document}` in the document, and `{instruction}` in
-    the head or tail of a family that takes one.
-    The score is the logit of `positive` minus that of `negative`, where there is one.
+    The prompt is `before` + `document` + `behind`; every piece is tokenised on its own, as the
+    authors do, and control tokens stand only in pieces without a placeholder. Placeholders are
+    `{query}` in `before`, `{document}` in `document`, and `{instruction}` anywhere else;
+    `{instruction_line}` becomes `instruction_line` where there is an instruction, else nothing.
+    The score is the logit of `positive` minus that of `negative`, where there is one; a model
+    converted to a classifier has one output, or two: no and yes.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
     name: str
-    model_types: tuple[str, ...]
-    name_parts: tuple[str, ...]
-    head: tuple[str, ...]
+    before: tuple[str, ...]
     document: str
-    tail: tuple[str, ...]
+    behind: tuple[str, ...]
     positive: str
-    negative: str | None
+    negative: str | None = None
     instruction: str = ""
+    instruction_line: str = ""
     starts_with_bos: bool = False
     max_length: int = 8192
+    model_types: tuple[str, ...] = ()
+    name_parts: tuple[str, ...] = ()
 
     @property
     def takes_instruction(self) -> bool:
         """Whether the prompt has a place for what relevance means."""
-        return any("{instruction}" in piece for piece in self.head + self.tail)
+        return any("{instruction" in piece for piece in self.before + self.behind)
 
-    def head_pieces(self, query: str, instruction: str | None) -> list[str]:
-        """Return the head's texts for a query; an empty `instruction` means the family's own."""
-        texts = {"instruction": instruction or self.instruction, "query": query}
-        # Not str.format: both texts may hold braces of their own.
-        return [_PLACE.sub(lambda found: texts[found[1]], piece) for piece in self.head]
+    @property
+    def prompt(self) -> list[object]:
+        """Everything of it that decides a score, for the fingerprint."""
+        return [self.before, self.document, self.behind, self.positive, self.negative,
+                self.instruction_line, self.starts_with_bos]  # fmt: skip
 
-    def tail_pieces(self, instruction: str | None) -> list[str]:
-        """Return the tail's texts; an empty `instruction` means the family's own."""
+    def pieces(
+        self, part: tuple[str, ...], query: str, instruction: str | None
+    ) -> list[tuple[str, bool]]:
+        """Fill in `before` or `behind`: each piece, and whether it holds a caller's text.
+
+        An empty `instruction` means the family's own.
+        """
         wanted = instruction or self.instruction
-        return [piece.replace("{instruction}", wanted) for piece in self.tail]
+        line = self.instruction_line.replace("{instruction}", wanted) if wanted else ""
+        texts = {"instruction": wanted, "instruction_line": line, "query": query}
+        # Not str.format: all texts may hold braces of their own.
+        filled = [_PLACE.sub(lambda found: texts[found[1]], piece) for piece in part]
+        return [(text, text != piece) for text, piece in zip(filled, part, strict=True)]
 
-    def document_piece(self, document: str) -> str:
+    def around(self, document: str) -> str:
         """Return the document's text, as it stands in the prompt."""
         return self.document.replace("{document}", document)
 
 
-QWEN3_RERANKER = CausalFamily(
+QWEN3_RERANKER = Family(
     name="qwen3-reranker",
     model_types=("qwen3",),
     name_parts=("qwen3-reranker",),
-    head=(
+    before=(
         "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query"
         ' and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
         "<|im_start|>user\n",
         "<Instruct>: {instruction}\n<Query>: {query}\n<Document>:",
     ),
     document=" {document}",
-    tail=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
+    behind=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
     positive="yes",
     negative="no",
     instruction="Given a web search query, retrieve relevant passages that answer the query",
 )
-BGE_GEMMA = CausalFamily(
+BGE_GEMMA = Family(
     name="bge-reranker-v2-gemma",
     model_types=("gemma",),
-    name_parts=("bge-reranker-v2-gemma", "bge-reranker-v2-minicpm"),
-    head=("A: {query}", "\n"),
+    name_parts=("bge-reranker-v2-gemma",),
+    before=("A: {query}", "\n"),
     document="B: {document}",
-    tail=("\n", "{instruction}"),
+    behind=("\n", "{instruction}"),
     positive="Yes",
-    negative=None,
     instruction="Given a query A and a passage B, determine whether the passage contains an answer"
     " to the query by providing a prediction of either 'Yes' or 'No'.",
     starts_with_bos=True,
 )
-MXBAI_V2 = CausalFamily(
+MXBAI_V2 = Family(
     name="mxbai-rerank-v2",
     model_types=("qwen2",),
     name_parts=("mxbai-rerank-base-v2", "mxbai-rerank-large-v2"),
-    head=(
+    before=(
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
         "<|im_end|>\n<|im_start|>user\n",
-        "query: {query}",
+        "{instruction_line}query: {query}",
         "\n",
     ),
     document="document: {document}",
-    tail=(
+    behind=(
         "\n",
         "You are a search relevance expert who evaluates how well documents match search queries."
         " For each query-document pair, carefully analyze the semantic relationship between them,"
@@ -105,5 +122,50 @@ MXBAI_V2 = CausalFamily(
     ),
     positive="1",
     negative="0",
+    instruction_line="instruction: {instruction}\n",
 )
-CAUSAL_FAMILIES = {family.name: family for family in (QWEN3_RERANKER, BGE_GEMMA, MXBAI_V2)}
+FAMILIES = {family.name: family for family in (QWEN3_RERANKER, BGE_GEMMA, MXBAI_V2)}
+# The tokenizer's own pair of texts, for language models that were trained without a prompt.
+PAIR = "pair"
+_FILE_ENDINGS = (".yaml", ".yml")
+
+
+def is_template(name: str) -> bool:
+    """Whether `template` may be this: a family's name, `pair`, or the name of a YAML file."""
+    return name in FAMILIES or name == PAIR or name.endswith(_FILE_ENDINGS)
+
+
+def read_template(name: str) -> Family | None:
+    """Return the family of a template's name or file, None for `pair`; ValueError says the fix."""
+    if name == PAIR or name in FAMILIES:
+        return FAMILIES.get(name)
+    try:
+        content = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
+        # As JSON, where a list may stand for a tuple and `yes` without quotes is still no text.
+        family = TypeAdapter(Family).validate_json(json.dumps(content))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)
+        raise ValueError(f"template {name}: {told} (quote words such as yes and no)") from None
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"template {name} cannot be read ({type(error).__name__})") from None
+    if (
+        not any("{query}" in piece for piece in family.before)
+        or "{document}" not in family.document
+    ):
+        raise ValueError(f"template {name} needs {{query}} in `before`, {{document}} in `document`")
+    if not family.document.endswith("{document}"):
+        raise ValueError(f"`document` in template {name} must end with {{document}}")
+    return family
+
+
+def find_family(model: str, model_type: str) -> Family | None:
+    """Return the family whose name the model's own name has and whose type it is of.
+
+    Only the last component of a path counts: the folders above are the user's.
+    """
+    name = Path(model).name.lower().replace("_", "-")
+    for family in FAMILIES.values():
+        if model_type in family.model_types and any(part in name for part in family.name_parts):
+            return family
+    return None

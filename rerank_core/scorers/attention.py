@@ -1,15 +1,14 @@
 """Attention over packed segments, plugged into transformers' attention interface.
 
-Many pairs lie end to end in one row; each token sees only its own pair. It does not know models,
-heads or batches.
+Many pairs lie end to end in one row; each token sees only its own pair, all of it or, in a causal
+model, what stands before. It does not know models, heads or batches.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,40 +17,39 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 ATTENTION_NAME = "rerank_segments"
+# FlashAttention, which torch's kernel for packed rows is, starts with Ampere.
+_KERNEL_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
     """Where each pair lies in the packed row.
 
-    `lengths` in tokens, in row order; `bounds` the same on the device, as an int32 running sum
-    that starts with 0 (`None` where only the CPU path can run).
+    `runs` groups neighbours of equal length: (first token, segments in the group, length).
+    `bounds`, a running sum on the device (int32, from 0), stands where the kernel is to run.
     """
 
-    lengths: tuple[int, ...]
+    longest: int
+    runs: tuple[tuple[int, int, int], ...]
     bounds: Tensor | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Segments:
-        """Describe segments of these lengths for a model on `device`."""
-        if device.type != "cuda":
-            return cls(tuple(lengths))
-        bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-        bounds[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-        return cls(tuple(lengths), bounds.to(device, non_blocking=True))
-
-    def runs(self) -> list[tuple[int, int, int]]:
-        """Group neighbours of equal length: (first token, segments in the group, length)."""
+    def of(cls, lengths: Sequence[int], device: torch.device, *, kernel: bool) -> Segments:
+        """Describe segments of these lengths, in row order."""
+        if kernel:
+            bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+            bounds[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
+            return cls(max(lengths), (), bounds.to(device, non_blocking=True))
         runs: list[tuple[int, int, int]] = []
         start = 0
-        for length in self.lengths:
+        for length in lengths:
             if runs and runs[-1][2] == length:
                 first, count, _ = runs[-1]
                 runs[-1] = (first, count + 1, length)
             else:
                 runs.append((start, 1, length))
             start += length
-        return runs
+        return cls(max(lengths), tuple(runs))
 
 
 def register_attention() -> None:
@@ -76,12 +74,24 @@ def segment_attention(
     `query`, `key`, `value`: (1, heads, tokens, size). Returns (1, tokens, heads, size).
     `sliding_window` is, as in transformers, one more than the farthest visible distance.
     """
-    if getattr(module, "is_causal", False):
-        raise ValueError("packed segments are for encoders; this module is causal")
-    kernel = _varlen_kernel(query.dtype, sliding_window is not None)
-    if segments.bounds is not None and kernel is not None:
-        return kernel(query, key, value, segments, scaling, sliding_window), None
-    return _attend_in_runs(query, key, value, segments, scaling, sliding_window), None
+    options: dict[str, Any] = {
+        "causal": bool(getattr(module, "is_causal", False)),
+        "scaling": scaling,
+        "sliding_window": sliding_window,
+    }
+    attend = _attend_in_runs if segments.bounds is None else _attend_with_kernel
+    return attend(query, key, value, segments, **options), None
+
+
+def kernel_fits(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's kernel for packed rows exists for this device and precision."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
+    except ImportError:
+        return False
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= _KERNEL_CAPABILITY
 
 
 def _attend_in_runs(
@@ -89,6 +99,8 @@ def _attend_in_runs(
     key: Tensor,
     value: Tensor,
     segments: Segments,
+    *,
+    causal: bool,
     scaling: float | None,
     sliding_window: int | None,
 ) -> Tensor:
@@ -96,65 +108,67 @@ def _attend_in_runs(
     _, heads, tokens, _size = query.shape
     out = query.new_empty((1, tokens, heads, value.shape[-1]))
     groups = heads != key.shape[1]
-    for first, count, length in segments.runs():
+    for first, count, length in segments.runs:
         stop = first + count * length
         q, k, v = (
             part[0, :, first:stop].reshape(part.shape[1], count, length, -1).transpose(0, 1)
             for part in (query, key, value)
         )
-        mask = _near(length, sliding_window, query.device)
-        seen = scaled_dot_product_attention(q, k, v, mask, scale=scaling, enable_gqa=groups)
+        mask = _window_mask(length, sliding_window, causal, query.device)
+        seen = scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=groups
+        )
         out[0, first:stop] = seen.transpose(1, 2).flatten(0, 1)
     return out
 
 
-def _near(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
-    """Return which tokens see each other, or None where all do."""
+def _window_mask(
+    length: int, sliding_window: int | None, causal: bool, device: torch.device
+) -> Tensor | None:
+    """Return which tokens see each other, or None where the window reaches them all."""
     if sliding_window is None or length <= sliding_window:
         return None
     places = torch.arange(length, device=device)
-    return (places[:, None] - places[None, :]).abs() < sliding_window
+    distance = places[:, None] - places[None, :]
+    near = distance.abs() < sliding_window
+    return near & (distance >= 0) if causal else near
 
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Segments, float | None, int | None], Tensor]
+def _attend_with_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    *,
+    causal: bool,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
 
-
-@cache
-def _varlen_kernel(dtype: torch.dtype, windowed: bool) -> Kernel | None:
-    """Find a CUDA kernel for packed rows: torch's own; None without it."""
-    if dtype not in (torch.float16, torch.bfloat16) or not torch.cuda.is_available():
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
     known = inspect.signature(varlen_attn).parameters
-    if windowed and "window_size" not in known:
-        return None
-
-    def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        segments: Segments,
-        scaling: float | None,
-        sliding_window: int | None,
-    ) -> Tensor:
-        longest = max(segments.lengths)
-        options: dict[str, Any] = {}
-        if "scale" in known:
-            options["scale"] = scaling
-        elif scaling is not None:
-            # Older torch always divides by the root of the head size; make up for it beforehand.
-            query = query * (scaling * query.shape[-1] ** 0.5)
-        if sliding_window is not None:
-            options["window_size"] = (sliding_window - 1, sliding_window - 1)
-        if query.shape[1] != key.shape[1]:
+    options: dict[str, Any] = {}
+    if "scale" in known:
+        options["scale"] = scaling
+    elif scaling is not None:
+        # Older torch always divides by the root of the head size; make up for it beforehand.
+        query = query * (scaling * query.shape[-1] ** 0.5)
+    if causal or sliding_window is not None:
+        # An older torch without windows raises here, at load, and the runs are taken instead.
+        reach = -1 if sliding_window is None else sliding_window - 1
+        options["window_size"] = (reach, 0 if causal else reach)
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    if q.shape[1] != k.shape[1]:
+        if "enable_gqa" in known:
             options["enable_gqa"] = True
-        bounds: Any = segments.bounds
-        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        packed: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
-        seen: Tensor = packed.unsqueeze(0)
-        return seen
-
-    return attend
+        else:
+            times = q.shape[1] // k.shape[1]
+            k, v = (part.repeat_interleave(times, dim=1) for part in (k, v))
+    if "num_splits" in known:
+        # One split: a pair's sums then have one order, whoever shares its pass.
+        options["num_splits"] = 1
+    bounds: Any = segments.bounds
+    longest = segments.longest
+    packed: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+    seen: Tensor = packed.unsqueeze(0)
+    return seen

@@ -1,92 +1,176 @@
-"""Decides which torch scorer a checkpoint gets. It does not know how they score."""
+"""Decides how a checkpoint is scored: packed with torch's kernel, packed in runs, or padded.
+
+The first whose scores agree with the padded reference, where it serves, is taken. It does not know
+how any of them computes.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
+from torch import nn
+from transformers.modeling_layers import GenericForSequenceClassification
 
-from rerank_core.config import ScorerConfig
+from rerank_core.catalog.resolve import Resolved
+from rerank_core.documents import SplitPolicy
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.body import NotPackable, PackedScorer
-from rerank_core.scorers.loading import (
-    Source,
-    find_source,
-    load_classifier,
-    load_config,
-    stored_file,
+from rerank_core.scorers.attention import ATTENTION_NAME, kernel_fits
+from rerank_core.scorers.body import (
+    NotPackable,
+    PackedForward,
+    PaddedForward,
+    Rows,
+    body_of,
+    plug_attention,
+    refuse_unpackable,
 )
-from rerank_core.scorers.self_check import refuse_nonsense
-from rerank_core.types import LoadedScorer
+from rerank_core.scorers.device import (
+    DTYPES,
+    can_optimize,
+    optimize,
+    resolve_device,
+    set_precision,
+)
+from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
+from rerank_core.scorers.heads import (
+    ClassifierHead,
+    RowsHead,
+    first_token,
+    last_token,
+    mean_of_tokens,
+)
+from rerank_core.scorers.loading import load_model, load_tokenizer
+from rerank_core.scorers.scorer import TorchScorer
+from rerank_core.scorers.self_check import agreement, probe_pairs
+from rerank_core.scorers.texts import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
 
-def load_torch_scorer(config: ScorerConfig) -> LoadedScorer:
-    """Load the checkpoint that `config` names; the packed scorer wherever it fits.
-
-    Raises ModelUnavailable, with the fix, when it cannot be loaded or `backend` does not fit it.
-    """
+def load_torch_scorer(
+    resolved: Resolved, fingerprint: str, policy: SplitPolicy | None
+) -> TorchScorer:
+    """Load a checkpoint; ModelUnavailable says the fix where it cannot be served."""
+    config = resolved.config
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    scorer = _choose(find_source(config))
-    if config.self_check:
-        refuse_nonsense(config.model, scorer)
-    return scorer
+    if config.max_length is not None and config.max_length > resolved.max_length:
+        logger.warning("max_length %d is more than %r can read; using %d", config.max_length,
+                       config.model, resolved.max_length)  # fmt: skip
+    device = resolve_device(config)
+    if resolved.engine == "sentence_transformers":
+        # Imported here, because it takes seconds and nothing else needs it.
+        from rerank_core.scorers.sentence_transformers import load_modules
+
+        encoder, forward = load_modules(resolved, device, policy)
+        return TorchScorer(resolved, fingerprint, encoder, forward, "sentence_transformers")
+    model = load_model(resolved)
+    tokenizer = load_tokenizer(resolved, model.get_input_embeddings().num_embeddings)
+    frame: Frame
+    if resolved.family is None:
+        frame = read_frame(tokenizer, TextTokenizer(tokenizer))
+    else:
+        frame = PromptFrame(resolved.family, resolved.instruction, tokenizer)
+    pairs = PairEncoder(frame, resolved.max_length, config.max_query_tokens, policy)
+    # XLNet reads its summary off the last place.
+    left = model.config.model_type == "xlnet"
+    offset = _first_position(resolved, body_of(model))
+    rows = Rows(frame.types, offset, tokenizer.pad_token_id or 0, left=left)
+    chosen = _choose(resolved, model, rows, pairs, device)
+    backend = "cross_encoder" if chosen.padded else "packed"
+    return TorchScorer(resolved, fingerprint, pairs, chosen, backend)
 
 
-def _choose(source: Source) -> LoadedScorer:
-    config = source.config
-    model_config = load_config(source)
-    architecture = (model_config.architectures or ["unknown"])[0]
-    if _is_bare_language_model(source, architecture):
-        from rerank_core.scorers.causal import CausalScorer
-
-        return CausalScorer(source, model_config.model_type)
-    _refuse_prompts(source, architecture)
+def _choose(
+    resolved: Resolved, model: Any, rows: Rows, encoder: PairEncoder, device: torch.device
+) -> PackedForward | PaddedForward:
+    config = resolved.config
     if config.backend != "cross_encoder":
         try:
-            return _load_packed(source, architecture)
+            return _packed(resolved, model, rows, encoder, device)
         except NotPackable as reason:
             if config.backend == "packed":
                 raise ModelUnavailable(
-                    f"model {source.name!r} cannot be scored packed: {reason}; use backend auto"
+                    f"model {config.model!r} cannot be scored packed: {reason}; use backend auto"
                 ) from reason
-            logger.warning("%s is scored padded, by sentence-transformers: %s", source.name, reason)
-    # Imported here, because it takes seconds and the packed path needs none of it.
-    from rerank_core.scorers.sentence_transformers import CrossEncoderScorer
+            logger.warning("%s is scored padded: %s", config.model, reason)
+            if model.config._attn_implementation == ATTENTION_NAME:
+                # It was taken apart on the way; what serves is a whole one.
+                model = load_model(resolved)
+    padded = PaddedForward(
+        model, _rows_head(resolved, model, encoder.frame), rows, resolved.positive
+    )
+    set_precision(padded.module, DTYPES[config.dtype])
+    padded.to(device)
+    return padded
 
-    return CrossEncoderScorer(source)
+
+def _packed(
+    resolved: Resolved, model: Any, rows: Rows, encoder: PairEncoder, device: torch.device
+) -> PackedForward:
+    """Take the model apart and check it; NotPackable where no way to pack it can be trusted."""
+    config, body = resolved.config, body_of(model)
+    refuse_unpackable(model)
+    settings = model.config
+    window = getattr(settings, "local_attention", None) or getattr(settings, "sliding_window", None)
+    probes = encoder.encode(probe_pairs(min(int(window or 0), 4096))).items
+    head: Any = _rows_head(resolved, model, encoder.frame)
+    padded = PaddedForward(model, head, rows, resolved.positive)
+    if resolved.causal:
+        # Large, and loaded in the precision it serves in: the reference is computed where it runs.
+        padded.to(device)
+    expected = padded(probes)
+    plug_attention(model)
+    mean = getattr(settings, "classifier_pooling", "cls") == "mean"
+    pool = last_token if resolved.causal else mean_of_tokens if mean else first_token
+    if device.type == "cpu" and config.dtype == "float32" and can_optimize():
+        optimize(body)
+    forward = PackedForward(
+        body, head or ClassifierHead(model, body), pool, rows, resolved.positive
+    )
+    set_precision(body, DTYPES[config.dtype])
+    forward.to(device)
+    reason: str | None = None
+    for forward.kernel in (True, False) if kernel_fits(device, DTYPES[config.dtype]) else (False,):
+        reason = agreement(forward, probes, expected, config.dtype)
+        if reason is None:
+            return forward
+        if forward.kernel:
+            logger.warning("%s is scored without torch's kernel: %s", config.model, reason)
+    raise NotPackable(reason or "")
 
 
-def _refuse_prompts(source: Source, architecture: str) -> None:
-    """Raise ModelUnavailable for settings that would change the fingerprint and no score."""
-    config = source.config
-    if architecture.endswith("ForSequenceClassification") and (
-        config.template or config.instruction
-    ):
+def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> RowsHead | None:
+    """Return the head of a language model: its answers' rows, or its classifier's."""
+    if resolved.answers and isinstance(frame, PromptFrame):
+        return RowsHead(model.get_output_embeddings(), *frame.answers())
+    if not resolved.causal:
+        return None
+    if not isinstance(model, GenericForSequenceClassification):
         raise ModelUnavailable(
-            f"model {source.name!r} is a classifier that takes neither `template` nor"
-            " `instruction`; leave them out"
+            f"model {resolved.config.model!r} ({type(model).__name__}) keeps its head where it is"
+            " not found; name another reranker"
         )
-    if config.template:
+    if resolved.positive is None:
+        return RowsHead(model.score, 0)
+    return RowsHead(model.score, resolved.positive, 1 - resolved.positive)
+
+
+def _first_position(resolved: Resolved, body: Any) -> int:
+    """RoBERTa types start counting after the id of the padding token; the others at 0.
+
+    Refuses a model whose table of positions is shorter than the length that was resolved.
+    """
+    table: Any = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return 0
+    offset = 0 if table.padding_idx is None else int(table.padding_idx) + 1
+    if table.num_embeddings - offset < resolved.max_length:
         raise ModelUnavailable(
-            f"model {source.name!r} is not asked with our prompts under backend {config.backend!r},"
-            " so `template` would do nothing; leave it out, or use backend auto"
+            f"model {resolved.config.model!r} has {table.num_embeddings - offset} positions and"
+            f" would read {resolved.max_length}; set max_length to the smaller"
         )
-
-
-def _is_bare_language_model(source: Source, architecture: str) -> bool:
-    """Whether it is a language model that does not say itself, in modules.json, how to ask it."""
-    if not architecture.endswith("ForCausalLM") or source.config.backend != "auto":
-        return False
-    if source.config.template is not None:
-        return True
-    return stored_file(source, "modules.json") is None
-
-
-def _load_packed(source: Source, architecture: str) -> PackedScorer:
-    if not architecture.endswith("ForSequenceClassification"):
-        raise NotPackable(f"{architecture} has no classification head")
-    model, tokenizer = load_classifier(source)
-    return PackedScorer(source, model, tokenizer)
+    return offset

@@ -1,51 +1,31 @@
-"""From pairs of text to token ids: each query and each distinct document tokenised once.
+"""From pairs of text to token ids within the limits; long documents to one item per passage.
 
-The pair's ids are put together with the tokenizer's own pair template, read off once and checked
-against the tokenizer itself. It does not know models.
+Each query and each distinct document is tokenised once; passages are slices of a document's ids.
+It does not know models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from rerank_core.documents import Passage, SplitPolicy, read_passages
 from rerank_core.limits import PairLimits
-from rerank_core.scorers.texts import Ids, TextTokenizer, bare_backend
+from rerank_core.scorers.frame import Frame, Question
+from rerank_core.scorers.texts import Ids, TextIds
 from rerank_core.types import QueryDocumentPair
 
-_PROBES = (
-    ("how many people live here", "About three million, most of them in the old town."),
-    ("中国的首都", "北京是中国的首都。"),
-    ("a", ""),
-)
-
-
-class TemplateUnknown(Exception):
-    """The tokenizer builds pairs in a way that prefix, middle and suffix cannot express."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairTemplate:
-    """The ids around a query and a document, and the token types of both halves (or None)."""
-
-    prefix: tuple[int, ...]
-    middle: tuple[int, ...]
-    suffix: tuple[int, ...]
-    types: tuple[int, int] | None
-
-    @property
-    def special_tokens(self) -> int:
-        """How many tokens of a pair are not text."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
+_EMPTY = Question("", 1, None)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPair:
-    """A pair as ids: `head` (prefix, query, middle) is shared by the query's pairs."""
+    """A pair as ids: `head` (all before the document) is shared by the query's pairs.
+
+    `truncated` says that the model does not see the whole pair.
+    """
 
     head: Ids
     tail: Ids
@@ -55,116 +35,111 @@ class TokenizedPair:
         return len(self.head) + len(self.tail)
 
 
-class PairTokenizer:
-    """Tokenises pairs for one model.
-
-    `max_length` counts a whole pair, special tokens included. A query keeps `max_query_tokens`, the
-    document what is left; both less where the pair itself says so.
+@dataclass(slots=True)
+class Encoded:
+    """Items in the order of their pairs. `owners` has the pair of each item; a pair has none where
+    `errors` says why, and several where `passages` has it. `unread`: even those left something out.
     """
+
+    items: list[TokenizedPair] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    passages: dict[int, list[Passage]] = field(default_factory=dict)
+    unread: set[int] = field(default_factory=set)
+
+    def add_passages(self, pair: int, passages: list[Passage], left_out: bool) -> None:
+        """Say that a pair's items are these passages of its document."""
+        self.passages[pair] = passages
+        if left_out:
+            self.unread.add(pair)
+
+
+class PairEncoder:
+    """Encodes pairs for one model, whose `limits` count a whole pair with its frame."""
 
     def __init__(
         self,
-        tokenizer: Any,
+        frame: Frame,
         max_length: int,
         max_query_tokens: int | None,
-        texts: TextTokenizer | None = None,
+        policy: SplitPolicy | None,
     ) -> None:
-        self.texts = texts or TextTokenizer(tokenizer)
-        self.template = read_template(tokenizer)
-        self.max_length = max_length
-        self._limits = PairLimits.of(max_length, max_query_tokens, self.template.special_tokens)
+        self.frame = frame
+        self.limits = PairLimits.of(max_length, max_query_tokens, frame.tokens)
+        self.policy = policy
+        longest = max_length
+        if policy is not None:
+            longest = policy.size(max_length) * policy.max_passages + 1
+        self._document_tokens = longest + frame.prefix_tokens
 
-    def document_room(self, pair: QueryDocumentPair) -> int:
-        """Return how many of the document's tokens the model can read beside the query."""
-        limit = self._limits.query(pair)
-        query = self.texts.batch([pair.question], self._limits.max_query_tokens)[pair.question]
-        taken = 0 if query is None else min(limit, len(query.ids))
-        return self._limits.document(pair, self.template.special_tokens + taken)
-
-    def encode(
-        self, pairs: Sequence[QueryDocumentPair]
-    ) -> tuple[list[TokenizedPair | None], dict[int, str]]:
-        """Tokenise pairs in input order; None and a reason for a pair that cannot be."""
-        heads = self.texts.batch([pair.question for pair in pairs], self._limits.max_query_tokens)
-        tails = self.texts.batch([pair.document for pair in pairs], self.max_length)
-        joined: dict[tuple[str, int], Ids] = {}
-        out: list[TokenizedPair | None] = []
-        errors: dict[int, str] = {}
-        for index, pair in enumerate(pairs):
-            head, tail = heads[pair.question], tails[pair.document]
-            if head is None or tail is None:
+    def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
+        """Encode pairs in input order."""
+        frame, out = self.frame, Encoded()
+        asked = [frame.question(pair, self.limits.query(pair)) for pair in pairs]
+        heads = frame.heads(dict.fromkeys(asked))
+        prefix = frame.prefix
+        texts = [prefix + pair.document if prefix else pair.document for pair in pairs]
+        split = self.policy is not None
+        documents = frame.texts.batch(texts, self._document_tokens, offsets=split)
+        for index, (pair, question, text) in enumerate(zip(pairs, asked, texts, strict=True)):
+            head, document = heads[question], documents[text]
+            if head is None or document is None:
                 part = "query" if head is None else "document"
-                errors[index] = f"the tokenizer failed on the {part}; send other text"
-                out.append(None)
+                out.errors[index] = f"the tokenizer failed on the {part}; send other text"
                 continue
-            limit = self._limits.query(pair)
-            key = (pair.question, limit)
-            if key not in joined:
-                joined[key] = self._join(
-                    self.template.prefix, head.ids[:limit], self.template.middle
-                )
-            room = self._limits.document(pair, len(joined[key]) + len(self.template.suffix))
-            cut = head.cut or tail.cut or len(tail.ids) > room or limit < len(head.ids)
-            kept = self._join((), tail.ids[:room], self.template.suffix)
-            out.append(TokenizedPair(joined[key], kept, cut))
-        return out, errors
+            tail = frame.tail(question.instruction)
+            room = self.limits.room(len(head[0]) + len(tail))
+            if room <= frame.prefix_tokens and frame.prefix:
+                out.errors[index] = "the instruction leaves no room for the document; shorten it"
+            elif not (split and self._split(index, pair, head, tail, document, room, out)):
+                if pair.max_document_tokens is not None:
+                    room = min(room, pair.max_document_tokens + frame.prefix_tokens)
+                cut = head[1] or document.cut or len(document.ids) > room
+                ids = np.concatenate((document.ids[:room], tail))
+                out.items.append(TokenizedPair(head[0], ids, cut))
+                out.owners.append(index)
+        return out
 
     def longest_pair(self) -> TokenizedPair:
         """Return a pair of `max_length` tokens that mean nothing."""
-        template = self.template
-        head = self._join(template.prefix, (), template.middle)
-        filler = np.resize(head, self.max_length - len(head) - len(template.suffix))
-        return TokenizedPair(head, self._join((), filler, template.suffix), False)
+        head = next(iter(self.frame.heads([_EMPTY]).values()))
+        before = head[0] if head else np.zeros(1, np.int64)
+        tail = self.frame.tail(None)
+        word = self.frame.texts.one("a")
+        filler = np.resize(before if word is None or not len(word) else word,
+                           self.limits.max_length - len(before) - len(tail))  # fmt: skip
+        return TokenizedPair(before, np.concatenate((filler, tail)), False)
 
-    @staticmethod
-    def _join(before: Sequence[int], ids: Ids | tuple[()], after: Sequence[int]) -> Ids:
-        return np.concatenate([np.asarray(part, dtype=np.int64) for part in (before, ids, after)])
-
-
-def read_template(tokenizer: Any) -> PairTemplate:
-    """Read the pair template off the tokenizer, and check it on several pairs.
-
-    Raises TemplateUnknown where prefix, middle and suffix do not reproduce the tokenizer.
-    """
-    backend = bare_backend(tokenizer)
-    query, document = _PROBES[0]
-    whole = tokenizer(query, document)
-    ids: list[int] = list(whole["input_ids"])
-    first = backend.encode(query, add_special_tokens=False).ids
-    second = backend.encode(document, add_special_tokens=False).ids
-    start = _find(ids, first, 0)
-    turn = start + len(first)
-    again = _find(ids, second, turn)
-    types: list[int] | None = whole.get("token_type_ids")
-    kinds = None if types is None else (types[start], types[again])
-    template = PairTemplate(
-        tuple(ids[:start]), tuple(ids[turn:again]), tuple(ids[again + len(second) :]), kinds
-    )
-    for query, document in _PROBES:
-        _check_template(template, tokenizer, backend, query, document)
-    return template
-
-
-def _check_template(
-    template: PairTemplate, tokenizer: Any, backend: Tokenizer, query: str, document: str
-) -> None:
-    expected = tokenizer([query], [document])
-    first, second = (
-        backend.encode(text, add_special_tokens=False).ids for text in (query, document)
-    )
-    head = [*template.prefix, *first, *template.middle]
-    tail = [*second, *template.suffix]
-    types = template.types
-    built = None if types is None else [types[0]] * len(head) + [types[1]] * len(tail)
-    same = expected["input_ids"][0] == head + tail
-    if not same or (built is not None and expected["token_type_ids"][0] != built):
-        raise TemplateUnknown(
-            "the tokenizer's pairs are not prefix, query, middle, document, suffix"
-        )
-
-
-def _find(ids: list[int], part: list[int], start: int) -> int:
-    for place in range(start, len(ids) - len(part) + 1):
-        if ids[place : place + len(part)] == part:
-            return place
-    raise TemplateUnknown("the text's own tokens do not appear in the tokenizer's pair")
+    def _split(
+        self,
+        index: int,
+        pair: QueryDocumentPair,
+        head: tuple[Ids, bool],
+        tail: Ids,
+        document: TextIds,
+        room: int,
+        out: Encoded,
+    ) -> bool:
+        """Add a long document's passages; False where it is to be read as it is."""
+        prefix, shift = self.frame.prefix_tokens, len(self.frame.prefix)
+        policy = self.policy or SplitPolicy()
+        if len(document.ids) - prefix <= policy.size(room - prefix):
+            return False
+        offsets = [(max(0, a - shift), b - shift) for a, b in document.encoding.offsets[prefix:]]
+        try:
+            found = read_passages(
+                pair.document, offsets, policy, room - prefix, pair.max_document_tokens
+            )
+        except Exception as error:
+            # A text that the tokenizer changed may not fit its offsets: this pair's fault alone.
+            out.errors[index] = f"the document could not be split ({type(error).__name__})"
+            return True
+        if found is None:
+            return False
+        before, body = document.ids[:prefix], document.ids[prefix:]
+        for passage in found[0]:
+            ids = np.concatenate((before, body[passage.first : passage.last], tail))
+            out.items.append(TokenizedPair(head[0], ids, head[1]))
+            out.owners.append(index)
+        out.add_passages(index, *found)
+        return True

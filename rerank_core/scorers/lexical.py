@@ -9,16 +9,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from rerank_core.config import ScorerConfig
-from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
+from rerank_core.catalog.resolve import LEXICAL_LENGTH, Resolved
+from rerank_core.documents import SplitPolicy
+from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
+from rerank_core.scorers.frame import TemplateFrame
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.texts import TextIds, TextTokenizer
+from rerank_core.types import Float32s, PairScores, QueryDocumentPair, ScorerInfo
 
 # A word of letters and digits, or one Chinese, Japanese or Korean character.
 _TERM = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
-_MAX_LENGTH = 8192
+_NONE = np.empty(0, dtype=np.int64)
 
 
 class LexicalScorer:
@@ -27,18 +33,20 @@ class LexicalScorer:
     Long documents lose a little, so that of two documents with the same words the shorter wins.
     """
 
-    def __init__(self, config: ScorerConfig) -> None:
-        self._max_length = config.max_length or _MAX_LENGTH
+    def __init__(self, resolved: Resolved, fingerprint: str, policy: SplitPolicy | None) -> None:
+        config = resolved.config
+        frame = TemplateFrame(_Terms(), _NONE, _NONE, _NONE, None)
+        self.encoder = PairEncoder(frame, resolved.max_length, config.max_query_tokens, policy)
         self._info = ScorerInfo(
             model="lexical",
             revision=None,
             backend="lexical",
             device="cpu",
             dtype="float32",
-            max_length=self._max_length,
-            max_batch_tokens=config.max_batch_tokens or _MAX_LENGTH,
-            activation="sigmoid" if config.activation == "auto" else config.activation,
-            fingerprint=config.fingerprint(),
+            max_length=resolved.max_length,
+            max_batch_tokens=config.max_batch_tokens or LEXICAL_LENGTH,
+            activation=resolved.activation,
+            fingerprint=fingerprint,
         )
 
     @property
@@ -48,48 +56,45 @@ class LexicalScorer:
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a token is a word or an ideograph."""
-        raw = np.empty(len(pairs), dtype=np.float32)
-        tokens = np.empty(len(pairs), dtype=np.int32)
-        truncated = np.zeros(len(pairs), dtype=np.bool_)
-        for i, pair in enumerate(pairs):
-            wanted = _terms(pair.question)[: pair.max_query_tokens]
-            words = _terms(pair.document)
-            room = max(0, self._max_length - len(wanted))
-            if pair.max_document_tokens is not None:
-                room = min(room, pair.max_document_tokens)
-            truncated[i] = len(words) > room
-            kept = words[:room]
-            tokens[i] = len(wanted) + len(kept)
-            raw[i] = _logit(set(wanted), kept)
-        return PairScores(raw, tokens, truncated)
+        policy = self.encoder.policy
+        how = "max" if policy is None else policy.score
+        return score_pool(pairs, self.encoder.encode, _score, passage_score=how)
 
     def warm_up(self) -> None:
         """Do nothing: the first call is as fast as any."""
 
-    @property
-    def document_tokens(self) -> LexicalScorer:
-        """What splitting long documents needs to know."""
-        return self
 
-    def document_room(self, pair: QueryDocumentPair) -> int:
-        """Return how many of a document's terms count beside this query."""
-        return max(1, self._max_length - len(_terms(pair.question)[: pair.max_query_tokens]))
-
-    @property
-    def texts(self) -> LexicalScorer:
-        """Where the terms of a text are found."""
-        return self
-
-    def offsets(self, text: str, max_tokens: int) -> list[tuple[int, int]]:
-        """Return where each of the first terms lies in `text`."""
-        return [match.span() for match in islice(_TERM.finditer(text.lower()), max_tokens)]
+@dataclass(frozen=True)
+class _Found:
+    offsets: list[tuple[int, int]]
 
 
-def _terms(text: str) -> list[str]:
-    return _TERM.findall(text.lower())
+class _Terms(TextTokenizer):
+    """Stands where a tokenizer is elsewhere: a term's id is its hash, equal within a process."""
+
+    def __init__(self) -> None:
+        super().__init__(None, backend=self)
+
+    def batch(
+        self, texts: Sequence[str], max_tokens: int, *, offsets: bool = False
+    ) -> dict[str, TextIds | None]:
+        """Find the first terms of each distinct text, and one more, which says there are more."""
+        out: dict[str, TextIds | None] = {}
+        for text in dict.fromkeys(texts):
+            found = list(islice(_TERM.finditer(text), max_tokens + 1))
+            # Word by word: the lower case of a whole text may be longer than the text.
+            ids = np.array([hash(match[0].lower()) for match in found], dtype=np.int64)
+            spans = _Found([match.span() for match in found]) if offsets else None
+            out[text] = TextIds(ids, False, spans)
+        return out
 
 
-def _logit(wanted: set[str], words: list[str]) -> float:
-    share = len(wanted & set(words)) / len(wanted) if wanted else 0.0
+def _score(items: Sequence[TokenizedPair]) -> tuple[Float32s, dict[int, str]]:
+    return np.array([_logit(item) for item in items], dtype=np.float32), {}
+
+
+def _logit(item: TokenizedPair) -> float:
+    wanted, words = set(item.head.tolist()), item.tail.tolist()
+    share = len(wanted.intersection(words)) / len(wanted) if wanted else 0.0
     share = min(max(share, 0.001), 0.999)
     return math.log(share / (1 - share)) - 0.01 * math.log1p(len(words))

@@ -6,165 +6,159 @@ Every way to fail ends in ModelUnavailable with the fix. It does not know how pa
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import (
-    AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import cached_file
 
-from rerank_core.config import ScorerConfig
+from rerank_core.catalog.load_errors import explain
+from rerank_core.catalog.resolve import Resolved
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.load_errors import explain, no_safetensors
+from rerank_core.scorers.device import DTYPES
 
 # Untyped in transformers.
-loading_logs: Any = transformers_logging
-
-_UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a checkpoint is, and the options that every loader gets."""
-
-    name: str
-    path: str
-    config: ScorerConfig
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for transformers' `from_pretrained`."""
-        return {
-            "revision": self.config.revision,
-            "trust_remote_code": self.config.trust_remote_code,
-            "local_files_only": self.config.local_files_only or Path(self.path).is_dir(),
-        }
+_logs: Any = transformers_logging
+# Fewer are only the marks that a tokenizer class makes up.
+_FEWEST_TOKENS = 32
+_PEFT_PREFIX = "base_model.model."
 
 
-def find_source(config: ScorerConfig) -> Source:
-    """Say where the model is; a missing or unusable folder is ModelUnavailable."""
-    folder = config.model_dir
-    if folder is None:
-        if config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
-            raise ModelUnavailable(
-                f"there is no folder {config.model!r}; give the path of a checkpoint folder"
-                " (with config.json and model.safetensors) or a Hugging Face id"
-            )
-        return Source(config.model, config.model, config)
-    if not (folder / "config.json").is_file():
-        hint = (
-            "this installation has no embedded weights; name another `model`"
-            if config.model == "embedded"
-            else "give the folder that holds config.json and model.safetensors"
-        )
-        raise ModelUnavailable(f"model {config.model!r}: no config.json in its folder; {hint}")
-    if not any(folder.rglob("*.safetensors")):
-        pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in folder.glob(pattern))
-        raise ModelUnavailable(no_safetensors(config.model, pickled))
-    return Source(config.model, str(folder), config)
+def load_options(resolved: Resolved) -> dict[str, Any]:
+    """Return keyword arguments for transformers' `from_pretrained`."""
+    source, config = resolved.source, resolved.config
+    options = {
+        "revision": source.commit,
+        "trust_remote_code": config.trust_remote_code,
+        "local_files_only": config.local_files_only or source.folder is not None,
+    }
+    return options | ({"code_revision": config.code_revision} if config.code_revision else {})
 
 
-def load_config(source: Source) -> Any:
-    """Return the checkpoint's transformers config."""
-    with clear_errors(source), without_progress_bars():
-        return AutoConfig.from_pretrained(source.path, **source.options)
+def load_model(resolved: Resolved) -> Any:
+    """Return the model on the CPU, its adapter merged.
 
-
-def load_classifier(source: Source) -> tuple[PreTrainedModel, Any]:
-    """Return the sequence-classification model (float32, on the CPU) and its tokenizer.
-
-    Raises ModelUnavailable for weights that are not in the file and for more than one output.
+    A classifier is in float32, a language model in the dtype that it will serve in. Raises
+    ModelUnavailable for weights that are not in the file.
     """
-    with clear_errors(source), without_progress_bars():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            source.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            **source.options,
+    source = resolved.source
+    loader: Any = AutoModelForSequenceClassification
+    options = load_options(resolved) | {"dtype": torch.float32, "num_labels": resolved.outputs}
+    if resolved.causal:
+        options["dtype"] = DTYPES[resolved.config.dtype]
+    if resolved.answers:
+        loader = AutoModelForCausalLM
+        del options["num_labels"]
+    with clear_errors(resolved):
+        model, report = loader.from_pretrained(
+            source.place, use_safetensors=True, output_loading_info=True, **options
         )
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
-    refuse_missing_weights(source.name, report)
-    if model.config.num_labels != 1:
+    merged = _merge_adapter(resolved, model) if resolved.adapter else set()
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    random = [name for name in absent if name not in merged]
+    if random:
+        shown = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")
         raise ModelUnavailable(
-            f"model {source.name!r} has {model.config.num_labels} outputs per pair; a reranker has"
-            " one. It is probably a classifier for another task"
+            f"model {resolved.config.model!r}: weights are missing from the checkpoint ({shown}),"
+            " so scores would be random. It is probably an embedding or language model without a"
+            " reranking head; name a reranker"
         )
-    return model.eval(), tokenizer
+    return model.eval()
 
 
-def refuse_missing_weights(name: str, report: dict[str, Any]) -> None:
-    """Raise ModelUnavailable when loading left weights newly initialised, that is random."""
-    absent = sorted([*report["missing_keys"], *(k for k, *_ in report["mismatched_keys"])])
-    if absent:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+def load_tokenizer(resolved: Resolved, embeddings: int | None) -> Any:
+    """Return the checkpoint's tokenizer; one that is absent or another model's is refused."""
+    source, name = resolved.source, f"model {resolved.config.model!r}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **load_options(resolved))
+    except Exception as error:
         raise ModelUnavailable(
-            f"model {name!r}: weights are missing from the checkpoint ({shown}), so scores would be"
-            " random. It is probably an embedding or language model without a reranking head; name"
-            " a reranker"
-        )
-
-
-def stored_file(source: Source, name: str) -> str | None:
-    """Return where a file of the checkpoint lies, or None if it has no such file."""
-    options = {k: v for k, v in source.options.items() if k != "trust_remote_code"}
-    with clear_errors(source):
-        path: str | None = cached_file(
-            source.path, name, _raise_exceptions_for_missing_entries=False, **options
-        )
-    return path
-
-
-def declared_activation(source: Source, model_config: Any) -> str:
-    """Return `sigmoid` or `identity`: what the config asks for, else what the checkpoint says."""
-    config = source.config
-    if config.activation != "auto":
-        return config.activation
-    # sentence-transformers 6 writes it to a file of its own, before that it stood in config.json.
-    path = stored_file(source, "config_sentence_transformers.json")
-    stored = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    saved = getattr(model_config, "sentence_transformers", None) or {}
-    declared = (
-        stored.get("activation_fn")
-        or saved.get("activation_fn")
-        or getattr(model_config, "sbert_ce_default_activation_function", None)
-    )
-    kind = str(declared or "Sigmoid").rsplit(".", 1)[-1].lower()
-    if kind not in ("sigmoid", "identity"):
+            f"{name} has no tokenizer that can be loaded ({type(error).__name__}); copy"
+            " tokenizer.json and tokenizer_config.json of the model that it was trained from"
+        ) from error
+    rust = getattr(tokenizer, "backend_tokenizer", None)
+    # Without what its class adds: those ids stand in no text.
+    known = tokenizer.get_vocab() if rust is None else rust.get_vocab(with_added_tokens=False)
+    largest = max(known.values(), default=-1)
+    if largest < _FEWEST_TOKENS:
         raise ModelUnavailable(
-            f"model {config.model!r} declares the activation {declared!r}, which is unknown here;"
-            " set `activation` to sigmoid or identity"
+            f"{name} has no tokenizer, or one without a vocabulary; copy tokenizer.json of the"
+            " model that it was trained from"
         )
-    return kind
+    if embeddings is not None and largest >= embeddings:
+        raise ModelUnavailable(
+            f"{name} has the tokenizer of another model: its ids reach {largest}, the model knows"
+            f" {embeddings}; copy the tokenizer of the model that it was trained from"
+        )
+    return tokenizer
+
+
+def _merge_adapter(resolved: Resolved, model: Any) -> set[str]:
+    """Add a LoRA adapter's products to the weights; return the names of weights it replaced."""
+    folder = resolved.adapter
+    if folder is None:
+        return set()
+    settings = resolved.adapter_settings
+    name = f"adapter {str(folder)!r}"
+    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
+        raise ModelUnavailable(f"{name} is not plain LoRA; merge it with peft, and give the result")
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ModelUnavailable(f"{name} has no adapter_model.safetensors; save it as safetensors")
+    with clear_errors(resolved):
+        tensors = {key.removeprefix(_PEFT_PREFIX): value for key, value in load_file(path).items()}
+    weights = dict(model.named_parameters())
+    replaced: set[str] = set()
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            if key.endswith(".lora_B.weight"):
+                continue
+            target = key.replace(".lora_A.weight", ".weight").replace(".modules_to_save", "")
+            weight = weights.get(target)
+            change = tensor
+            if key.endswith(".lora_A.weight"):
+                pair = tensors.get(key.replace("lora_A", "lora_B"))
+                change = torch.empty(0) if pair is None else _product(settings, key, tensor, pair)
+            if weight is None or weight.shape != change.shape:
+                raise ModelUnavailable(
+                    f"{name} does not fit model {resolved.source.name!r} ({key}); set `model` to"
+                    " the model that it was trained on"
+                )
+            if key.endswith(".lora_A.weight"):
+                weight.add_(change.to(weight.dtype))
+            else:
+                weight.copy_(change)
+                replaced.add(target)
+    return replaced
+
+
+def _product(settings: Any, key: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    rank = first.shape[0]
+    module = key.removesuffix(".lora_A.weight")
+    patterns = settings.get("alpha_pattern") or {}
+    alpha = next((a for p, a in patterns.items() if module.endswith(p)), settings["lora_alpha"])
+    scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+    product: torch.Tensor = scale * (second.float() @ first.float())
+    return product.T if settings.get("fan_in_fan_out") else product
 
 
 @contextlib.contextmanager
-def clear_errors(source: Source) -> Iterator[None]:
-    """Turn what loaders raise into ModelUnavailable with the fix."""
+def clear_errors(resolved: Resolved) -> Iterator[None]:
+    """Turn what loaders raise into ModelUnavailable with the fix; no bars: a log is no terminal."""
+    shown = _logs.is_progress_bar_enabled()
+    _logs.disable_progress_bar()
     try:
         yield
     except ModelUnavailable:
         raise
     except Exception as error:
-        raise ModelUnavailable(explain(source.name, error)) from error
-
-
-@contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars: a service's log is no terminal."""
-    shown = loading_logs.is_progress_bar_enabled()
-    loading_logs.disable_progress_bar()
-    try:
-        yield
+        raise ModelUnavailable(explain(resolved.config.model, error)) from error
     finally:
         if shown:
-            loading_logs.enable_progress_bar()
+            _logs.enable_progress_bar()

@@ -8,37 +8,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
-from rerank_core.scorers.runner import BatchRunner
-from rerank_core.types import PairScores, QueryDocumentPair
+from rerank_core.documents import merge_passages
+from rerank_core.scorers.encoder import Encoded
+from rerank_core.types import Float32s, PairScores, QueryDocumentPair
 
-
-class Encoded(Protocol):
-    """A pair as the model takes it; its `len` is the tokens that the model reads."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the model does not see the whole pair."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-Item = TypeVar("Item", bound=Encoded)
-Encode = Callable[[Sequence[QueryDocumentPair]], tuple[list[Item | None], dict[int, str]]]
+Encode = Callable[[Sequence[QueryDocumentPair]], Encoded]
 
 # Chunks that are tokenised while one is scored; more only costs memory.
 _AHEAD = 2
 
 
+# Scores items: one logit each, in order, NaN exactly where there is a reason.
+Run = Callable[[Sequence[Any]], tuple[Float32s, dict[int, str]]]
+
+
 def score_pool(
     pairs: Sequence[QueryDocumentPair],
-    encode: Encode[Item],
-    runner: BatchRunner[Item],
+    encode: Encode,
+    run: Run,
     chunk_characters: int | None = None,
+    passage_score: str = "max",
 ) -> PairScores:
     """Score every pair, in input order.
 
@@ -46,45 +39,68 @@ def score_pool(
     size, and a thread tokenises the next ones while one is scored; without, it is one chunk, sorted
     by tokens throughout.
     """
-    places: dict[QueryDocumentPair, int] = {}
-    index = [places.setdefault(pair, len(places)) for pair in pairs]
-    distinct = list(places)
-    raw = np.full(len(distinct), np.nan, dtype=np.float32)
-    tokens = np.zeros(len(distinct), dtype=np.int32)
-    truncated = np.zeros(len(distinct), dtype=np.bool_)
-    errors: dict[int, str] = {}
-    for chunk, (items, unread) in _encoded_chunks(distinct, encode, chunk_characters):
-        ready = [
-            (place, item) for place, item in zip(chunk, items, strict=True) if item is not None
-        ]
-        where = [place for place, _ in ready]
-        scores, failed = runner.run([item for _, item in ready])
-        raw[where] = scores
-        tokens[where] = [len(item) for _, item in ready]
-        truncated[where] = [item.truncated for _, item in ready]
-        errors |= {chunk[i]: reason for i, reason in unread.items()}
-        errors |= {where[i]: reason for i, reason in failed.items()}
-    return PairScores(raw, tokens, truncated, errors).take(index)
+    places: dict[tuple[object, ...], int] = {}
+    index = []
+    distinct: list[QueryDocumentPair] = []
+    for pair in pairs:
+        # Not the pair itself: which query of the caller it belongs to changes no score.
+        key = (pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
+               pair.instruction)  # fmt: skip
+        place = places.setdefault(key, len(distinct))
+        if place == len(distinct):
+            distinct.append(pair)
+        index.append(place)
+    parts: list[PairScores] = []
+    order: list[int] = []
+    for chunk, encoded in _encoded_chunks(distinct, encode, chunk_characters):
+        parts.append(_score_chunk(len(chunk), encoded, run, passage_score))
+        order += chunk
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return PairScores.concat(parts).take(back[np.asarray(index, dtype=np.int64)])
+
+
+def _score_chunk(count: int, encoded: Encoded, run: Run, passage_score: str) -> PairScores:
+    items, owners = encoded.items, encoded.owners
+    raw, failed = run(items)
+    tokens = np.fromiter(map(len, items), np.int32, len(items))
+    truncated = np.fromiter((item.truncated for item in items), np.bool_, len(items))
+    scores = PairScores(raw, tokens, truncated, failed)
+    if encoded.passages:
+        scores, owners = merge_passages(
+            scores, owners, encoded.passages, encoded.unread, passage_score
+        )
+    return _with_unreadable(count, scores, owners, encoded.errors)
+
+
+def _with_unreadable(
+    count: int, scores: PairScores, owners: Sequence[int], unreadable: dict[int, str]
+) -> PairScores:
+    """Put the scores at their pairs' places; the others have none, and a reason."""
+    raw = np.full(count, np.nan, dtype=np.float32)
+    tokens = np.zeros(count, dtype=np.int32)
+    truncated = np.zeros(count, dtype=np.bool_)
+    raw[owners], tokens[owners], truncated[owners] = scores.raw, scores.tokens, scores.truncated
+    errors = unreadable | {owners[i]: why for i, why in scores.errors.items()}
+    return PairScores(raw, tokens, truncated, errors,
+                      {owners[i]: span for i, span in scores.passages.items()})  # fmt: skip
 
 
 def _encoded_chunks(
-    pairs: Sequence[QueryDocumentPair], encode: Encode[Item], chunk_characters: int | None
-) -> Iterator[tuple[Sequence[int], tuple[list[Item | None], dict[int, str]]]]:
+    pairs: Sequence[QueryDocumentPair], encode: Encode, chunk_characters: int | None
+) -> Iterator[tuple[Sequence[int], Encoded]]:
     chunks = _chunks(pairs, chunk_characters)
     if len(chunks) == 1:
         yield chunks[0], encode([pairs[i] for i in chunks[0]])
         return
     with ThreadPoolExecutor(1, "tokenise") as thread:
-        waiting: deque[tuple[Sequence[int], Future[tuple[list[Item | None], dict[int, str]]]]]
-        waiting = deque()
-        for chunk in chunks:
-            waiting.append((chunk, thread.submit(encode, [pairs[i] for i in chunk])))
-            if len(waiting) > _AHEAD:
+        waiting: deque[tuple[Sequence[int], Future[Encoded]]] = deque()
+        for chunk in [*chunks, *[None] * _AHEAD]:
+            if chunk is not None:
+                waiting.append((chunk, thread.submit(encode, [pairs[i] for i in chunk])))
+            if waiting and (chunk is None or len(waiting) > _AHEAD):
                 places, encoded = waiting.popleft()
                 yield places, encoded.result()
-        while waiting:
-            places, encoded = waiting.popleft()
-            yield places, encoded.result()
 
 
 def _chunks(

@@ -1,13 +1,15 @@
 """Runs batches through a model and keeps one bad pair from costing any other its score.
 
 Out of memory halves the token budget, which is remembered and grows back slowly; scores that are
-not finite are computed again, alone and in float32; a batch that crashes is halved until the pair
-that crashes it stands alone. It does not know models, only how to call one.
+not finite are computed again, together and in float32; a batch that crashes is halved until the
+pair that crashes it stands alone. It does not know models, only how to call one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from typing import Generic, TypeVar
 
@@ -58,21 +60,22 @@ class TokenBudget:
 class BatchRunner(Generic[Item]):
     """Scores items whose `len` is their token count.
 
-    `launch` takes a batch and returns its logits on the device, not waited for. `rescue` takes one
-    item and returns its logit computed in float32.
+    `launch` takes a batch and returns its logits on the device, not waited for. In `exact` the same
+    launch computes in float32.
     """
 
     def __init__(
         self,
         launch: Callable[[Sequence[Item]], Tensor],
-        rescue: Callable[[Item], float],
+        exact: Callable[[], contextlib.AbstractContextManager[None]],
         max_batch_tokens: int,
         *,
         padded: bool,
     ) -> None:
         self._launch = launch
-        self._rescue = rescue
+        self._exact = exact
         self._padded = padded
+        self.rescued = 0
         self.budget = TokenBudget(max_batch_tokens)
 
     def run(self, items: Sequence[Item]) -> tuple[Float32s, dict[int, str]]:
@@ -80,92 +83,89 @@ class BatchRunner(Generic[Item]):
 
         Raises ModelUnavailable when the device itself has failed.
         """
+        raw, errors = self._pass(items)
+        infinite = [i for i in np.flatnonzero(~np.isfinite(raw)).tolist() if i not in errors]
+        raw[infinite] = np.nan
+        if infinite:
+            self._retry_non_finite(items, infinite, raw, errors)
+        return raw, errors
+
+    def _pass(self, items: Sequence[Item]) -> tuple[Float32s, dict[int, str]]:
         raw = np.full(len(items), np.nan, dtype=np.float32)
         errors: dict[int, str] = {}
-        queue = self._plan(items, range(len(items)))
+        queue = deque(self._plan(items, range(len(items))))
         running: tuple[list[int], Tensor] | None = None
         while queue or running:
             launched = None
             if queue:
-                batch = queue.pop(0)
-                logits, queue = self._try(items, batch, queue, errors)
-                launched = None if logits is None else (batch, logits)
-            # Collected one batch late, so that the device has work while this one is packed.
+                batch = queue.popleft()
+                try:
+                    launched = batch, self._launch([items[i] for i in batch])
+                except Exception as error:
+                    self._after_failure(error, items, batch, queue, errors)
+                else:
+                    self._count([len(items[i]) for i in batch])
             if running:
                 raw[running[0]] = _fetch(running[1])
             running = launched
-        self._rescue_the_infinite(items, raw, errors)
         return raw, errors
+
+    def _retry_non_finite(
+        self, items: Sequence[Item], places: list[int], raw: Float32s, errors: dict[int, str]
+    ) -> None:
+        """Score again what came out infinite: together, in float32, said once in the log."""
+        if not self.rescued:
+            logger.warning("%d scores are not finite and are computed again in float32; if this"
+                           " model overflows often, use dtype bfloat16", len(places))  # fmt: skip
+        self.rescued += len(places)
+        with self._exact():
+            logits, failed = self._pass([items[i] for i in places])
+        for place, logit in zip(places, logits.tolist(), strict=True):
+            if np.isfinite(logit):
+                raw[place] = logit
+            else:
+                errors[place] = "the model's score is not a finite number, also in float32"
+        errors |= {places[i]: reason for i, reason in failed.items()}
 
     def _plan(self, items: Sequence[Item], places: Sequence[int]) -> list[list[int]]:
         lengths = [len(items[i]) for i in places]
         batches = plan_batches(lengths, self.budget.tokens, padded=self._padded)
         return [[places[i] for i in batch] for batch in batches]
 
-    def _try(
-        self,
-        items: Sequence[Item],
-        batch: list[int],
-        queue: list[list[int]],
-        errors: dict[int, str],
-    ) -> tuple[Tensor | None, list[list[int]]]:
-        """Launch one batch; on failure return None and the queue with its pairs planned anew."""
-        try:
-            logits = self._launch([items[i] for i in batch])
-        except Exception as error:
-            return None, self._after_failure(error, items, batch, queue, errors)
-        self._count([len(items[i]) for i in batch])
-        self.budget.worked()
-        return logits, queue
-
     def _count(self, lengths: list[int]) -> None:
-        tokens = sum(lengths)
         computed.passes += 1
-        computed.tokens += tokens
-        computed.computed_tokens += max(lengths) * len(lengths) if self._padded else tokens
+        computed.tokens += sum(lengths)
+        computed.computed_tokens += self._cost(lengths)
         computed.budget_tokens += self.budget.tokens
+        self.budget.worked()
+
+    def _cost(self, lengths: list[int]) -> int:
+        return max(lengths) * len(lengths) if self._padded else sum(lengths)
 
     def _after_failure(
         self,
         error: Exception,
         items: Sequence[Item],
         batch: list[int],
-        queue: list[list[int]],
+        queue: deque[list[int]],
         errors: dict[int, str],
-    ) -> list[list[int]]:
+    ) -> None:
+        """Say why the batch's only pair failed, or put the batch back into the queue in parts."""
         raise_if_fatal(error)
         if len(batch) == 1:
             errors[batch[0]] = _reason(error, len(items[batch[0]]))
             _release_memory(error)
-            return queue
-        if not _is_out_of_memory(error):
+        elif not _is_out_of_memory(error):
             logger.warning("a batch of %d pairs failed (%s); looking for the pair",
                            len(batch), type(error).__name__)  # fmt: skip
             half = len(batch) // 2
-            return [batch[:half], batch[half:], *queue]
-        _release_memory(error)
-        lengths = [len(items[i]) for i in batch]
-        self.budget.shrink(max(lengths) * len(lengths) if self._padded else sum(lengths))
-        return self._plan(items, [i for waiting in (batch, *queue) for i in waiting])
-
-    def _rescue_the_infinite(
-        self, items: Sequence[Item], raw: Float32s, errors: dict[int, str]
-    ) -> None:
-        for place in np.flatnonzero(~np.isfinite(raw)):
-            index = int(place)
-            raw[index] = np.nan
-            if index in errors:
-                continue
-            try:
-                logit = self._rescue(items[index])
-            except Exception as error:
-                raise_if_fatal(error)
-                errors[index] = _reason(error, len(items[index]))
-                continue
-            if np.isfinite(logit):
-                raw[index] = logit
-            else:
-                errors[index] = "the model's score is not a finite number, also alone in float32"
+            queue.extendleft([batch[half:], batch[:half]])
+        else:
+            _release_memory(error)
+            self.budget.shrink(self._cost([len(items[i]) for i in batch]))
+            waiting = [i for part in (batch, *queue) for i in part]
+            queue.clear()
+            queue.extend(self._plan(items, waiting))
 
 
 def raise_if_fatal(error: Exception) -> None:

@@ -1,168 +1,159 @@
-"""Scores what cannot be packed through sentence-transformers, in batches of bounded tokens."""
+"""Scores what its modules.json describes: sentence-transformers asks and computes, from our cuts.
+
+Every token of its frame is counted, and nothing is cut behind our back. It does not know batches.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from safetensors import safe_open
+import numpy as np
+import torch
 from sentence_transformers import CrossEncoder
-from torch import Tensor, nn
+from torch import Tensor
 
+from rerank_core.catalog.resolve import Resolved
+from rerank_core.documents import Passage, SplitPolicy, read_passages
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.body import position_offset, readable_length
-from rerank_core.scorers.device import DTYPES, in_float32, resolve_device
-from rerank_core.scorers.loading import (
-    Source,
-    clear_errors,
-    declared_activation,
-    refuse_missing_weights,
-    stored_file,
-    without_progress_bars,
-)
-from rerank_core.scorers.pair_texts import CutPair, PairCutter
-from rerank_core.scorers.pipeline import score_pool
-from rerank_core.scorers.runner import BatchRunner
-from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
+from rerank_core.limits import PairLimits
+from rerank_core.scorers.body import Rows
+from rerank_core.scorers.device import DTYPES, set_precision
+from rerank_core.scorers.encoder import Encoded, TokenizedPair
+from rerank_core.scorers.heads import one_logit
+from rerank_core.scorers.loading import clear_errors, load_options
+from rerank_core.scorers.texts import TextTokenizer
+from rerank_core.types import QueryDocumentPair
 
-# Padded batches hold the attention of whole rectangles, so they stay smaller than packed ones.
-DEFAULT_BUDGETS = {"cpu": 2048, "cuda": 32768}
+_NONE = np.empty(0, dtype=np.int64)
 
 
-class CrossEncoderScorer:
-    """Any checkpoint that `sentence_transformers.CrossEncoder` loads."""
-
-    def __init__(self, source: Source) -> None:
-        config = source.config
-        device = resolve_device(config)
-        self._instruction = config.instruction
-        with clear_errors(source), without_progress_bars():
-            self._model = CrossEncoder(
-                source.path,
-                device=str(device),
-                model_kwargs={"use_safetensors": True, "dtype": DTYPES[config.dtype]},
-                **source.options,
-            )
-        model: Any = self._model.transformers_model
-        refuse_absent_head(source, model)
-        if self._model.num_labels != 1:
-            raise ModelUnavailable(
-                f"model {source.name!r} has {self._model.num_labels} outputs per pair; a reranker"
-                " has one. It is probably a classifier for another task"
-            )
-        if config.dtype != "float32":
-            self._model.set_keep_in_fp32_modules(_head_linears(self._model, model))
-            _keep_head_norms(model)
-        offset = position_offset(getattr(model, str(model.base_model_prefix), None))
-        max_length = readable_length(config, self._model.tokenizer, model.config, offset)
-        self._model.max_seq_length = max_length
-        self._cutter = PairCutter(self._model.tokenizer, max_length, config.max_query_tokens)
-        self._info = ScorerInfo(
-            model=source.name,
-            revision=config.revision,
-            backend="cross_encoder",
-            device=str(device),
-            dtype=config.dtype,
-            max_length=max_length,
-            max_batch_tokens=config.max_batch_tokens or DEFAULT_BUDGETS[device.type],
-            activation=declared_activation(source, model.config),
-            fingerprint=config.fingerprint(),
-        )
-
-        budget = self._info.max_batch_tokens
-        self._runner = BatchRunner(self._forward, self._score_in_float32, budget, padded=True)
-
-    @property
-    def info(self) -> ScorerInfo:
-        """What was loaded."""
-        return self._info
-
-    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
-        """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        return score_pool(pairs, self._cutter.cut, self._runner)
-
-    @property
-    def document_tokens(self) -> PairCutter:
-        """What splitting long documents needs to know."""
-        return self._cutter
-
-    def warm_up(self) -> None:
-        """Score one batch of the largest size, so that the first caller meets a warm device."""
-        pair = CutPair("warm up", "word " * self._info.max_length, self._info.max_length, True)
-        self._runner.run([pair] * max(1, self._info.max_batch_tokens // self._info.max_length))
-
-    def _forward(self, pairs: Sequence[CutPair]) -> Tensor:
-        texts = [(pair.query, pair.document) for pair in pairs]
-        scores: Tensor = self._model.predict(
-            texts,
-            prompt=self._instruction,
-            batch_size=len(texts),
-            activation_fn=nn.Identity(),
-            show_progress_bar=False,
-            convert_to_tensor=True,
-        )
-        return scores
-
-    def _score_in_float32(self, pair: CutPair) -> float:
-        with in_float32(self._model):
-            return float(self._forward([pair])[0])
-
-
-def _inside_body(model: nn.Module) -> set[nn.Module]:
-    body = getattr(model, str(model.base_model_prefix), None)
-    return set() if body is None or body is model else set(body.modules())
-
-
-def _head_linears(encoder: CrossEncoder, model: nn.Module) -> list[str]:
-    inside = _inside_body(model)
-    return [
-        name
-        for name, module in encoder.named_modules()
-        if type(module) is nn.Linear and module not in inside and "lm_head" not in name
-    ]
-
-
-def _keep_head_norms(model: nn.Module) -> None:
-    """Keep a head's normalisation (ModernBERT's) in float32, which its linear layers hand it."""
-
-    def in_float32(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # Each time, because `to(dtype)` on the whole model would halve it again.
-        module.float()
-        return tuple(part.float() for part in inputs)
-
-    inside = _inside_body(model)
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm) and module not in inside:
-            module.register_forward_pre_hook(in_float32)
-
-
-def refuse_absent_head(source: Source, model: Any) -> None:
-    """Raise ModelUnavailable when a weight outside the body is not in the checkpoint's files.
-
-    Reads only the files' headers. Weights tied to others (a language model's output layer) need
-    not be there.
-    """
-    stored = _stored_weights(source)
-    body = f"{model.base_model_prefix}."
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    absent = [
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith(body) and name not in stored and name not in tied
-    ]
-    refuse_missing_weights(source.name, {"missing_keys": absent, "mismatched_keys": []})
-
-
-def _stored_weights(source: Source) -> set[str]:
-    index = stored_file(source, "model.safetensors.index.json")
-    if index is not None:
-        with open(index, encoding="utf-8") as file:
-            return set(json.load(file)["weight_map"])
-    weights = stored_file(source, "model.safetensors")
-    if weights is None:
+def load_modules(
+    resolved: Resolved, device: torch.device, policy: SplitPolicy | None
+) -> tuple[ModulesEncoder, ModulesForward]:
+    """Load the checkpoint's modules; more than one output is ModelUnavailable."""
+    config = resolved.config
+    if config.backend == "packed":
         raise ModelUnavailable(
-            f"model {source.name!r} has no model.safetensors; fetch the complete checkpoint"
+            f"model {config.model!r} cannot be scored packed: its modules.json leaves the forward"
+            " pass to sentence-transformers; use backend auto, or set `template`"
         )
-    with safe_open(weights, framework="pt") as tensors:
-        return set(tensors.keys())
+    options = load_options(resolved)
+    code = {"code_revision": options.pop("code_revision")} if "code_revision" in options else {}
+    with clear_errors(resolved):
+        model = CrossEncoder(
+            resolved.source.place,
+            device="cpu",
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32, **code},
+            **options,
+        )
+    if model.num_labels != 1:
+        raise ModelUnavailable(
+            f"model {config.model!r} has {model.num_labels} outputs per pair; a reranker has one"
+        )
+    # Cutting is ours; what it would cut beyond it, it would not say.
+    model.max_seq_length = 10**6
+    set_precision(model, DTYPES[config.dtype])
+    model.to(device)
+    return ModulesEncoder(resolved, model, policy), ModulesForward(model, device)
+
+
+class ModulesForward:
+    """All modules on a padded rectangle."""
+
+    padded = True
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.module, self.device = model, device
+        tokenizer = model.tokenizer
+        self._rows = Rows(
+            None, 0, tokenizer.pad_token_id or 0, left=tokenizer.padding_side == "left"
+        )
+
+    @torch.inference_mode()
+    def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
+        """Return one logit a pair."""
+        return one_logit(self.module(self._rows.pad(batch, self.device))["scores"], None)
+
+
+class ModulesEncoder:
+    """Cuts texts to what fits beside the frame, and has sentence-transformers tokenise the rest."""
+
+    def __init__(self, resolved: Resolved, model: Any, policy: SplitPolicy | None) -> None:
+        self._model, self.policy = model, policy
+        self._instruction = resolved.config.instruction
+        self._texts = TextTokenizer(model.tokenizer)
+        marks = sorted(map(re.escape, model.tokenizer.all_special_tokens), key=len, reverse=True)
+        self._marks = re.compile("|".join(marks) or r"(?!)")
+        frame = len(self._ids("", "", self._instruction))
+        self.limits = PairLimits.of(resolved.max_length, resolved.config.max_query_tokens, frame)
+
+    def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
+        """Encode pairs in input order."""
+        out = Encoded()
+        for index, pair in enumerate(pairs):
+            try:
+                reason = self._encode_one(index, pair, out)
+            except Exception as error:
+                reason = f"the tokenizer failed on this pair ({type(error).__name__})"
+            if reason is not None:
+                out.errors[index] = reason
+        return out
+
+    def longest_pair(self) -> TokenizedPair:
+        """Return a pair of `max_length` tokens that mean nothing."""
+        return TokenizedPair(
+            _NONE, np.resize(self._ids("a", "a", None), self.limits.max_length), False
+        )
+
+    def _encode_one(self, index: int, pair: QueryDocumentPair, out: Encoded) -> str | None:
+        instruction = pair.instruction or self._instruction
+        query = self._texts.cut_text(pair.query, self.limits.query(pair))
+        if query is None:
+            return "the tokenizer failed on the query; send other text"
+        bare = len(self._ids(query[0], "", instruction))
+        room = self.limits.room(bare)
+        if room < 1:
+            return "the instruction leaves no room for the document; shorten it"
+        found = self._passages(pair, room)
+        if found is None:
+            spans, room = [(0, len(pair.document))], self.limits.document(pair, bare)
+        else:
+            spans = [(passage.start, passage.end) for passage in found[0]]
+        for start, end in spans:
+            ids, cut = self._fit(query[0], pair.document[start:end], instruction, room)
+            out.items.append(TokenizedPair(_NONE, ids, cut or query[1]))
+            out.owners.append(index)
+        if found is not None:
+            out.add_passages(index, *found)
+        return None
+
+    def _fit(self, query: str, text: str, instruction: str | None, room: int) -> tuple[Any, bool]:
+        """Return the pair's ids; a document loses tokens until all of the pair fits."""
+        limit, cut = room, False
+        while True:
+            found = self._texts.cut_text(text, limit)
+            document, lost = found if found is not None else ("", True)
+            ids, cut = self._ids(query, document, instruction), cut or lost
+            over = len(ids) - self.limits.max_length
+            if over <= 0 or limit == 0:
+                return ids[: self.limits.max_length], cut or over > 0
+            limit, cut = max(0, limit - over), True
+
+    def _passages(self, pair: QueryDocumentPair, room: int) -> tuple[list[Passage], bool] | None:
+        if self.policy is None:
+            return None
+        limit = self.policy.size(room) * self.policy.max_passages + 1
+        found = self._texts.batch([pair.document], limit, offsets=True)[pair.document]
+        offsets = [] if found is None else found.encoding.offsets
+        return read_passages(pair.document, offsets, self.policy, room, pair.max_document_tokens)
+
+    def _ids(self, query: str, document: str, instruction: str | None) -> Any:
+        # A space inside a mark's spelling makes text of it.
+        texts = [
+            self._marks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text) for text in (query, document)
+        ]
+        features = self._model.preprocess([tuple(texts)], prompt=instruction)
+        real = features["attention_mask"][0].bool()
+        return features["input_ids"][0][real].numpy().astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
 
 from serve_app.dialects.cohere import COHERE_V2
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error
@@ -20,18 +20,21 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
     "/v2/rerank": (COHERE_V2,),
     "/v1/rerank": (JINA, VOYAGE),
     "/rerank": (VLLM_RERANK, TEI),
+    # As llama.cpp and SageMaker's containers call it.
+    "/reranking": (VLLM_RERANK, TEI),
+    "/v1/reranking": (VLLM_RERANK, TEI),
+    "/invocations": (VLLM_RERANK, TEI),
     "/score": (VLLM_SCORE,),
     "/v1/score": (VLLM_SCORE,),
     "/v1/ranking": (NVIDIA,),
 }
 
 
-def choose(path: str, body: dict[str, Any]) -> Dialect:
-    """Return the dialect of a body: `texts` is TEI's, `top_k` and `truncation` are Voyage's."""
+def choose(path: str, given: Collection[str]) -> Dialect:
+    """Return the dialect of a body by its fields: `texts` is TEI's, `top_k` Voyage's."""
     dialects = ROUTES[path]
-    given = {name for name, value in body.items() if value is not None}
     if TEI in dialects and "texts" in given and "documents" not in given:
         return TEI
-    if VOYAGE in dialects and given & {"top_k", "truncation"}:
+    if VOYAGE in dialects and not {"top_k", "truncation"}.isdisjoint(given):
         return VOYAGE
     return dialects[0]

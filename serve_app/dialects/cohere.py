@@ -22,7 +22,7 @@ def write(request: ParsedRequest, answer: Answer, *, version: str) -> dict[str, 
             "api_version": {"version": version, "is_experimental": False},
             "billed_units": {"search_units": units},
             "tokens": {"input_tokens": answer.result.tokens, "output_tokens": 0},
-            "truncated": list(answer.truncated),
+            **answer.notes,
         },
         "usage": answer.usage,
     }

@@ -6,9 +6,10 @@ It does not know any one API.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import Raw
 from pydantic import BaseModel, ValidationError
 
 from rerank_core import (
@@ -18,8 +19,9 @@ from rerank_core import (
     RerankRequest,
     RerankResult,
 )
+from rerank_core.reranker import check_request
 from serve_app.config import Limits
-from serve_app.dialects.checks import check_counts, check_texts
+from serve_app.dialects.decoding import decode_fields
 from serve_app.http.errors import ErrorReply
 
 
@@ -29,7 +31,8 @@ class ParsedRequest:
 
     `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
     when asked for: the text, with the fields of an object around it. `field` is what the API calls
-    the list of them.
+    the list of them. `cut` has the indices of documents that were shortened before scoring;
+    with `skip_errors` what cannot be scored is left out.
     """
 
     request: RerankRequest
@@ -40,6 +43,8 @@ class ParsedRequest:
     raw_scores: bool = False
     return_documents: bool = False
     refuse_truncation: bool = False
+    skip_errors: bool = False
+    cut: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,13 @@ class Answer:
     created: int
     result: RerankResult
     truncated: tuple[int, ...]
+    failed: tuple[int, ...] = ()
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What an answer's `meta` says of documents, by their indices."""
+        failed = {"failed": list(self.failed)} if self.failed else {}
+        return {"truncated": list(self.truncated), **failed}
 
     @property
     def usage(self) -> dict[str, int]:
@@ -71,18 +83,38 @@ class Dialect:
     write: Callable[[ParsedRequest, Answer], Any]
     error: Callable[[ErrorReply, str], Any]
 
-    def parse(self, body: dict[str, Any], limits: Limits) -> ParsedRequest:
-        """Return the request in a body. Raises InvalidRequest, which never quotes the body."""
-        check_counts(body, limits)
+    def parse(self, fields: Mapping[str, Raw], limits: Limits) -> ParsedRequest:
+        """Return the request in a body's fields. Raises InvalidRequest, which never quotes them.
+
+        Documents beyond `max_document_characters` are cut.
+        """
+        values = decode_fields(fields, limits.max_documents)
         try:
-            request = self.read(self.body.model_validate(body))
+            request = self.read(self.body.model_validate(values))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             # A location holds names and indices; only a key of an object could be caller's text.
             param = ".".join(str(part) for part in first["loc"][:2])[:80]
-            raise InvalidRequest(f"{param}: {first['msg']}", param) from None
-        check_texts(request.request, request.pairs, request.field, limits)
+            message = first["msg"].removeprefix("Value error, ")
+            raise InvalidRequest(f"{param}: {message}", param) from None
+        check_request(request.request)
+        for pair in request.pairs:
+            if len(pair.question) > limits.max_query_characters:
+                raise InvalidRequest(
+                    f"the query is longer than {limits.max_query_characters} characters", "query"
+                )
+        return _shortened(request, limits.max_document_characters)
+
+
+def _shortened(request: ParsedRequest, most: int) -> ParsedRequest:
+    cut = {i for i, pair in enumerate(request.pairs) if len(pair.document) > most}
+    if not cut:
         return request
+    pairs = tuple(
+        replace(pair, document=pair.document[:most]) if i in cut else pair
+        for i, pair in enumerate(request.pairs)
+    )
+    return replace(request, pairs=pairs, cut=frozenset(cut))
 
 
 def extras(hit: RankedCandidate) -> dict[str, Any]:

@@ -6,20 +6,21 @@ from typing import Any
 
 from pydantic import Field
 
-from rerank_core import InvalidRequest
 from serve_app.dialects.dialect import Answer, ParsedRequest, extras
-from serve_app.dialects.fields import Body, Count, Document, Number, Tokens, build_request
+from serve_app.dialects.fields import Body, Document, Limit, Number, Query, Tokens, build_request
 
 
 class DocumentsBody(Body):
     """A rerank request. Only `query` and `documents` are needed; null means not given."""
 
-    query: str | dict[str, Any] = Field(description="Text, or an object with a `text`.")
+    query: Query = Field(description="Text, or an object with a `text`.")
     documents: list[Document] = Field(
         description="Texts, or objects: their `text`, or the fields named in `rank_fields`."
     )
     model: str | None = Field(None, description="A name from /v1/models; empty: the first.")
-    top_n: Count | None = Field(None, description="How many to keep; more than there are: all.")
+    top_n: Limit | None = Field(
+        None, description="How many to keep; 0, or more than there are: all."
+    )
     rank_fields: list[str] | None = Field(None, description="Fields of object documents to read.")
     return_documents: bool | None = Field(None, description="Hand the documents back.")
     raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
@@ -37,10 +38,9 @@ class DocumentsBody(Body):
 
 def read(body: DocumentsBody, *, documents_by_default: bool) -> ParsedRequest:
     """Map the body to a request."""
-    query = body.query if isinstance(body.query, str) else query_text(body.query)
     back = body.return_documents
     return build_request(
-        query,
+        body.query,
         body.documents,
         instruction=body.instruction,
         rank_fields=body.rank_fields,
@@ -48,18 +48,11 @@ def read(body: DocumentsBody, *, documents_by_default: bool) -> ParsedRequest:
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
         return_documents=documents_by_default if back is None else back,
+        skip_errors=body.on_error == "skip",
         score_threshold=body.score_threshold,
         max_tokens_per_query=token_limit(body.max_tokens_per_query),
         max_tokens_per_doc=token_limit(body.max_tokens_per_doc),
     )
-
-
-def query_text(query: dict[str, Any]) -> str:
-    """Return the text of a query given as an object."""
-    text = query.get("text")
-    if not isinstance(text, str):
-        raise InvalidRequest("query must be a string or an object with a text", "query")
-    return text
 
 
 def results(request: ParsedRequest, answer: Answer) -> list[dict[str, Any]]:

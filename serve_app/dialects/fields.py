@@ -1,19 +1,28 @@
 """The field types of request bodies, and how a request is built from them.
 
-Nulls mean "not given" and unknown fields are let pass, because real clients send both.
+Nulls, which mean "not given", and unknown fields are gone before: real clients send both.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+import msgspec
+from msgspec import Raw
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rerank_core import Candidate, InvalidRequest, RerankRequest
 from rerank_core.reranker import pairs_of
 from serve_app.dialects.dialect import ParsedRequest
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+
+
+_parts = msgspec.json.Decoder(list[_Part])
 
 
 class Body(BaseModel):
@@ -21,13 +30,9 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), populate_by_name=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, values: Any) -> Any:
-        """Drop nulls, so that one in a field's first spelling does not hide the second."""
-        if not isinstance(values, dict):
-            return values
-        return {name: value for name, value in values.items() if value is not None}
+    on_error: Literal["fail", "skip"] | None = Field(
+        None, description="skip: leave out what cannot be scored, instead of refusing all."
+    )
 
 
 def not_bool(value: Any) -> Any:
@@ -37,29 +42,69 @@ def not_bool(value: Any) -> Any:
     return value
 
 
-def _document(value: Any) -> Any:
+def text_of_parts(parts: Raw | bytes) -> str:
+    """Return the text of typed content parts, as chat APIs have them, a line each."""
+    try:
+        found = _parts.decode(parts)
+    except msgspec.MsgspecError:
+        raise ValueError("its content must be a text, or parts of type text") from None
+    if not found or any(part.type != "text" for part in found):
+        raise ValueError("only content parts of type text can be read")
+    return "\n".join(part.text for part in found)
+
+
+def _query(value: Any) -> Any:
+    """Take a text, an object with a text or content parts, or a list of just one of these."""
+    if isinstance(value, list) and len(value) == 1 and not _is_part(value[0]):
+        value = value[0]
     if isinstance(value, dict):
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError:
-            raise ValueError("a number in it is not finite") from None
-        return value
+        value = value.get("text", value.get("content"))
+    if isinstance(value, list) and value and _is_part(value[0]):
+        value = text_of_parts(msgspec.json.encode(value))
     if not isinstance(value, str):
+        raise ValueError("must be a text, or an object with a text")
+    return value
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "type" in value
+
+
+def _texts(value: Any) -> Any:
+    """Take one text, or many; each may be an object with a text or content parts."""
+    entries = value if isinstance(value, list) else [value]
+    return [_query(_parsed(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def _parsed(document: dict[str, Any]) -> dict[str, Any]:
+    content = document.get("content")
+    if isinstance(content, Raw):
+        return {**document, "content": text_of_parts(content)}
+    return document
+
+
+def _document(value: Any) -> Any:
+    if not isinstance(value, str | dict):
         raise ValueError("must be a string or an object with a text")
     return value
 
 
 Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1)]
+Limit = Annotated[int, BeforeValidator(not_bool), Field(ge=0)]
 Tokens = Annotated[int, BeforeValidator(not_bool), Field(ge=-1)]
 Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
-Document = Annotated[str | dict[str, Any], BeforeValidator(_document)]
+Query = Annotated[str, BeforeValidator(_query, json_schema_input_type=str | dict[str, Any])]
+Texts = Annotated[
+    list[str], BeforeValidator(_texts, json_schema_input_type=str | list[str | dict[str, Any]])
+]
+Document = Annotated[Any, BeforeValidator(_document, json_schema_input_type=str | dict[str, Any])]
 
 
 def text_of(document: str | Mapping[str, Any], rank_fields: list[str] | None, param: str) -> str:
     """Return what the model reads of a document.
 
-    A string is its own text. Of an object: the named fields, or `text`, or else every field that
-    is a string or number, as `name: value` lines.
+    A string is its own text. Of an object: the named fields, or `text`, or the parts of `content`,
+    or else every field that is a string or number, as `name: value` lines.
     """
     if isinstance(document, str):
         return document
@@ -67,16 +112,26 @@ def text_of(document: str | Mapping[str, Any], rank_fields: list[str] | None, pa
         missing = [name for name in rank_fields if name not in document]
         if len(missing) == len(rank_fields):
             raise InvalidRequest("the document has none of the rank_fields", param)
-        return "\n".join(str(document[name]) for name in rank_fields if name in document)
-    text = document.get("text")
+        return "\n".join(_shown(document[name]) for name in rank_fields if name in document)
+    text, content = document.get("text"), document.get("content")
     if isinstance(text, str):
         return text
     if "text" in document:
         raise InvalidRequest("text must be a string", f"{param}.text")
+    if isinstance(content, Raw | list):
+        parts = content if isinstance(content, Raw) else msgspec.json.encode(content)
+        try:
+            return text_of_parts(parts)
+        except ValueError as error:
+            raise InvalidRequest(str(error), param) from None
     lines = [f"{k}: {v}" for k, v in document.items() if isinstance(v, str | int | float)]
     if not lines:
         raise InvalidRequest("the document has no text field; name others in rank_fields", param)
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return bytes(value).decode() if isinstance(value, Raw) else str(value)
 
 
 def build_request(

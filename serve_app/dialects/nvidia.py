@@ -35,6 +35,7 @@ def read(body: NvidiaBody) -> ParsedRequest:
         field="passages",
         model=body.model,
         raw_scores=True,
+        skip_errors=body.on_error == "skip",
         refuse_truncation=body.truncate == "NONE",
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, extras
-from serve_app.dialects.fields import Body, build_request
+from serve_app.dialects.fields import Body, Query, build_request
 from serve_app.http.errors import ErrorReply, refused
 
 _ERROR_TYPES = {
@@ -22,7 +22,7 @@ _ERROR_TYPES = {
 class TeiBody(Body):
     """TEI's request. Its `model` and `top_n` are not read: TEI has neither."""
 
-    query: str
+    query: Query
     texts: list[str]
     raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
     return_text: bool | None = Field(None, description="Hand the texts back.")
@@ -45,6 +45,7 @@ def read(body: TeiBody) -> ParsedRequest:
         field="texts",
         raw_scores=bool(body.raw_scores),
         return_documents=bool(body.return_text),
+        skip_errors=body.on_error == "skip",
         refuse_truncation=body.truncate is False,
     )
 
@@ -55,7 +56,7 @@ def write(request: ParsedRequest, answer: Answer) -> list[dict[str, Any]]:
         {
             "index": hit.index,
             "score": hit.score,
-            **({"text": request.pairs[hit.index].document} if request.return_documents else {}),
+            **({"text": request.documents[hit.index]["text"]} if request.return_documents else {}),
             **extras(hit),
         }
         for hit in answer.result.ranked

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
 from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
-from serve_app.dialects.fields import Body, Tokens, not_bool
+from serve_app.dialects.fields import Body, Texts, Tokens
 
 
 def write_rerank(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
@@ -20,16 +27,12 @@ def write_rerank(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "usage": answer.usage,
         "results": results(request, answer),
-        "meta": {"truncated": list(answer.truncated)},
+        "meta": answer.notes,
     }
 
 
 class RerankBody(DocumentsBody):
-    """vLLM's request: a `top_n` of 0 means all. Infinity's client always names a model."""
-
-    top_n: Annotated[int, BeforeValidator(not_bool), Field(ge=0)] | None = Field(
-        None, description="How many to keep; 0, or more than there are: all."
-    )
+    """vLLM's request. Infinity's client always names a model."""
 
     @field_validator("model")
     @classmethod
@@ -37,15 +40,19 @@ class RerankBody(DocumentsBody):
         return None if model == "default/not-specified" else model
 
 
+_LEFT = ("queries", "text_1", "data_1")
+_RIGHT = ("documents", "items", "text_2", "data_2")
+
+
 class ScoreBody(Body):
     """A score request: one text against one or many, or two lists of one length, pair by pair."""
 
-    left: str | list[str] = Field(
-        validation_alias=AliasChoices("queries", "text_1", "data_1"),
+    left: Texts = Field(
+        validation_alias=AliasChoices(*_LEFT),
         description="Also spelled `text_1` or `data_1`.",
     )
-    right: str | list[str] = Field(
-        validation_alias=AliasChoices("documents", "items", "text_2", "data_2"),
+    right: Texts = Field(
+        validation_alias=AliasChoices(*_RIGHT),
         description="Also spelled `items`, `text_2` or `data_2`.",
     )
     model: str | None = Field(None, description="A name from /v1/models; empty: the first.")
@@ -58,21 +65,33 @@ class ScoreBody(Body):
         description="What relevance means: in the model's own place for it, else before the query.",
     )
 
+    # What this caller calls the two, for errors.
+    _names: tuple[str, str] = PrivateAttr(("queries", "documents"))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        body = handler(values)
+        left, right = (next(n for n in names if n in values) for names in (_LEFT, _RIGHT))
+        body._names = left, right
+        return body
+
 
 def read_score(body: ScoreBody) -> ParsedRequest:
     """Map the body to a request with a pair for each score."""
-    left = [body.left] if isinstance(body.left, str) else body.left
-    right = [body.right] if isinstance(body.right, str) else body.right
+    left, right = body.left, body.right
+    left_name, right_name = body._names
     if not left or not right:
-        raise InvalidRequest("queries and documents must not be empty", "documents")
+        name = right_name if left else left_name
+        raise InvalidRequest(f"{name} must not be empty", name)
     if any(not query.strip() for query in left):
-        raise InvalidRequest("query must not be blank", "queries")
+        raise InvalidRequest("query must not be blank", left_name)
     if len(left) == 1:
         left = left * len(right)
     if len(left) != len(right):
         raise InvalidRequest(
             f"{len(left)} queries for {len(right)} documents; send one query, or one for each",
-            "queries",
+            left_name,
         )
     candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
     limits = token_limit(body.max_tokens_per_query), token_limit(body.max_tokens_per_doc)
@@ -82,8 +101,10 @@ def read_score(body: ScoreBody) -> ParsedRequest:
             QueryDocumentPair(query, document, *limits, body.instruction)
             for query, document in zip(left, right, strict=True)
         ),
+        field=right_name,
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
+        skip_errors=body.on_error == "skip",
     )
 
 

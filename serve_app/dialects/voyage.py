@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import Field
 
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
-from serve_app.dialects.fields import Body, Count, build_request
+from serve_app.dialects.fields import Body, Count, Query, build_request
 
 
 class VoyageBody(Body):
     """Voyage's request."""
 
-    query: str
+    query: Query
     documents: list[str]
     model: str | None = None
     top_k: Count | None = Field(None, description="How many to keep.")
@@ -29,6 +29,7 @@ def read(body: VoyageBody) -> ParsedRequest:
         top_k=body.top_k,
         model=body.model,
         return_documents=bool(body.return_documents),
+        skip_errors=body.on_error == "skip",
         refuse_truncation=body.truncation is False,
     )
 
@@ -42,7 +43,7 @@ def write(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
                 "index": hit.index,
                 "relevance_score": hit.score,
                 **(
-                    {"document": request.pairs[hit.index].document}
+                    {"document": request.documents[hit.index]["text"]}
                     if request.return_documents
                     else {}
                 ),

@@ -27,6 +27,7 @@ from serve_app.pool import (
     WorkUnit,
 )
 
+_SHARE_USED = "this key's share of admission.max_wait_s is used up; try again later"
 # A key counts as active this long after its last request.
 _ACTIVE_S = 2.0
 _LONGEST_WAIT_S = 60.0
@@ -110,11 +111,14 @@ class AdmissionGate:
         bound = self.bound
         room = bound if mine.requests else bound * _NEWCOMER_ROOM
         if capacity.over(charge, now, room) > 0:
-            message = "too much work is under way (admission.max_wait_s); try again later"
+            message = (
+                "too much work is under way (admission.max_wait_s, admission.min_requests);"
+                " try again later"
+            )
             raise Overloaded(message, self._wait_s(capacity.over(charge, now, bound)))
         over = mine.charge + charge - (bound - now.others) / keys
         if keys > 1 and mine.requests and over > 0:
-            raise Overloaded("this key's share of the work is used up", self._wait_s(over))
+            raise Overloaded(_SHARE_USED, self._wait_s(over))
 
     def _count(self, mine: _Key, charge: float, requests: int) -> None:
         mine.requests += requests

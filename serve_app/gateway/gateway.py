@@ -12,21 +12,31 @@ from typing import Any
 
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
+from serve_app.dialects.decoding import slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.fan_out import score_in_units
+from serve_app.gateway.local_metrics import LocalMetrics
+from serve_app.gateway.meter import RequestMeter
 from serve_app.gateway.ranking import answer_of
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.request_log import Observe, RequestRecord
 from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens
 from serve_app.http.api_keys import ApiKeys
-from serve_app.http.asgi import Receive, Scope, Send, lifespan, local_path
-from serve_app.http.body import BodyBudget, ClientGone, parse_object, read_body
+from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
+from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
+from serve_app.http.cors import Cors
 from serve_app.http.errors import UnknownModel, error_reply, origin_of
-from serve_app.http.headers import check_content, deadline_of, read_headers, request_id
+from serve_app.http.headers import (
+    check_content,
+    check_upgrade,
+    deadline_of,
+    read_headers,
+    request_id,
+)
 from serve_app.http.pages import Pages
 from serve_app.http.replies import Reply, json_reply, send_reply
-from serve_app.http.routes import check_method, dialects_at, unknown_path
+from serve_app.http.routes import dialects_at, plain
 from serve_app.pool import ScoringPool
 
 log = logging.getLogger("ray.serve")
@@ -52,47 +62,45 @@ class Gateway:
         self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
         self._pools = pools
         self._scorers = config.served
-        self._default = next(iter(pools))
         self._api_keys = api_keys or ApiKeys()
         self._observe = observe
         self._names_requests = names_requests
         self._retries = RetryBudget(config.admission.retry_share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
-        self._pages = Pages(config)
+        self._metrics = LocalMetrics()
+        self._meter = RequestMeter(self.admission, self._metrics.kinds)
+        self._pages = self._new_pages()
+        self._cors = Cors(config.cors_origins)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take new `limits` and `admission`, whole or not at all. Raises ValueError if wrong.
 
         What is left out is as deployed, so that a gateway that starts later has the same.
         """
-        unknown = set(user_config) - {"limits", "admission"}
-        if unknown:
-            raise ValueError(f"user_config takes limits and admission, not {sorted(unknown)}")
-        deployed = self._deployed.model_dump()
-        given = {name: values or {} for name, values in user_config.items()}
-        if not all(isinstance(values, Mapping) for values in given.values()):
-            raise ValueError("limits and admission are objects with their fields")
-        changed = {name: {**deployed[name], **values} for name, values in given.items()}
-        self.config = ServeConfig.model_validate({**deployed, **changed})
+        self.config = self._deployed.changed(user_config)
         for gate in self.admission.values():
             gate.settings = self.config.admission
         self._retries.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
-        self._pages = Pages(self.config)
+        self._pages = self._new_pages()
+
+    def _new_pages(self) -> Pages:
+        return Pages(self.config, self._readiness, self._metrics.text)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
+        if scope["type"] != "http":
+            await answer_server(scope, receive, send)
             return
-        record = RequestRecord(local_path(scope))
+        record = RequestRecord(plain(local_path(scope)))
         try:
             reply = await self._answer(scope, receive, record)
             named = {"x-request-id": record.id} if self._names_requests else {}
             record.status = reply.status
             record.ended = time.monotonic()
-            await send_reply(send, reply, {**named, **record.headers()})
+            headers = {**named, **record.headers(), **self._cors.headers(scope)}
+            await send_reply(send, reply, headers)
         except ClientGone:
             record.status = 499
         except BaseException:
@@ -100,33 +108,44 @@ class Gateway:
             record.status = record.status or 499
             raise
         finally:
+            self._meter(record)
             self._observe(record)
 
     async def _answer(self, scope: Scope, receive: Receive, record: RequestRecord) -> Reply:
         dialect: Dialect | None = None
         limits = self.config.limits
+        incoming = IncomingBody(receive)
+        if preflight := self._cors.preflight(scope):
+            return preflight
         try:
             headers = read_headers(scope, limits)
             record.id = request_id(headers) or record.id
+            check_upgrade(scope["method"], headers)
             record.key = self._api_keys.check(record.path, headers)
             dialects = dialects_at(scope["method"], record.path)
             if not dialects:
-                return await self._page(scope["method"], record.path, scope.get("root_path", ""))
+                mount = scope.get("root_path", "")
+                return await self._pages.answer(scope["method"], record.path, mount)
             dialect = dialects[0]
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
-            check_content(headers, limits)
+            gzipped = check_content(headers, limits)
             with self._bodies.hold() as count_bytes:
-                body = parse_object(await read_body(receive, limits, count_bytes))
-                dialect = choose(record.path, body)
+                fields = slice_fields(
+                    await read_body(incoming, limits, count_bytes, gzipped=gzipped)
+                )
+                dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = dialect.parse(body, limits)
+                request = dialect.parse(fields, limits)
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:
             raise
         except Exception as error:
-            return _refusal(error, dialect, record)
+            reply = _refusal(error, dialect, record)
+            if reply.status == 413:
+                await discard_body(scope, incoming, limits)
+            return reply
 
     async def _rerank(
         self, request: ParsedRequest, record: RequestRecord, deadline: float
@@ -151,6 +170,7 @@ class Gateway:
         self._readiness.scored(name, gathered.model, gathered.scores)
         answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
         record.tokens, record.truncated = answer.result.tokens, answer.truncated
+        record.failed = answer.failed
         return answer
 
     def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:
@@ -161,32 +181,14 @@ class Gateway:
         return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
 
     def _model_name(self, asked: str | None) -> str:
-        if not asked or asked in self.config.model_names:
-            return self._default
-        if asked in self._pools:
-            return asked
-        if self.config.unknown_models == "default":
-            return self._default
-        raise UnknownModel("no such model here; /v1/models lists the names", "model")
-
-    async def _page(self, method: str, path: str, mount: str) -> Reply:
-        if path == "/health/ready":
-            check_method(method, "GET")
-            await self._readiness.check()
-            return json_reply(200, {"status": "ready"})
-        if path == "/info":
-            check_method(method, "GET")
-            deadline = time.monotonic() + self.config.limits.request_timeout_s
-            loaded = await self._readiness.loaded(self._default, deadline)
-            return json_reply(200, self._pages.info(loaded.info, self._default))
-        if not path:
-            # Without the last slash the playground would look for its neighbours one level up.
-            return Reply(307, b"", headers={"location": f"{mount}/"})
-        page = self._pages.get(path)
-        if page is None:
-            raise unknown_path()
-        check_method(method, "GET")
-        return page
+        name = self.config.model_for(asked)
+        if name is None:
+            raise UnknownModel(
+                "no such model here; /v1/models lists the names. To take this one, add it to"
+                " model_names, or set unknown_models: default",
+                "model",
+            )
+        return name
 
 
 def _refusal(error: Exception, dialect: Dialect | None, record: RequestRecord) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ from serve_app.gateway.fan_out import Gathered
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in while a request is answered; times are in seconds, `truncated` has indices."""
+    """Filled in while a request is answered; times are in seconds, `truncated` and `failed` have
+    indices."""
 
     path: str
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -25,6 +26,7 @@ class RequestRecord:
     documents: int = 0
     tokens: int = 0
     truncated: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
     gathered: Gathered | None = None
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -38,10 +40,9 @@ class RequestRecord:
         """Return the response headers; times in milliseconds, under TEI's names."""
         if not self.gathered:
             return {}
-        # The first hundred: nginx refuses headers of more than 4 KB in all.
-        cut = [str(index) for index in self.truncated[:100]] + ["..."] * (len(self.truncated) > 100)
         return {
-            **({"x-truncated-documents": ",".join(cut)} if cut else {}),
+            **_listed("x-truncated-documents", self.truncated),
+            **_listed("x-failed-documents", self.failed),
             "x-compute-tokens": str(self.tokens),
             "x-queue-time": f"{self.gathered.queue_s * 1000:.1f}",
             "x-inference-time": f"{self.gathered.inference_s * 1000:.1f}",
@@ -61,6 +62,7 @@ class RequestRecord:
             "documents": self.documents,
             "tokens": self.tokens,
             "truncated": len(self.truncated),
+            "failed": len(self.failed),
             "total_ms": round(self.total_s * 1000, 1),
         }
         if self.gathered:
@@ -72,6 +74,12 @@ class RequestRecord:
                 "inference_ms": round(self.gathered.inference_s * 1000, 1),
             }
         return fields
+
+
+def _listed(name: str, indices: Sequence[int]) -> dict[str, str]:
+    # The first hundred: nginx refuses headers of more than 4 KB in all.
+    shown = [str(index) for index in indices[:100]] + ["..."] * (len(indices) > 100)
+    return {name: ",".join(shown)} if shown else {}
 
 
 Observe = Callable[[RequestRecord], None]

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from serve_app.http.errors import refused
+from serve_app.http.routes import OPEN_PATHS
 
 log = logging.getLogger("ray.serve")
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 # A browser can ask for a key in no other way. Nowhere else is it taken: a browser would send it
 # along with what a foreign page makes it ask.
-_PAGES = frozenset({"", "/"})
+_PAGES = frozenset({"", "/", "/docs"})
 # How long a changed file may go unnoticed.
 _LOOK_AGAIN_S = 1.0
 

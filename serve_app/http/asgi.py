@@ -22,8 +22,11 @@ def local_path(scope: Scope) -> str:
     return below if below.startswith("/") or not below else path
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
-    """Answer a server that says when it starts and stops: there is nothing to do."""
+async def answer_server(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what is no request: nothing is to be done at start and stop; no WebSocket is taken."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -1,22 +1,42 @@
-"""Reads a whole body from ASGI under limits, and parses it. It knows nothing of reranking."""
+"""Reads a whole body from ASGI under limits, and nothing more. It knows nothing of reranking."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from pydantic_core import from_json
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from serve_app.config import Limits
-from serve_app.http.asgi import Receive
+from serve_app.http.asgi import Receive, Scope
 from serve_app.http.errors import refused
 from serve_app.http.headers import too_large
+
+# zlib's number for "with the header of gzip".
+_GZIP = 31
+# Of a body that is too large this many times the limit is read, so that its sender sees the answer.
+_DISCARDED = 8
 
 
 class ClientGone(Exception):
     """The connection closed before the body was whole. There is nobody to answer."""
+
+
+class IncomingBody:
+    """The chunks of a body as they come in; `ended` once the last one is there."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what has not been read yet. Raises ClientGone."""
+        while not self.ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self.ended = not message.get("more_body", False)
+            yield message.get("body", b"")
 
 
 class BodyBudget:
@@ -36,7 +56,9 @@ class BodyBudget:
             own += count
             self.held_bytes += count
             if self.held_bytes > self.max_bytes:
-                message = "too many request bodies are under way; try again later"
+                message = (
+                    "more bodies are under way than limits.max_held_bytes allows; try again later"
+                )
                 raise refused(429, "rate_limit_error", message, retry_after="1", connection="close")
 
         try:
@@ -45,41 +67,49 @@ class BodyBudget:
             self.held_bytes -= own
 
 
-async def read_body(receive: Receive, limits: Limits, count_bytes: Callable[[int], None]) -> bytes:
-    """Return the whole body, telling `count_bytes` of each chunk's size.
+async def read_body(
+    body: IncomingBody, limits: Limits, count_bytes: Callable[[int], None], *, gzipped: bool = False
+) -> bytes:
+    """Return the whole body, inflated, telling `count_bytes` of each chunk's size.
 
-    Raises a 408 for a slow sender, a 413 for a large body, ClientGone, and what
-    `count_bytes` raises.
+    Raises a 408 for a slow sender, a 413 for a large body, a 400 for broken gzip, ClientGone, and
+    what `count_bytes` raises.
     """
+    inflater = zlib.decompressobj(_GZIP) if gzipped else None
     chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
+            async for chunk in body.chunks():
+                if inflater is not None:
+                    # One byte more than there may be tells that there is more.
+                    chunk = inflater.decompress(chunk, limits.max_body_bytes - size + 1)
                 size += len(chunk)
                 if size > limits.max_body_bytes:
                     raise too_large(limits)
                 count_bytes(len(chunk))
                 chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
     except TimeoutError:
         message_ = f"the body did not arrive within {limits.body_timeout_s:g} s"
         raise refused(408, "timeout_error", message_, connection="close") from None
+    except zlib.error:
+        raise refused(400, "bad_json", "the body is no valid gzip") from None
+    if inflater is not None and not inflater.eof:
+        raise refused(400, "bad_json", "the gzip of the body is cut off")
+    return b"".join(chunks)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse strict JSON: UTF-8, no NaN, bounded depth and digits; the top must be an object."""
-    try:
-        value = from_json(body, allow_inf_nan=False)
-    except ValueError:
-        # The parser's own message can quote the text.
-        message = "the body is not valid JSON in UTF-8, or is nested too deep"
-        raise refused(400, "bad_json", message) from None
-    if not isinstance(value, dict):
-        raise refused(400, "bad_json", "the body must be a JSON object")
-    return value
+async def discard_body(scope: Scope, body: IncomingBody, limits: Limits) -> None:
+    """Read what a client still sends, within bounds: who is sending does not read a refusal.
+
+    Who asked first (`expect: 100-continue`) sends nothing now.
+    """
+    if any(name.lower() == b"expect" for name, _ in scope["headers"]):
+        return
+    left = limits.max_body_bytes * _DISCARDED
+    with suppress(TimeoutError, ClientGone):
+        async with asyncio.timeout(limits.body_timeout_s):
+            async for chunk in body.chunks():
+                left -= len(chunk)
+                if left < 0:
+                    return

@@ -43,8 +43,13 @@ class UnknownModel(InvalidRequest):
     """`model` names nothing that is served here."""
 
 
+class UnscorableDocument(InvalidRequest):
+    """One document has no score while others have: it is at fault, and no retry will help."""
+
+
 _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (UnknownModel, 404, "not_found_error"),
+    (UnscorableDocument, 422, "scoring_failed_error"),
     (InvalidRequest, 422, "invalid_request_error"),
     (Overloaded, 429, "rate_limit_error"),
     (DeadlineExceeded, 504, "timeout_error"),

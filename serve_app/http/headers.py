@@ -31,9 +31,23 @@ def read_headers(scope: Scope, limits: Limits) -> dict[bytes, bytes]:
     return headers
 
 
-def check_content(headers: Mapping[bytes, bytes], limits: Limits) -> None:
-    """Refuse what need not be read: not JSON, compressed, or declared too large."""
-    media, _, rest = headers.get(b"content-type", b"application/json").partition(b";")
+def check_upgrade(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a body behind an `upgrade` header, before any of it is read.
+
+    uvicorn's fast parser takes what follows such a header for another protocol, loses the body, and
+    could read it as the next request on the connection, which therefore ends here.
+    """
+    if b"upgrade" in headers and method not in ("GET", "HEAD"):
+        message = "send the request over HTTP/1.1 without an upgrade header"
+        raise refused(400, "upgrade_not_supported", message, connection="close")
+
+
+def check_content(headers: Mapping[bytes, bytes], limits: Limits) -> bool:
+    """Return whether the body is compressed by gzip.
+
+    Refuses what need not be read: not JSON, compressed in another way, or declared too large.
+    """
+    media, _, rest = (headers.get(b"content-type") or b"application/json").partition(b";")
     media = media.strip().lower()
     charset = rest.lower().partition(b"charset=")[2].strip(b' "')
     if media != b"application/json" and not media.endswith(b"+json"):
@@ -41,13 +55,15 @@ def check_content(headers: Mapping[bytes, bytes], limits: Limits) -> None:
         raise refused(415, "invalid_request_error", message)
     if charset not in (b"", b"utf-8", b"utf8"):
         raise refused(415, "invalid_request_error", "the only charset is utf-8")
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-        raise refused(415, "invalid_request_error", "send the body without content-encoding")
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"identity", b"gzip"):
+        raise refused(415, "invalid_request_error", "the only content-encoding is gzip")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit():
         raise refused(400, "invalid_request_error", "content-length is not a number")
     if len(length) > 18 or int(length) > limits.max_body_bytes:
         raise too_large(limits)
+    return encoding == b"gzip"
 
 
 def deadline_of(headers: Mapping[bytes, bytes], started: float, limits: Limits) -> float:
@@ -67,5 +83,8 @@ def deadline_of(headers: Mapping[bytes, bytes], started: float, limits: Limits) 
 
 def too_large(limits: Limits) -> RefusedRequest:
     """Return the refusal of a body that is larger than the limit."""
-    message = f"the body is larger than {limits.max_body_bytes} bytes; send fewer documents"
+    message = (
+        f"the body is larger than {limits.max_body_bytes} bytes; send fewer documents, or raise"
+        " limits.max_body_bytes"
+    )
     return refused(413, "invalid_request_error", message, connection="close")

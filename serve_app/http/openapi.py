@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from rerank_core.ranking import activate
 from rerank_core.reranker import rank_request
 from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
+from serve_app.dialects.decoding import slice_fields
 from serve_app.http.errors import ErrorReply
+from serve_app.http.routes import LIVE, READY
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -25,7 +28,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "nvidia": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
 }
 _STATUSES = {
-    400: ("bad_json", "not JSON"),
+    400: ("bad_json", "not JSON, or a header that cannot be served"),
     401: ("authentication_error", "no key, or a wrong one"),
     404: ("not_found_error", "unknown model"),
     405: ("invalid_request_error", "use POST"),
@@ -35,7 +38,7 @@ _STATUSES = {
     422: ("invalid_request_error", "a field breaks a rule; `param` names it"),
     429: ("rate_limit_error", "too much work is under way; Retry-After says when"),
     431: ("invalid_request_error", "the headers are too large"),
-    500: ("scoring_failed_error", "a document has no score, or a fault of ours; the log has more"),
+    500: ("scoring_failed_error", "no document has a score, or a fault of ours; the log has more"),
     503: ("service_unavailable_error", "no model can answer now"),
     504: ("timeout_error", "the deadline passed"),
 }
@@ -43,11 +46,16 @@ _STATUSES = {
 _EARLY = frozenset({401, 405, 408, 413, 415, 431})
 _OTHERS = {
     "/": "The playground, a page to try it",
-    "/health/live": "The process answers",
-    "/health/ready": "Every model is loaded and scores",
+    "/docs": "This document as a page",
+    **dict.fromkeys(LIVE, "The process answers"),
+    **dict.fromkeys(READY, "Every model is loaded and scores"),
     "/info": "The model, its limits and its fingerprint",
-    "/v1/models": "The models, in OpenAI's shape",
+    "/metrics": "What this gateway has counted, as Prometheus reads it",
     "/openapi.json": "This document",
+    "/v1/metadata": "The models, in NVIDIA's shape",
+    "/v1/models": "The models, in OpenAI's shape",
+    "/v1/models/{name}": "One of them",
+    "/version": "The version of this service",
 }
 
 
@@ -75,7 +83,7 @@ def openapi(version: str) -> dict[str, Any]:
 
 def _answer(dialect: Dialect) -> Any:
     """Return what the dialect itself writes for its example."""
-    request = dialect.parse(_EXAMPLES[dialect.name], Limits())
+    request = dialect.parse(slice_fields(json.dumps(_EXAMPLES[dialect.name]).encode()), Limits())
     raw = np.array([2.5 if "Beijing" in document else -4.0 for _, document in request.pairs])
     scores = PairScores(raw.astype(np.float32), np.array([15, 13], np.int32), np.zeros(2, np.bool_))
     shown = activate(scores.raw, "identity" if request.raw_scores else "sigmoid")

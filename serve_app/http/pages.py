@@ -1,18 +1,23 @@
-"""The answers that need no scoring: playground, OpenAPI, models, liveness, `/info`."""
+"""The answers that need no scoring: playground, manual of the API, models, health, metrics."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rerank_core import ScorerInfo
 from serve_app.config import ServeConfig
+from serve_app.http.errors import UnknownModel
 from serve_app.http.openapi import openapi
 from serve_app.http.replies import Reply, json_reply
+from serve_app.http.routes import LIVE, MODELS, PAGES, READY, check_method, unknown_path
+from serve_app.pool import LoadedModel
 
-_PLAYGROUND = Path(__file__).parents[1] / "playground" / "index.html"
-# The page loads nothing from anywhere; its one script and style are inside it.
+_FOLDER = Path(__file__).parents[1] / "playground"
+# The pages load nothing from anywhere; their one script and style are inside them.
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src"
     " 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
@@ -22,27 +27,78 @@ _PAGE_HEADERS = {
 }
 
 
-class Pages:
-    """Answers by path, made once."""
+class ModelState(Protocol):
+    """What is known of the models that are served."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    async def check(self) -> None:
+        """Return if every model is ready; raise a 503 that names the first that is not."""
+        ...
+
+    async def loaded(self, name: str, deadline: float) -> LoadedModel:
+        """Return what a model's replicas have loaded."""
+        ...
+
+
+class Pages:
+    """Answers by path. `metrics` returns the text that Prometheus reads."""
+
+    def __init__(
+        self, config: ServeConfig, state: ModelState, metrics: Callable[[], bytes]
+    ) -> None:
         self._config = config
-        models = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
-            for name in config.served
-        ]
+        self._state = state
+        self._metrics = metrics
+        names = list(config.served)
+        self._models = {name: _model(name) for name in (*names, *config.model_names)}
+        description = json_reply(200, openapi(_version()))
         self._replies = {
-            "/": Reply(200, _PLAYGROUND.read_bytes(), "text/html; charset=utf-8", _PAGE_HEADERS),
-            "/health/live": json_reply(200, {"status": "alive"}),
-            "/v1/models": json_reply(200, {"object": "list", "data": models}),
-            "/openapi.json": json_reply(200, openapi(_version())),
+            "/": _html("index.html"),
+            "/docs": _html("docs.html", description),
+            "/version": json_reply(200, {"version": _version()}),
+            MODELS: json_reply(200, {"object": "list", "data": [_model(name) for name in names]}),
+            "/openapi.json": description,
+            # NVIDIA's description of what is served.
+            "/v1/metadata": json_reply(
+                200,
+                {
+                    "version": _version(),
+                    "modelInfo": [{"modelUrl": name, "shortName": name} for name in names],
+                },
+            ),
+            **dict.fromkeys(LIVE, json_reply(200, {"status": "alive"})),
         }
 
-    def get(self, path: str) -> Reply | None:
-        """Return the page at `path`, if there is one."""
-        return self._replies.get(path)
+    async def answer(self, method: str, path: str, mount: str) -> Reply:
+        """Return the page at `path`. Raises a 404, a 405, and a 503 while a model is not ready."""
+        if not path:
+            # Without the last slash the playground would look for its neighbours one level up.
+            return Reply(307, b"", headers={"location": f"{mount}/"})
+        if path not in (*READY, *LIVE, *PAGES) and not path.startswith(f"{MODELS}/"):
+            raise unknown_path(path)
+        check_method(method, "GET")
+        if path in READY:
+            await self._state.check()
+            return json_reply(200, {"status": "ready"})
+        if path == "/info":
+            return await self._info_page()
+        if path == "/metrics":
+            return Reply(200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        if path.startswith(f"{MODELS}/"):
+            return self._model_page(path.removeprefix(f"{MODELS}/"))
+        return self._replies[path]
 
-    def info(self, info: ScorerInfo, name: str) -> dict[str, Any]:
+    async def _info_page(self) -> Reply:
+        deadline = time.monotonic() + self._config.limits.request_timeout_s
+        name = next(iter(self._config.served))
+        loaded = await self._state.loaded(name, deadline)
+        return json_reply(200, self._info(loaded.info, name))
+
+    def _model_page(self, name: str) -> Reply:
+        if name not in self._models:
+            raise UnknownModel("no such model here; /v1/models lists the names", "model")
+        return json_reply(200, self._models[name])
+
+    def _info(self, info: ScorerInfo, name: str) -> dict[str, Any]:
         """Return `/info`: TEI's fields, on which its clients insist, and the fingerprint."""
         label = "LABEL_0"
         return {
@@ -68,6 +124,18 @@ class Pages:
             "models": list(self._config.served),
             "limits": self._config.limits.model_dump(),
         }
+
+
+def _html(name: str, description: Reply | None = None) -> Reply:
+    """Return a page. The API's description stands in the page, which need not ask for it then."""
+    page = (_FOLDER / name).read_bytes()
+    if description is not None:
+        page = page.replace(b"{{openapi}}", description.body.replace(b"<", b"\\u003c"))
+    return Reply(200, page, "text/html; charset=utf-8", _PAGE_HEADERS)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
 
 
 def _version() -> str:

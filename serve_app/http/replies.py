@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from serve_app.http.asgi import Send
 
@@ -22,8 +23,7 @@ class Reply:
 
 def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Reply:
     """Return `value` as a response of strict JSON."""
-    body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    return Reply(status, body, headers=headers or {})
+    return Reply(status, msgspec.json.encode(value), headers=headers or {})
 
 
 async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:

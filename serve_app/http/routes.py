@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
+
 from serve_app.dialects import ROUTES, Dialect
 from serve_app.http.errors import RefusedRequest, refused
+
+LIVE = ("/health/live", "/v1/health/live")
+# As TEI, vLLM, SageMaker, Kubernetes and NVIDIA spell it.
+READY = ("/health/ready", "/health", "/healthz", "/ping", "/v1/health/ready")
+MODELS = "/v1/models"
+PAGES = ("/", "/docs", "/info", "/metrics", "/openapi.json", "/v1/metadata", MODELS, "/version")
+# What probes and scrapes ask for without a key, as on the servers that they come from.
+OPEN_PATHS = frozenset((*LIVE, *READY, "/version", "/metrics"))
+# A longer path is none of ours.
+_LONGEST = 80
+
+
+def plain(path: str) -> str:
+    """Return a path without doubled slashes and without one at its end, except for `/` itself."""
+    single = re.sub("/{2,}", "/", path)
+    return single if single == "/" else single.removesuffix("/")
 
 
 def dialects_at(method: str, path: str) -> tuple[Dialect, ...]:
@@ -11,6 +30,9 @@ def dialects_at(method: str, path: str) -> tuple[Dialect, ...]:
     dialects = ROUTES.get(path, ())
     if dialects:
         check_method(method, "POST")
+    elif path == "/" and method == "POST":
+        message = f"nothing is scored here; post to one of {', '.join(ROUTES)}"
+        raise refused(405, "invalid_request_error", message, allow="GET")
     return dialects
 
 
@@ -21,6 +43,9 @@ def check_method(method: str, allowed: str) -> None:
         raise refused(405, "invalid_request_error", f"use {allowed} here", allow=allowed)
 
 
-def unknown_path() -> RefusedRequest:
-    """Return the 404 of a path that leads nowhere."""
-    return refused(404, "not_found_error", "no such path; /openapi.json lists them")
+def unknown_path(path: str) -> RefusedRequest:
+    """Return the 404 of a path that leads nowhere, with the nearest that leads somewhere."""
+    served = (*ROUTES, *LIVE, *READY, *PAGES)
+    (nearest,) = get_close_matches(path[:_LONGEST].lower(), served, n=1, cutoff=0.0)
+    message = f"no such path; the nearest is {nearest}, and /openapi.json lists all"
+    return refused(404, "not_found_error", message)

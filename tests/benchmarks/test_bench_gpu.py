@@ -16,6 +16,8 @@ from benchmarks.gpu.precision import Float8Linear, distance, quantise_rows
 from benchmarks.gpu.profiles import merged, summary
 from benchmarks.gpu.session import Session, read
 
+pytestmark = pytest.mark.seconds
+
 ROOT = Path(__file__).parents[2]
 # What each part must have measured, whatever this version can switch on.
 FIGURES = {

@@ -1,9 +1,5 @@
-"""The benchmarks of the service: their arithmetic, their picture, and a smoke run of each."""
+"""The benchmarks of the service: their arithmetic and their picture."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +7,6 @@ import pytest
 from benchmarks.chart import chart
 from benchmarks.open_loop import Sample, Summary, done_per_s, summarise
 
-ROOT = Path(__file__).parents[2]
 SAMPLES = [
     Sample(0.0, 0.1, 200),
     Sample(1.0, 0.3, 200),
@@ -38,32 +33,3 @@ def test_the_picture_is_well_formed_names_every_line_and_is_the_same_each_time()
     texts = {element.text for element in ElementTree.fromstring(draw()).iter()}
     assert {"a < b", "s", "ms", "p&50", "other"} <= texts
     assert draw() == draw()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "figures"),
-    [
-        (["bench_serve.py", "--model", "lexical"], {"core", "ray-rerank", "of_core"}),
-        (["bench_scaling.py", "replicas"], {"documents_per_s", "of_linear"}),
-        (["bench_scaling.py", "autoscale"], {"phases", "peak_replicas", "last_replicas"}),
-        (["bench_scaling.py", "overload"], {"capacity_per_s", "goodput_of_capacity"}),
-        (["bench_scaling.py", "sizes"], {"by_replicas"}),
-        (["bench_scaling.py", "cold"], {"model", "seconds"}),
-        (["bench_batcher.py"], {"rows"}),
-    ],
-)
-def test_a_small_run_ends_in_one_json_line_and_a_picture(tmp_path, command, figures):
-    name, *options = command
-    svg = tmp_path / "picture.svg"
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}", *options, "--small", "--svg", str(svg)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert figures | {"benchmark", "machine"} <= set(found)
-    assert ElementTree.parse(svg).getroot().tag.endswith("svg")

@@ -27,3 +27,12 @@ def test_the_longest_bar_stands_first_and_only_ours_is_in_colour():
     assert shown.index("peer") < shown.index("ray-rerank")
     assert svg.count(f"fill: {chart.SCHEMES['light'][2]}") == 1
     assert {"a < b", "20", "10"} <= set(shown)
+
+
+def test_the_readme_says_the_recorded_figures():
+    readme = (chart.ROOT / "README.md").read_text("utf-8")
+    found = json.loads(chart.RECORDED.read_text("utf-8"))["runs"][0]["mixes"]
+    rivals = found["chunks, about 230 tokens"]["rivals"]
+    figures = [f"{rivals[key]['tokens_s']:,}" for key in chart.RIVALS]
+    figures.append(f"{rivals['ours']['of_peak']:.0%}".replace("%", " %"))
+    assert [figure for figure in figures if figure not in readme] == []

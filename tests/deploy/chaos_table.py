@@ -27,7 +27,7 @@ class ChaosTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep a row for what the test did, or for a fixture that could not be set up."""
-        if report.when == "call" or (report.when == "setup" and not report.passed):
+        if report.when == "call" or (report.when == "setup" and report.failed):
             figures = "; ".join(f"{name} {value}" for name, value in report.user_properties)
             name, _, case = report.nodeid.rpartition("::")[2].partition("[")
             sentence = name.removeprefix("test_").replace("_", " ")

@@ -32,6 +32,7 @@ import yaml
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.chaos,
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.environ.get("RAY_RERANK_TWO_NODES") != "1",

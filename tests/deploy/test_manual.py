@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,10 +22,12 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 ALL = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
-@pytest.mark.seconds
-def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manual as `make docs` builds it; nothing was said while it did."""
+    folder = tmp_path_factory.mktemp("manual") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    config = ["--config-file", "deploy/mkdocs.yml", "--site-dir", str(tmp_path / "site")]
+    config = ["--config-file", "deploy/mkdocs.yml", "--site-dir", str(folder)]
     run = subprocess.run(
         command + config,
         cwd=ROOT,
@@ -34,7 +37,32 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert len(list((tmp_path / "site").glob("*.html"))) == len(PAGES) + 1
+    return folder
+
+
+@pytest.mark.seconds
+def test_it_builds_without_a_warning(site: Path) -> None:
+    assert len(list(site.glob("*.html"))) == len(PAGES) + 1
+
+
+@pytest.mark.seconds
+def test_search_knows_every_page_and_every_setting(site: Path) -> None:
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    assert {place["location"].partition("#")[0] for place in index} == {
+        path.with_suffix(".html").name for path in PAGES
+    }
+    (scaling,) = [place for place in index if place["location"] == "settings.html#scaling"]
+    assert [name for name in Scaling.model_fields if name not in scaling["text"]] == []
+
+
+@pytest.mark.seconds
+def test_its_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in site.glob("*.html"))
+    fetched = re.findall(r"<(?:script|img|iframe|source)[^>]*src(?:set)?=\"?([^\">\s]+)", pages)
+    fetched += re.findall(r"<link[^>]*rel=\"?stylesheet\"?[^>]*href=\"?([^\">\s]+)", pages)
+    fetched += re.findall(r"<link[^>]*href=\"?([^\">\s]+)\"?[^>]*rel=\"?stylesheet", pages)
+    assert len(fetched) > len(PAGES)
+    assert [address for address in fetched if "//" in address] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -121,3 +149,24 @@ def test_yaml_beside_the_manual_names_an_application_that_starts(path: Path) -> 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for application in config.get("applications", []):
         ServeConfig.model_validate(application["args"])
+
+
+ROOMS = ("rerank_core", "serve_app", "pipelines")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_room_has_a_line_in_the_architecture() -> None:
+    rooms = {
+        f"{path.relative_to(ROOT)}/"
+        for room in ROOMS
+        for path in [ROOT / room, *(ROOT / room).rglob("*/")]
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    lines = set(re.findall(r"^\| `([^`]+/)` \|", ARCHITECTURE, flags=re.MULTILINE))
+    assert {line for line in lines if line.startswith(ROOMS)} == rooms
+
+
+def test_every_path_in_the_architecture_exists() -> None:
+    paths = set(re.findall(r"`((?:rerank_core|serve_app|pipelines)/[\w/.]*)`", ARCHITECTURE))
+    assert len(paths) > 30
+    assert {path for path in paths if not (ROOT / path).exists()} == set()

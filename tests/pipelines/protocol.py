@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.config import RerankJobConfig
-from pipelines.engine import JobContext, LoadScorer
+from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
@@ -50,11 +50,18 @@ class InProcess:
             yield read_line(task(item)["line"])
 
 
-def job(folder: Path, out: Path, load: LoadScorer = load_scorer, **changes: Any) -> dict[str, Any]:
+def job(
+    folder: Path,
+    out: Path,
+    load: LoadScorer = load_scorer,
+    *,
+    engine: Engine | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
     """Run a job to its end or its death; return the manifest."""
     options: dict[str, Any] = {"scorer": LEXICAL, "unit_pairs": 100} | changes
     config = RerankJobConfig(input=(str(folder),), output=str(out), **options)
-    return run_job(config, load, io.StringIO(), InProcess())
+    return run_job(config, load, io.StringIO(), engine or InProcess())
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:

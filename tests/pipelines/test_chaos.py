@@ -31,8 +31,8 @@ pytestmark = [
 ]
 SCRIPT = str(Path(__file__).parent / "deadly_job.py")
 # Each takes about a minute on two cores; RERANK_CHAOS_SEEDS=20 runs the whole set.
-SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "2")))
-UNITS, UNIT_ROWS, ACTORS = 40, 500, 2
+SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "1")))
+UNITS, UNIT_ROWS, ACTORS = 30, 500, 2
 KINDS = ("worker", "node", "driver")
 
 
@@ -187,11 +187,11 @@ def assert_whole(run: Job, source: Path, calm: Path) -> None:
     assert verify(run.out)["rows_out"] == UNITS * UNIT_ROWS
 
 
-@pytest.mark.parametrize("marker", ["@@exit", "@@segv", "@@hang"])
-def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, write_files, marker):
+def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, write_files):
     rows = make_rows(8, 4)
-    poisoned = {0, 8, 15}
-    for row in poisoned:
+    # Ends the process, kills it, never returns.
+    poisoned = {0: "@@exit", 8: "@@segv", 15: "@@hang"}
+    for row, marker in poisoned.items():
         rows[row]["text"] = f"poison {marker} {row}"
     folder = write_files(tmp_path / "in", rows, files=1, group=16)
     run = Job(folder, tmp_path / "out", "--unit-pairs", "16", "--unit-timeout-s", "2")
@@ -203,25 +203,25 @@ def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, wri
     assert verify(tmp_path / "out")["rows_out"] == 32 - 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_job_ends_tidily_and_the_same_command_resumes(
-    tmp_path, input_8_files, number
-):
+def test_an_interrupted_job_ends_tidily_and_the_same_command_resumes(tmp_path, input_8_files):
     run = Job(input_8_files, tmp_path / "out")
-    process = run.start(pause_s=0.5)
-    assert run.wait_for(2, process)
-    process.send_signal(number)
-    started_s = time.monotonic()
-    assert run.finish(process) == 130
-    assert time.monotonic() - started_s < 30
-    said = (tmp_path / "job.log").read_text()
-    assert "run the same command again" in said
-    assert "Traceback" not in said
-    kept = run.done()
-    assert 2 <= kept < UNITS
+    kept = 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = run.start(pause_s=0.5)
+        assert run.wait_for(kept + 2, process)
+        process.send_signal(number)
+        started_s = time.monotonic()
+        assert run.finish(process) == 130
+        assert time.monotonic() - started_s < 30
+        said = (tmp_path / "job.log").read_text()
+        (tmp_path / "job.log").unlink()
+        assert "run the same command again" in said
+        assert "Traceback" not in said
+        kept = run.done()
+        assert 2 <= kept < UNITS
     assert run.finish(run.start()) == 0
     calls = len(run.log.read_text().splitlines())
-    assert calls <= UNITS + ACTORS
+    assert calls <= UNITS + 2 * ACTORS
     assert verify(tmp_path / "out")["rows_out"] == UNITS * UNIT_ROWS
 
 

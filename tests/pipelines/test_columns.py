@@ -136,7 +136,7 @@ def test_documents_that_come_twice_anywhere_are_set_aside_by_option(
     folder = write_files(tmp_path / "in", rows + copies, files=4, group=8)
     whole = write_files(tmp_path / "once", rows, files=4, group=8)
     job(whole, tmp_path / "expected", unit_pairs=8, top_k=5)
-    from pipelines.job import DuplicateIds
+    from pipelines.refusals import DuplicateIds
 
     with pytest.raises(DuplicateIds, match="4 documents come twice"):
         job(folder, tmp_path / "out", unit_pairs=8, top_k=5, duplicates="refuse")

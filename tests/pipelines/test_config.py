@@ -85,3 +85,12 @@ def test_an_object_store_to_write_to_is_refused(option):
     arguments = ["--input", "in", "--output", "out", option, "s3://bucket/out"]
     with pytest.raises(InvalidRequest, match="must be a path of a mounted file system"):
         load_config(arguments)
+
+
+@pytest.mark.parametrize("option", ["--output", "--trec-run"])
+def test_a_relative_path_in_the_copy_that_a_submitted_job_works_in_is_refused(monkeypatch, option):
+    arguments = ["--input", "in", "--output", "/mnt/out", option, "out"]
+    assert load_config(arguments)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(InvalidRequest, match="is relative to the copy of the working folder"):
+        load_config(arguments)

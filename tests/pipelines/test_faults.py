@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,15 @@ from protocol import LEXICAL, Killed, KillSwitch, forget_owner, job, rows_of
 
 from pipelines.columns import ColumnNames
 from pipelines.commits import store
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, OutputRefused
 from pipelines.commits.store import StorageFull
 from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
-from pipelines.inputs.footers import is_outage
 from pipelines.inputs.reading import FileChanged
-from pipelines.job import TooManyBadFiles
+from pipelines.refusals import TooManyBadFiles
 from pipelines.reports.trec_run import write_trec_run
+from pipelines.retries import is_outage
 from pipelines.stages.failures import read_line
 from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest, ModelUnavailable, load_scorer
@@ -304,7 +305,7 @@ def test_a_machine_with_other_weights_scores_nothing_of_the_job(tmp_path, pairs_
     out = tmp_path / "out"
     (out / "_job" / "units").mkdir(parents=True)
     config = RerankJobConfig(input=("in",), output=str(out), scorer=LEXICAL)
-    context = JobContext(JobFolder(out, 1), config, "pairs", 0)
+    context = JobContext(JobFolder(out, 0), config, "pairs", 0)
     ScoreUnits(context, load_scorer)
     actor = ScoreUnits(context, OtherWeights)
     with pytest.raises(ModelUnavailable, match="stage the same files on every machine"):
@@ -316,3 +317,46 @@ def test_an_answer_of_the_object_store_is_not_a_corrupt_file():
     assert is_outage(OSError(5, "Input/output error"))
     assert not is_outage(OSError("Corrupt snappy compressed data."))
     assert not is_outage(FileNotFoundError(2, "No such file"))
+
+
+def test_a_machine_that_does_not_share_the_output_is_named_before_a_model_is_loaded(tmp_path):
+    def no_model(config):
+        raise AssertionError("a model was loaded")
+
+    config = RerankJobConfig(input=("in",), output=str(tmp_path), scorer=LEXICAL)
+    actor = ScoreUnits(JobContext(JobFolder(tmp_path, 1), config, "pairs", 0), no_model)
+    with pytest.raises(OutputRefused, match="must mount the same file system there"):
+        read_line(actor(pa.table({"unit": ["{}"]}))["line"][0].as_py())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", ["in", "in/**", "in/*", "file://{}/in"])
+def test_an_output_inside_the_input_is_refused(tmp_path, pairs_input, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequest, match="lies inside the input"):
+        job(given.format(tmp_path), tmp_path / "in" / "out")
+
+
+def test_an_output_beside_the_files_of_a_glob_is_fine(tmp_path, pairs_input):
+    assert job(pairs_input / "*.parquet", pairs_input / "out")["counts"]["rows_out"] == 600
+
+
+def test_a_read_that_fails_for_a_moment_is_made_again(tmp_path, pairs_input):
+    path, failed = pairs_input / "1.parquet", []
+
+    class Failing:
+        """Once a unit is scored, the next opening of a file fails."""
+
+        def __init__(self, config):
+            self.inner = load_scorer(config)
+            self.info = self.inner.info
+
+        def score(self, pairs):
+            if not failed:
+                failed.append(path.rename(path.with_suffix(".gone")))
+                path.symlink_to(path)  # ELOOP, which has an errno
+                threading.Timer(0.05, lambda: failed[0].replace(path)).start()
+            return self.inner.score(pairs)
+
+    assert job(pairs_input, tmp_path / "out", load=Failing)["counts"]["rows_out"] == 600
+    assert failed

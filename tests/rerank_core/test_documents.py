@@ -1,7 +1,6 @@
 """Long documents: passages cover the text, overlap, end with sentences; the best counts."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +9,14 @@ from hypothesis import strategies as st
 
 from rerank_core import (
     Candidate,
+    PairScores,
     QueryDocumentPair,
     Reranker,
     RerankRequest,
     ScorerConfig,
     load_scorer,
 )
-from rerank_core.documents import split_document
+from rerank_core.documents import Passage, merge_passages, split_document
 from tests.rerank_core.scorers.tiny_checkpoints import save_bert
 
 
@@ -25,7 +25,7 @@ def words(text):
 
 
 def passages(text, size, overlap=0):
-    return [text[start:end] for start, end in split_document(text, words(text), size, overlap)]
+    return [text[p.start : p.end] for p in split_document(text, words(text), size, overlap)]
 
 
 def test_a_passage_ends_with_a_sentence_where_one_ends_in_its_second_half():
@@ -51,8 +51,9 @@ def test_passages_cover_every_token_and_never_exceed_their_size(text, size, over
     tokens = words(text)
     spans = split_document(text, tokens, size, overlap)
     seen = set()
-    for start, end in spans:
+    for start, end, *own in spans:
         inside = [i for i, (first, last) in enumerate(tokens) if start <= first and last <= end]
+        assert inside == list(range(*own))
         assert 1 <= len(inside) <= size
         seen.update(inside)
     assert seen == set(range(len(tokens)))
@@ -108,25 +109,68 @@ def test_what_lies_behind_the_last_passage_is_said_to_be_unread():
     assert scores.truncated.tolist() == [True]
 
 
-class FailingFirst:
-    """The lexical scorer, which cannot score the first pair of any call."""
-
-    def __init__(self, inner):
-        self.inner, self.info = inner, inner.info
-
-    def score(self, pairs):
-        scores = self.inner.score(pairs)
-        raw = scores.raw.copy()
-        raw[0] = np.nan
-        return replace(scores, raw=raw, errors={0: "not finite"})
-
-
 def test_a_passage_that_could_not_be_scored_is_said_to_be_unread():
-    split = lexical(long_documents="split", passage_overlap=4)
-    split._scorer = FailingFirst(split._scorer)
-    scores = split.score([PAIR])
-    assert (scores.errors, scores.truncated.tolist()) == ({}, [True])
-    assert np.isfinite(scores.raw).all()
+    nan = np.float32("nan")
+    scores = PairScores(
+        np.array([nan, 2, 1, nan], np.float32),
+        np.array([5, 4, 3, 2], np.int32),
+        np.zeros(4, np.bool_),
+        {0: "not finite", 3: "no memory"},
+    )
+    spans = {0: [Passage(0, 9, 0, 2), Passage(7, 12, 1, 3)]}
+    merged, owners = merge_passages(scores, [0, 0, 2, 3], spans, set(), "max")
+    assert owners == [0, 2, 3]
+    np.testing.assert_array_equal(merged.raw, [2, 1, nan])
+    assert merged.tokens.tolist() == [9, 3, 2]
+    assert merged.truncated.tolist() == [True, False, True]
+    assert (merged.errors, merged.passages) == ({2: "no memory"}, {0: (7, 12)})
+
+
+def test_letters_whose_lower_case_is_longer_split_as_any_others():
+    """One Turkish document failed the whole call: offsets were of the lowered text."""
+    turkish = "İstanbul İzmir İğdır " * 40
+    pairs = [PAIR, QueryDocumentPair("İzmir", turkish)]
+    scores = lexical(long_documents="split").score(pairs)
+    assert scores.errors == {}
+    start, end = scores.passages[1]
+    assert turkish[start:end].startswith("İ")
+
+
+def test_a_document_is_tokenised_once_however_many_queries_ask_it(tmp_path):
+    scorer = load_scorer(
+        ScorerConfig(
+            model=str(save_bert(tmp_path)), device="cpu", self_check=False, long_documents="split"
+        )
+    )
+    texts, seen = scorer.encoder.frame.texts, []
+    inner = texts.backend
+
+    class Watched:
+        def encode_batch(self, asked, **options):
+            seen.extend(asked)
+            return inner.encode_batch(asked, **options)
+
+        def encode_batch_fast(self, asked, **options):
+            seen.extend(asked)
+            return inner.encode_batch_fast(asked, **options)
+
+    texts.backend = Watched()
+    document = "the old town and the river. " * 40
+    scores = scorer.score([QueryDocumentPair(query, document) for query in ("who", "what", "how")])
+    assert seen.count(document) == 1
+    assert list(scores.passages) == [0, 1, 2]
+
+
+def test_a_passage_is_what_its_own_text_would_be(tmp_path):
+    options = {"model": str(save_bert(tmp_path)), "device": "cpu", "self_check": False}
+    document = "the old town and the river. " * 40
+    split = load_scorer(ScorerConfig(**options, long_documents="split"))
+    scores = split.score([QueryDocumentPair("who", document)])
+    start, end = scores.passages[0]
+    alone = load_scorer(ScorerConfig(**options)).score(
+        [QueryDocumentPair("who", document[start:end])]
+    )
+    assert scores.raw[0] == pytest.approx(alone.raw[0], abs=1e-5)
 
 
 def test_the_passage_reaches_the_ranking():
@@ -159,7 +203,7 @@ def test_limits_of_the_request_cut_query_and_document():
         ]
     )
     assert scores.tokens.tolist() == [6, 4, 4]
-    assert scores.truncated.tolist() == [False, True, False]
+    assert scores.truncated.tolist() == [False, True, True]
     assert np.argsort(-scores.raw).tolist() == [2, 0, 1]
 
 

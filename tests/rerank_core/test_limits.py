@@ -2,18 +2,23 @@
 
 import pytest
 
-from rerank_core import QueryDocumentPair
+from rerank_core import ModelUnavailable, QueryDocumentPair
 from rerank_core.limits import PairLimits, usable_length
 
 
 @pytest.mark.parametrize(
     ("max_length", "asked", "frame", "expected"),
-    [(512, None, 3, 384), (512, 64, 3, 64), (40, 40, 3, 36), (8, None, 6, 1), (8, 5, 20, 1)],
+    [(512, None, 3, 384), (512, 64, 3, 64), (40, 40, 3, 36), (8, None, 6, 1)],
 )
 def test_a_query_keeps_its_share_and_leaves_a_document_one_token(
     max_length, asked, frame, expected
 ):
     assert PairLimits.of(max_length, asked, frame).max_query_tokens == expected
+
+
+def test_a_frame_that_leaves_no_room_is_refused():
+    with pytest.raises(ModelUnavailable, match="alone takes 20 tokens"):
+        PairLimits.of(21, None, 20)
 
 
 def test_a_pair_may_ask_for_less_and_never_for_more():
@@ -24,10 +29,7 @@ def test_a_pair_may_ask_for_less_and_never_for_more():
     assert limits.document(pair, 120) == 0
 
 
-def test_the_usable_length_is_the_least_of_what_is_known(caplog):
-    assert usable_length("m", None, 514, None, -1) == 514
-    assert usable_length("m", 100, 10**30, 512) == 100
-    assert usable_length("m", 1000, 512) == 512
-    assert [record.message for record in caplog.records] == [
-        "max_length 1000 is more than 'm' can read; using 512"
-    ]
+def test_the_usable_length_is_the_least_of_what_is_known():
+    assert usable_length(None, 514, None, -1) == 514
+    assert usable_length(100, 10**30, 512) == 100
+    assert usable_length(1000, 512) == 512

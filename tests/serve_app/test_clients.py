@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture(params=["open", "locked"])
 def url(request, gateway_of, serve_over_http):
     keys = ApiKeys(environment=f"tests: {KEY}") if request.param == "locked" else ApiKeys()
-    with serve_over_http(gateway_of(api_keys=keys).gateway) as base:
+    with serve_over_http(gateway_of(api_keys=keys, unknown_models="refuse").gateway) as base:
         yield base
 
 

@@ -43,7 +43,7 @@ class OneReplica:
 
 @pytest.fixture
 def url(serve_over_http):
-    admission = {"max_wait_s": 0.5, "min_tokens": 1500}
+    admission = {"max_wait_s": 0.5, "min_tokens": 1500, "min_requests": 2}
     config = ServeConfig.model_validate({"model": "lexical", "admission": admission})
     pool = OneReplica()
     with serve_over_http(Gateway(config, {"lexical": pool})) as base:

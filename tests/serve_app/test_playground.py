@@ -22,7 +22,6 @@ from serve_app.gateway import Gateway
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 WIDTH = 1120
-SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
 @pytest.fixture
@@ -128,7 +127,7 @@ def test_errors_are_shown_in_words(page):
 
 
 @pytest.mark.browser
-@SCHEMES
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_in_both_schemes(page, scheme):
     page.emulate_media(color_scheme=scheme)
     script = """e => { const c = getComputedStyle(e);
@@ -142,13 +141,11 @@ def test_text_is_readable_in_both_schemes(page, scheme):
 
 
 @pytest.mark.browser
-@SCHEMES
 def test_its_own_example_is_ranked_by_meaning_and_looks_as_in_the_readme(
-    open_page, pools, pytestconfig, scheme
+    open_page, pools, pytestconfig
 ):
     pool = TimedPool(pools.local(ScorerConfig(model="embedded", threads=1)))
     page = open_page("embedded", pool)
-    page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": WIDTH, "height": 600})
     press(page)
     # The first question pays for the start of threads; the picture shows one as any later one.
@@ -164,10 +161,12 @@ def test_its_own_example_is_ranked_by_meaning_and_looks_as_in_the_readme(
         assert page.locator(part).is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == WIDTH
     assert (page.wrong, page.foreign) == ([], [])
-    if folder := pytestconfig.getoption("--pictures", None):
-        write_picture(page.screenshot(full_page=True), folder / f"playground-{scheme}.png")
-    shown = page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
-    assert shown == f"rgb{ground(PICTURES / f'playground-{scheme}.png')}"
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        if folder := pytestconfig.getoption("--pictures", None):
+            write_picture(page.screenshot(full_page=True), folder / f"playground-{scheme}.png")
+        shown = page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
+        assert shown == f"rgb{ground(PICTURES / f'playground-{scheme}.png')}"
 
 
 def write_picture(screenshot, file):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,8 +15,9 @@ from protocol import Killed, KillSwitch, forget_owner, job, rows_of, snapshot
 
 import pipelines
 from pipelines.commits import store
-from pipelines.commits.lease import STALE_S, Lease
-from pipelines.commits.manifest import Incomplete, commit
+from pipelines.commits.checks import Incomplete
+from pipelines.commits.lease import STALE_S, Lease, Watch
+from pipelines.commits.manifest import commit
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, is_job_folder
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged, identities_differ
@@ -156,19 +156,49 @@ def test_a_second_job_is_refused_while_the_first_lives(tmp_path, small):
     assert verify(out)["rows_in"] == 60
 
 
+class Elsewhere:
+    """A reader's clock that moves only while it waits, and an owner's heart that may beat then."""
+
+    def __init__(self, beat=None):
+        self.now, self.beat = 0.0, beat
+
+    def watch(self):
+        return Watch(lambda: self.now, self.wait)
+
+    def wait(self, seconds):
+        self.now += seconds
+        if self.beat:
+            stamp = self.beat.stat().st_mtime_ns - 10**12  # its clock is far behind
+            os.utime(self.beat, ns=(stamp, stamp))
+
+
+def give_to_another_host(folder):
+    owner = folder.job / "epochs" / "1.json"
+    named = {"host": "elsewhere", "namespace": "theirs", "pid": 1, "started": "1"}
+    store.replace(owner, store.json_bytes(named))
+
+
+def test_an_owner_whose_heart_beats_is_not_taken_over_whatever_its_clock_says(tmp_path):
+    out = tmp_path / "out"
+    with Lease(out) as old:
+        give_to_another_host(old)
+        elsewhere = Elsewhere(old.job / "heartbeats" / "1")
+        with pytest.raises(OutputRefused, match="elsewhere"), Lease(out, elsewhere.watch()):
+            pass
+        assert elsewhere.now < STALE_S
+
+
 def test_a_silent_owner_on_another_host_is_taken_over_and_fenced(tmp_path, small):
     out = tmp_path / "out"
-    lease = Lease(out)
-    with lease as old:
-        owner = old.job / "epochs" / "1.json"
-        store.replace(owner, store.json_bytes({"host": "elsewhere", "pid": 1, "started": "1"}))
-        with pytest.raises(OutputRefused, match="elsewhere"):
-            run(small, out)
-        past = time.time() - STALE_S - 1
-        os.utime(old.job / "heartbeats" / "1", (past, past))
+    with Lease(out) as old:
+        give_to_another_host(old)
+        silent = Elsewhere()
+        with Lease(out, silent.watch()) as new:
+            assert new.epoch == 2
+        assert silent.now >= STALE_S
         run(small, out)
         before = snapshot(out)
-        with pytest.raises(Fenced, match="epoch 2"):
+        with pytest.raises(Fenced, match="epoch 3"):
             old.publish("units", "000000", {"counts": {}})
     changed = {name for name, body in snapshot(out).items() if before.get(name) != body}
     assert changed == set()
@@ -227,6 +257,14 @@ def damage_a_record(out):
     (out / "_job" / "units" / "000001.json").unlink()
 
 
+def damage_by_forgetting_ranks(out):
+    (out / "_job" / "ranks" / "000000.json").unlink()
+
+
+def damage_by_forgetting_a_final_record(out):
+    (out / "_job" / "final" / "000001.json").unlink()
+
+
 def damage_quarantine(out):
     path = next((out / "_quarantine").iterdir())
     pq.write_table(pq.read_table(path).slice(1), path)
@@ -234,7 +272,15 @@ def damage_quarantine(out):
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_bytes, damage_by_deleting, damage_by_adding, damage_a_record, damage_quarantine],
+    [
+        damage_bytes,
+        damage_by_deleting,
+        damage_by_adding,
+        damage_a_record,
+        damage_quarantine,
+        damage_by_forgetting_ranks,
+        damage_by_forgetting_a_final_record,
+    ],
 )
 def test_verify_finds_damage(tmp_path, small, damage):
     run(small, tmp_path / "out")

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import pipelines
 from pipelines.commits import store
-from pipelines.commits.manifest import Incomplete, commit
+from pipelines.commits.checks import Incomplete
+from pipelines.commits.manifest import commit
 from pipelines.commits.records import BALANCE, Fenced, JobFolder, newest_epoch
 from pipelines.commits.verify import verify
 from rerank_core import InvalidRequest
@@ -43,7 +44,10 @@ class Protocol(RuleBasedStateMachine):
         ]
         store.create_json(
             self.root / "_job" / "plan.json",
-            {"slices": [{"file": 0, "first": 0, "last": 1, "start": 0, "units": units}]},
+            {
+                "slices": [{"file": 0, "first": 0, "last": 1, "start": 0, "units": units}],
+                "buckets": 0,
+            },
         )
         self.take_over()
 
@@ -90,7 +94,7 @@ class Protocol(RuleBasedStateMachine):
         self.pending.pop(which % len(self.pending))
 
     def commit(self, planned):
-        commit(self.owners[-1], planned, self.owners[-1].all_records(), {})
+        commit(self.owners[-1], planned, self.owners[-1].all_records(), {"config": {"names": {}}})
 
     @rule()
     def try_to_commit(self):

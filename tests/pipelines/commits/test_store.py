@@ -22,6 +22,38 @@ def test_exactly_one_of_many_creators_wins(tmp_path):
     assert os.listdir(path.parent) == ["record.json"]
 
 
+def test_a_server_that_fails_once_costs_no_record(tmp_path):
+    path, failed = tmp_path / "record.json", []
+
+    def fail(event, arguments):
+        if event == "os.link" and str(arguments[1]) == str(path) and not failed:
+            failed.append(1)
+            raise OSError(116, "Stale file handle")
+
+    sys.addaudithook(fail)
+    assert store.create_json(path, 1)
+    assert failed
+    assert store.read_json(path) == 1
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_file_system_without_hard_links_is_enough(tmp_path):
+    refused = []
+
+    def refuse(event, arguments):
+        if event == "os.link" and str(arguments[1]).startswith(str(tmp_path)):
+            refused.append(1)
+            raise PermissionError(1, "Operation not permitted")
+
+    sys.addaudithook(refuse)
+    path = tmp_path / "record.json"
+    assert store.create_json(path, 1)
+    assert not store.create_json(path, 2)
+    assert len(refused) == 2
+    assert store.read_json(path) == 1
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
 def test_unfinished_writes_are_not_listed(tmp_path):
     (tmp_path / ".a.json.1234").write_bytes(b"half")
     store.create_json(tmp_path / "b.json", 1)

@@ -1,11 +1,22 @@
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ranks.sidecars import apply_ranks, merge_bucket, read_ranks, sidecar
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from protocol import LEXICAL, InProcess
+
+from pipelines.commits.records import BALANCE, JobFolder
+from pipelines.config import RerankJobConfig
+from pipelines.engine import JobContext
+from pipelines.inputs.units import unit_name
+from pipelines.ranks.over_units import rank_over_units, unit_groups
+from pipelines.ranks.rows import SCORED, in_parts, read_part, scored_rows
 from pipelines.ranks.within_unit import ranks_within
 
 entries = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0, -2.0])))
@@ -28,61 +39,133 @@ def test_ranks_are_descending_within_each_group_and_ties_keep_their_order(rows):
     assert ranks_within(groups, raw).tolist() == by_hand(groups.tolist(), raw.tolist())
 
 
-@settings(deadline=None)
+def publish_unit(folder, name, rows, top_k):
+    """Leave what a scored unit leaves: its rows with ranks of its own, a sidecar and a record."""
+    groups = np.array([g for g, _ in rows], dtype=np.int64)
+    raw = np.array([r for _, r in rows], dtype=np.float32)
+    ranks = ranks_within(groups, raw)
+    kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
+    columns = {"row": pa.array(kept, pa.int64()), "rank": pa.array(ranks[kept], pa.int32())}
+    data, sidecar = None, None
+    if len(kept):
+        data = folder.write_parquet("data", name, pa.table(columns))
+        body = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept]).tobytes()
+        sidecar = folder.write_bytes("sidecars", name, ".rows", body)
+    counts = dict.fromkeys(BALANCE, 0) | {"rows_in": len(rows), "rows_out": len(kept)}
+    counts["rows_cut"] = len(rows) - len(kept)
+    record = {"counts": counts, "reasons": {}, "data": data, "aside": None, "sidecar": sidecar}
+    assert folder.publish("units", name, record)
+    return record
+
+
+def context_of(folder, buckets, top_k):
+    config = RerankJobConfig(input=("in",), output="out", scorer=LEXICAL, top_k=top_k)
+    return JobContext(folder, config, "pairs", buckets)
+
+
+@settings(deadline=None, max_examples=40)
 @given(
-    units=st.lists(entries, min_size=1, max_size=5),
+    units=st.lists(entries, min_size=1, max_size=6),
     buckets=st.integers(1, 3),
+    group_rows=st.integers(1, 20),
     top_k=st.none() | st.integers(1, 4),
 )
-def test_merging_units_equals_ranking_everything_at_once(tmp_path_factory, units, buckets, top_k):
-    folder = tmp_path_factory.mktemp("merge")
-    paths, tables = [], []
-    for number, rows in enumerate(units):
-        groups = np.array([g for g, _ in rows], dtype=np.int64)
-        raw = np.array([r for _, r in rows], dtype=np.float32)
-        ranks = ranks_within(groups, raw)
-        kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
-        body = sidecar(groups[kept], [f"q{g}" for g in range(6)], raw[kept], buckets)
-        paths.append(folder / f"{number}.arrow")
-        paths[-1].write_bytes(body)
-        row = pa.array(kept, pa.int64())
-        tables.append(pa.table({"row": row, "rank": pa.array(ranks[kept], pa.int32())}))
-    updates: dict[int, list] = {number: [] for number in range(len(units))}
-    for bucket in range(buckets):
-        body, touched = merge_bucket(paths, bucket, top_k)
-        if body is None:
-            assert touched == []
-            continue
-        merged = folder / f"ranks{bucket}"
-        merged.write_bytes(body)
-        for unit in touched:
-            updates[unit].append(read_ranks(merged, unit))
-    together = [
-        (unit, row, rank)
-        for unit, table in enumerate(tables)
-        for row, rank in zip(
-            *apply_ranks(table, "rank", updates[unit]).to_pydict().values(), strict=True
-        )
-    ]
+def test_ranking_over_units_equals_ranking_everything_at_once(
+    tmp_path_factory, units, buckets, group_rows, top_k
+):
+    folder = JobFolder(tmp_path_factory.mktemp("merge"), 0)
+    records = {
+        unit_name(n): publish_unit(folder, unit_name(n), rows, top_k)
+        for n, rows in enumerate(units)
+    }
+    said = []
+    done = rank_over_units(
+        InProcess(), context_of(folder, buckets, top_k), records, lambda *step: said.append(step),
+        group_rows,
+    )  # fmt: skip
+    together = []
+    for unit, record in enumerate(done.newest().values()):
+        if record["data"]:
+            table = pq.read_table(folder.job / "data" / record["data"]["file"])
+            rows = zip(*table.to_pydict().values(), strict=True)
+            together += [(unit, row, rank) for row, rank in rows]
     flat = [(unit, row, g, r) for unit, rows in enumerate(units) for row, (g, r) in enumerate(rows)]
     ranks = by_hand([g for _, _, g, _ in flat], [r for _, _, _, r in flat])
-    expected = [
+    assert together == [
         (unit, row, rank)
         for (unit, row, _, _), rank in zip(flat, ranks, strict=True)
         if not top_k or rank <= top_k
     ]
-    assert together == expected
+    assert {step for step, *_ in said} == {"gathered", "ranks", "scattered", "final"}
 
 
-def test_a_unit_without_shared_queries_has_no_new_ranks(tmp_path: Path):
-    one = np.zeros(1, dtype=np.int64)
-    paths = []
-    for name in ("a", "b", "a"):
-        paths.append(tmp_path / f"{len(paths)}")
-        paths[-1].write_bytes(sidecar(one, [name], np.ones(1, dtype=np.float32), 1))
-    body, touched = merge_bucket(paths, 0, None)
-    assert touched == [0, 2]
-    assert body is not None
-    (tmp_path / "ranks").write_bytes(body)
-    assert [part.tolist() for part in read_ranks(tmp_path / "ranks", 1)] == [[], []]
-    assert [part.tolist() for part in read_ranks(tmp_path / "ranks", 2)] == [[0], [2]]
+def test_only_units_that_share_a_query_are_written_again(tmp_path):
+    folder = JobFolder(tmp_path, 0)
+    rows = {0: [(0, 1.0)], 1: [(1, 1.0)], 2: [(0, 2.0)], 3: []}
+    records = {unit_name(n): publish_unit(folder, unit_name(n), r, None) for n, r in rows.items()}
+    done = rank_over_units(InProcess(), context_of(folder, 2, None), records, lambda *step: None, 2)
+    assert sorted(done.final) == [unit_name(0), unit_name(2)]
+
+
+class Counting(InProcess):
+    """Counts the tasks that run."""
+
+    def __init__(self):
+        self.tasks = 0
+
+    def run_tasks(self, items, task):
+        self.tasks += len(items)
+        return super().run_tasks(items, task)
+
+
+def test_steps_that_are_done_are_not_done_again(tmp_path):
+    folder, engine = JobFolder(tmp_path, 0), Counting()
+    rows = [[(0, float(n)), (1, 0.5)] for n in range(8)]
+    records = {unit_name(n): publish_unit(folder, unit_name(n), r, 3) for n, r in enumerate(rows)}
+    first = rank_over_units(engine, context_of(folder, 3, 3), records, lambda *step: None, 4)
+    assert engine.tasks == 4 + 3 + 4 + 8
+    again = rank_over_units(engine, context_of(folder, 3, 3), records, lambda *step: None, 4)
+    assert engine.tasks == 4 + 3 + 4 + 8
+    assert json.dumps(again.newest()) == json.dumps(
+        {name: folder.records_one("final", name) for name in first.newest()}
+    )
+
+
+def test_units_are_gathered_in_neighbours_of_a_bounded_size():
+    assert unit_groups([3, 3, 3, 10, 1, 0, 1], 6) == [(0, 2), (2, 3), (3, 4), (4, 7)]
+    assert unit_groups([], 6) == [(0, 0)]
+
+
+@given(st.lists(st.integers(0, 4)))
+def test_a_part_of_a_file_has_its_rows_in_their_order(tmp_path_factory, parts):
+    rows = np.zeros(len(parts), SCORED)
+    rows["place"] = np.arange(len(parts))
+    path = tmp_path_factory.mktemp("parts") / "f"
+    path.write_bytes(in_parts(rows, np.array(parts, np.int64), 5))
+    for number in range(5):
+        expected = [place for place, part in enumerate(parts) if part == number]
+        assert read_part(path, number, SCORED)["place"].tolist() == expected
+
+
+def test_files_are_opened_a_fixed_number_of_times_for_each_unit_and_pair_of_group_and_bucket(
+    tmp_path,
+):
+    costs = []
+    for units in (8, 80):
+        folder = JobFolder(tmp_path / str(units), 0)
+        rows = [[(g, float(n)) for g in range(6)] for n in range(units)]
+        records = {
+            unit_name(n): publish_unit(folder, unit_name(n), r, None) for n, r in enumerate(rows)
+        }
+        opened = []
+
+        def count(event, arguments, folder=folder, opened=opened):
+            if event == "open" and str(arguments[0]).startswith(f"{folder.root}/"):
+                opened.append(arguments[0])
+
+        sys.addaudithook(count)
+        groups = buckets = units // 8
+        context = context_of(folder, buckets, None)
+        rank_over_units(InProcess(), context, records, lambda *step: None, 6 * 8)
+        costs.append((len(opened) - 2 * groups * buckets) / units)
+    assert costs[1] <= costs[0] < 25

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.stages.isolate import KILLED, Isolation, TooManyKilled
+from pipelines.stages.isolate import KILLED, Isolation, TooManyKilled, deadline_s
 from rerank_core.types import PairScores, QueryDocumentPair
 
 
@@ -99,3 +99,11 @@ def test_an_error_of_the_scorer_is_not_a_death(tmp_path):
     with pytest.raises(ValueError, match="bug"):
         isolation.score([QueryDocumentPair("q", "d")])
     assert list((tmp_path / "notes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("usual", "expected"),
+    [([], 3600), ([1, 1], 3600), ([0.8] * 3, 60), ([10, 2, 4, 3, 2], 150), ([100] * 5, 3600)],
+)
+def test_a_unit_hangs_when_it_takes_fifty_times_as_long_as_others(usual, expected):
+    assert deadline_s(usual, 3600) == expected

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
-from rerank_core.catalog import BGE_GEMMA, CAUSAL_FAMILIES, MXBAI_V2, QWEN3_RERANKER
+from rerank_core.catalog import BGE_GEMMA, MXBAI_V2, QWEN3_RERANKER
+from rerank_core.catalog import FAMILIES as KNOWN
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_causal
 
@@ -37,8 +38,9 @@ def reference(folder, family, pair):
     """Ask one prompt at a time, unpadded, with the whole output layer."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    document = family.document_piece(pair.document)
-    pieces = [*family.head_pieces(pair.query, None), document, *family.tail_pieces(None)]
+    before = family.pieces(family.before, pair.query, pair.instruction)
+    behind = family.pieces(family.behind, "", pair.instruction)
+    pieces = [*(p for p, _ in before), family.around(pair.document), *(p for p, _ in behind)]
     ids = [tokenizer.bos_token_id] if family.starts_with_bos else []
     ids += [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False)]
     with torch.inference_mode():
@@ -53,7 +55,7 @@ def test_scores_are_the_answers_logits(checkpoint):
     scorer = load(folder, family)
     scores = scorer.score(PAIRS)
     expected = [reference(folder, family, pair) for pair in PAIRS]
-    assert scorer.info.backend == "causal"
+    assert scorer.info.backend == "packed"
     assert scores.errors == {}
     np.testing.assert_allclose(scores.raw, expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 0.01
@@ -87,11 +89,28 @@ def test_a_pairs_own_instruction_is_read_as_the_configs(tmp_path):
     assert abs(mixed.raw[len(PAIRS) :] - asked.raw).max() > 1e-4
 
 
-def test_a_prompt_without_a_place_for_an_instruction_has_it_before_the_query(tmp_path):
+@pytest.mark.parametrize("where", ["config", "pair"])
+def test_mxbais_instruction_is_read_and_changes_the_score(tmp_path, where):
+    """The configured one was ignored, a request's own stood behind "query:"."""
+    folder = save_causal(tmp_path, "qwen2")
+    pair = QueryDocumentPair("q", "d", instruction="Judge.")
+    if where == "pair":
+        score = load(folder, MXBAI_V2).score([pair]).raw[0]
+    else:
+        score = (
+            load(folder, MXBAI_V2, instruction="Judge.").score([QueryDocumentPair("q", "d")]).raw[0]
+        )
+    assert score == pytest.approx(reference(folder, MXBAI_V2, pair), abs=1e-5)
+    assert abs(score - load(folder, MXBAI_V2).score([QueryDocumentPair("q", "d")]).raw[0]) > 1e-4
+
+
+def test_a_documents_limit_counts_the_document_and_not_its_prefix(tmp_path):
+    """`max_tokens_per_doc: 5` read three tokens behind "document: "."""
     scorer = load(save_causal(tmp_path, "qwen2"), MXBAI_V2)
-    pairs = [QueryDocumentPair("q", "d", instruction="Judge."), QueryDocumentPair("Judge.\nq", "d")]
-    first, second = scorer.score(pairs).raw
-    assert first == pytest.approx(second, abs=1e-6)
+    pair = QueryDocumentPair("", "town " * 50, max_document_tokens=5)
+    cut = scorer.score([pair])
+    assert cut.tokens.tolist() == [scorer.encoder.frame.tokens + 5]
+    assert cut.truncated.tolist() == [True]
 
 
 def test_an_instruction_that_fills_the_prompt_fails_alone(tmp_path):
@@ -106,12 +125,12 @@ def test_a_language_model_without_a_known_prompt_is_refused(tmp_path):
     folder = save_causal(tmp_path, "qwen3")
     with pytest.raises(ModelUnavailable, match="without a known reranking prompt") as caught:
         load_scorer(random_config(model=str(folder), device="cpu"))
-    assert all(name in str(caught.value) for name in CAUSAL_FAMILIES)
+    assert all(name in str(caught.value) for name in KNOWN)
 
 
 def test_a_prompt_that_is_longer_than_the_limit_is_refused(tmp_path):
     folder = save_causal(tmp_path, "qwen3")
-    with pytest.raises(ModelUnavailable, match="the prompt alone takes"):
+    with pytest.raises(ModelUnavailable, match="alone takes"):
         load(folder, QWEN3_RERANKER, max_length=16)
 
 
@@ -143,12 +162,15 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tmp_path):
     scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, dtype="bfloat16")
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 60)
     before = scorer.score([pair]).raw[0]
-    (item,), _ = scorer._prompt.encode([pair])
-    scorer._score_in_float32(item)
+    with scorer.exactly():
+        scorer.forward(scorer.encoder.encode([pair]).items)
     assert scorer.score([pair]).raw[0] == before
 
 
-def test_a_template_that_a_backend_would_ignore_is_refused(tmp_path):
-    folder = save_causal(tmp_path, "qwen3")
-    with pytest.raises(ModelUnavailable, match="`template` would do nothing"):
-        load(folder, QWEN3_RERANKER, backend="cross_encoder")
+def test_padded_and_packed_ask_the_same_prompt_and_share_their_fingerprint(checkpoint):
+    """backend cross_encoder asked without our prompt, under the same fingerprint."""
+    folder, family = checkpoint
+    packed, padded = (load(folder, family, backend=how) for how in ("packed", "cross_encoder"))
+    assert (packed.info.backend, padded.info.backend) == ("packed", "cross_encoder")
+    assert packed.info.fingerprint == padded.info.fingerprint
+    np.testing.assert_allclose(padded.score(PAIRS).raw, packed.score(PAIRS).raw, rtol=0, atol=1e-5)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rerank_core import QueryDocumentPair, load_scorer
-from rerank_core.scorers.encoder import PairTokenizer
+from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.frame import read_frame
 from rerank_core.scorers.texts import TextTokenizer
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import bert_tokenizer
@@ -56,12 +57,12 @@ class Fragile:
 def test_a_text_that_crashes_the_tokenizer_fails_alone():
     tokenizer = bert_tokenizer()
     texts = TextTokenizer(tokenizer, backend=Fragile(tokenizer.backend_tokenizer))
-    tokens = PairTokenizer(tokenizer, 64, None, texts)
-    items, errors = tokens.encode(
+    encoder = PairEncoder(read_frame(tokenizer, texts), 64, None, None)
+    encoded = encoder.encode(
         [PLAIN, QueryDocumentPair("who", "crash"), QueryDocumentPair("crash", "a")]
     )
-    assert [item is None for item in items] == [False, True, True]
-    assert errors == {
+    assert encoded.owners == [0]
+    assert encoded.errors == {
         1: "the tokenizer failed on the document; send other text",
         2: "the tokenizer failed on the query; send other text",
     }

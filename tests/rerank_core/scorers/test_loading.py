@@ -61,18 +61,6 @@ def test_a_head_that_is_not_in_the_file_never_serves_random_scores(
     assert "weights are missing from the checkpoint (classifier" in message
 
 
-def test_several_outputs_per_pair(tiny_models, tmp_path):
-    folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
-    weights = load_file(folder / "model.safetensors")
-    weights["classifier.weight"] = weights["classifier.weight"].repeat(3, 1)
-    weights["classifier.bias"] = weights["classifier.bias"].repeat(3)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    change_config(
-        folder, id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2}
-    )
-    assert "has 3 outputs per pair" in refusal(folder)
-
-
 def test_remote_code(checkpoint):
     (checkpoint / "strange.py").write_text("raise SystemExit('ran')")
     change_config(
@@ -173,8 +161,9 @@ def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
     half = load_scorer(random_config(model=folder, device="cpu", dtype="bfloat16"))
     pair = QueryDocumentPair("who lives here", "the old town")
     before = half.score([pair]).raw[0]
-    (tokens,), _ = half._tokens.encode([pair])
-    assert half._score_in_float32(tokens) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
+    with half.exactly():
+        (found,) = half.forward(half.encoder.encode([pair]).items)
+    assert float(found) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
     assert half.score([pair]).raw[0] == before
 
 
@@ -183,10 +172,12 @@ def test_half_precision_reads_the_end_of_a_long_text_where_it_stands(tiny_models
     """Rotary frequencies stay in float32: rounded, they move the last tokens of long texts."""
     folder = str(tiny_models["modernbert"])
     scorer = load_scorer(random_config(model=folder, device="cpu", dtype=dtype))
-    assert {buffer.dtype for buffer in scorer._body.buffers() if buffer.is_floating_point()} == {
-        torch.float32
+    assert {
+        buffer.dtype for buffer in scorer.forward.module.buffers() if buffer.is_floating_point()
+    } == {torch.float32}
+    assert {weight.dtype for weight in scorer.forward.module.parameters()} == {
+        getattr(torch, dtype)
     }
-    assert {weight.dtype for weight in scorer._body.parameters()} == {getattr(torch, dtype)}
 
 
 @pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
@@ -197,9 +188,8 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tiny_models, backend):
     )
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 20)
     before = scorer.score([pair]).raw[0]
-    encode = scorer._tokens.encode if backend == "packed" else scorer._cutter.cut
-    (item,), _ = encode([pair])
-    scorer._score_in_float32(item)
+    with scorer.exactly():
+        scorer.forward(scorer.encoder.encode([pair]).items)
     assert scorer.score([pair]).raw[0] == before
 
 
@@ -226,3 +216,9 @@ def test_no_backend_reads_beyond_the_positions_of_the_model(tiny_models, tmp_pat
     scorer = load_scorer(random_config(model=str(folder), device="cpu", backend=backend))
     scores = scorer.score([QueryDocumentPair("who", "the old town " * 200)])
     assert (scores.errors, scores.tokens.tolist()) == ({}, [128])
+
+
+def test_more_than_the_model_can_read_is_said_and_not_done(checkpoint, caplog):
+    scorer = load_scorer(random_config(model=str(checkpoint), device="cpu", max_length=1000))
+    assert scorer.info.max_length == 128
+    assert f"max_length 1000 is more than '{checkpoint}' can read; using 128" in caplog.messages

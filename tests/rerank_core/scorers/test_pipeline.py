@@ -1,5 +1,6 @@
 """Equal pairs once, every pair answered, in input order, also when a thread tokenises ahead."""
 
+import contextlib
 import threading
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
+from rerank_core.scorers.encoder import Encoded
 from rerank_core.scorers.pipeline import score_pool
 from rerank_core.scorers.runner import BatchRunner
 
@@ -28,12 +30,18 @@ class Model:
 
     def __init__(self):
         self.seen, self.threads = [], set()
-        self.runner = BatchRunner(self.launch, lambda item: float("nan"), 50, padded=False)
+        self.runner = BatchRunner(self.launch, contextlib.nullcontext, 50, padded=False)
 
     def encode(self, pairs):
         self.threads.add(threading.current_thread().name.split("_")[0])
-        items = [None if pair.document == "bad" else Item(pair.document, False) for pair in pairs]
-        return items, {i: "unreadable" for i, item in enumerate(items) if item is None}
+        out = Encoded()
+        for i, pair in enumerate(pairs):
+            if pair.document == "bad":
+                out.errors[i] = "unreadable"
+            else:
+                out.items.append(Item(pair.document, False))
+                out.owners.append(i)
+        return out
 
     def launch(self, batch):
         self.seen += [item.text for item in batch]
@@ -48,7 +56,7 @@ def pairs(*documents):
 def test_every_pair_is_answered_in_input_order(chunk_characters):
     model = Model()
     documents = ["3", "1000", "bad", "20", "3", "7", "bad"]
-    scores = score_pool(pairs(*documents), model.encode, model.runner, chunk_characters)
+    scores = score_pool(pairs(*documents), model.encode, model.runner.run, chunk_characters)
     nan = float("nan")
     np.testing.assert_array_equal(scores.raw, [3, 1000, nan, 20, 3, 7, nan])
     assert scores.tokens.tolist() == [1, 4, 0, 2, 1, 1, 0]
@@ -57,13 +65,13 @@ def test_every_pair_is_answered_in_input_order(chunk_characters):
 
 def test_equal_pairs_are_scored_once():
     model = Model()
-    score_pool(pairs("3", "4", "3", "3"), model.encode, model.runner)
+    score_pool(pairs("3", "4", "3", "3"), model.encode, model.runner.run)
     assert sorted(model.seen) == ["3", "4"]
 
 
 def test_a_large_pool_is_tokenised_by_a_thread_of_its_own():
     model = Model()
-    score_pool(pairs(*map(str, range(50))), model.encode, model.runner, chunk_characters=20)
+    score_pool(pairs(*map(str, range(50))), model.encode, model.runner.run, chunk_characters=20)
     assert model.threads == {"tokenise"}
     assert not [thread for thread in threading.enumerate() if "tokenise" in thread.name]
 
@@ -73,12 +81,12 @@ def test_an_error_in_the_thread_reaches_the_caller():
         raise OSError("no tokenizer")
 
     with pytest.raises(OSError, match="no tokenizer"):
-        score_pool(pairs("1", "2", "3"), encode, Model().runner, chunk_characters=2)
+        score_pool(pairs("1", "2", "3"), encode, Model().runner.run, chunk_characters=2)
 
 
 @given(st.lists(st.integers(0, 10**6)), st.one_of(st.none(), st.integers(1, 40)))
 @settings(max_examples=50, deadline=None)
 def test_permuting_pairs_permutes_scores(numbers, chunk_characters):
     model = Model()
-    scores = score_pool(pairs(*map(str, numbers)), model.encode, model.runner, chunk_characters)
+    scores = score_pool(pairs(*map(str, numbers)), model.encode, model.runner.run, chunk_characters)
     assert scores.raw.tolist() == np.array(numbers, dtype=np.float32).tolist()

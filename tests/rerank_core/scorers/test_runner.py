@@ -1,5 +1,7 @@
 """One bad pair costs one pair: the runner against models that fail in every known way."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -15,20 +17,26 @@ class Model:
 
     def __init__(self, fails=lambda batch: None, scores=lambda item: float(len(item))):
         self.fails, self.scores, self.batches, self.rescued = fails, scores, [], []
+        self.exact_score, self.is_exact = (lambda item: float(len(item))), False
 
     def launch(self, batch):
         self.batches.append([len(item) for item in batch])
         error = self.fails(batch)
         if error is not None:
             raise error
+        if self.is_exact:
+            self.rescued.append([len(item) for item in batch])
+            return torch.tensor([self.exact_score(item) for item in batch])
         return torch.tensor([self.scores(item) for item in batch])
 
-    def rescue(self, item):
-        self.rescued.append(len(item))
-        return float(len(item))
+    @contextlib.contextmanager
+    def exact(self):
+        self.is_exact = True
+        yield
+        self.is_exact = False
 
     def runner(self, max_batch_tokens=100, padded=False):
-        return BatchRunner(self.launch, self.rescue, max_batch_tokens, padded=padded)
+        return BatchRunner(self.launch, self.exact, max_batch_tokens, padded=padded)
 
 
 def items(*lengths):
@@ -99,18 +107,22 @@ def test_a_budget_recovers_slowly():
     assert budget.tokens == 1000
 
 
-def test_a_score_that_is_not_finite_is_computed_again_alone():
-    model = Model(scores=lambda item: float("inf") if len(item) == 7 else float(len(item)))
-    raw, errors = model.runner().run(items(3, 7, 9))
-    assert (raw.tolist(), errors, model.rescued) == ([3, 7, 9], {}, [7])
+def test_scores_that_are_not_finite_are_computed_again_as_one_batch_and_said_once(caplog):
+    model = Model(scores=lambda item: float("inf") if len(item) > 5 else float(len(item)))
+    runner = model.runner()
+    raw, errors = runner.run(items(3, 7, 9))
+    assert (raw.tolist(), errors, model.rescued) == ([3, 7, 9], {}, [[9, 7]])
+    runner.run(items(8))
+    assert (runner.rescued, len(caplog.records)) == (3, 1)
+    assert "use dtype bfloat16" in caplog.text
 
 
 def test_a_score_that_is_never_finite_fails_alone():
     model = Model(scores=lambda item: NAN if len(item) == 7 else 1.0)
-    model.rescue = lambda item: NAN
+    model.exact_score = lambda item: NAN
     raw, errors = model.runner().run(items(3, 7, 9))
     np.testing.assert_array_equal(raw, [1, NAN, 1])
-    assert errors == {1: "the model's score is not a finite number, also alone in float32"}
+    assert errors == {1: "the model's score is not a finite number, also in float32"}
 
 
 def test_a_pair_that_crashes_its_batch_is_found_and_fails_alone():

@@ -8,14 +8,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AlbertForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    CamembertForSequenceClassification,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    DistilBertForSequenceClassification,
+    ElectraForSequenceClassification,
     GemmaConfig,
     GemmaForCausalLM,
+    LongformerForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    MPNetForSequenceClassification,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -23,8 +29,10 @@ from transformers import (
     Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5ForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
+    XLNetForSequenceClassification,
 )
 
 TEXT = [
@@ -105,7 +113,10 @@ def modernbert_tokenizer(max_length: int = 256) -> PreTrainedTokenizerFast:
 def save_bert(folder: Path, **changes) -> Path:
     tokenizer = bert_tokenizer()
     config = BertConfig(
-        **_WIDE, vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=0, **changes
+        **{**_WIDE, **changes},
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        pad_token_id=0,
     )
     return _save(folder, BertForSequenceClassification, config, tokenizer)
 
@@ -161,14 +172,19 @@ def save_deberta(folder: Path, **changes) -> Path:
     return _save(folder, DebertaV2ForSequenceClassification, config, tokenizer)
 
 
+CONTROL = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+
+
 def causal_tokenizer() -> PreTrainedTokenizerFast:
     """Case-sensitive WordPiece that knows every family's answers as single tokens."""
     letters = sorted({*string.printable.strip(), *"".join(TEXT)} - {" "})
-    pieces = ["[PAD]", "[UNK]", "[BOS]", "yes", "no", "Yes", *_words(), *letters]
+    pieces = ["[PAD]", "[UNK]", "[BOS]", *CONTROL, "yes", "no", "Yes", *_words(), *letters]
     pieces += [f"##{letter}" for letter in letters]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(list(CONTROL[:2]))
+    backend.add_tokens(list(CONTROL[2:]))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]"
     )
@@ -181,11 +197,12 @@ _CAUSAL = {
 }
 
 
-def save_causal(folder: Path, kind: str, flat: bool = False) -> Path:
+def save_causal(folder: Path, kind: str, flat: bool = False, model_class=None, **changes) -> Path:
     """Save a language model of a kind; a `flat` one gives every pair the same score."""
     tokenizer = causal_tokenizer()
-    config_class, model_class = _CAUSAL[kind]
-    config = config_class(
+    config_class, usual_class = _CAUSAL[kind]
+    model_class = model_class or usual_class
+    wanted = dict(
         **_SIZE,
         num_key_value_heads=2,
         head_dim=16,
@@ -196,12 +213,92 @@ def save_causal(folder: Path, kind: str, flat: bool = False) -> Path:
         pad_token_id=0,
         bos_token_id=2,
     )
-    _save(folder, model_class, config, tokenizer)
+    _save(folder, model_class, config_class(**(wanted | changes)), tokenizer)
     if flat:
         weights = load_file(folder / "model.safetensors")
         weights["model.norm.weight"] *= 0
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def xlnet_tokenizer() -> PreTrainedTokenizerFast:
+    """A <sep> B <sep> <cls> with types 0, 1 and 2, padded on the left."""
+    tokenizer = bert_tokenizer(10**30)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP] [CLS]:2",
+        pair="$A [SEP] $B:1 [SEP]:1 [CLS]:2",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return tokenizer
+
+
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A </s> B </s>."""
+    tokenizer = roberta_tokenizer(10**30)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
+    )
+    return tokenizer
+
+
+_ROBERTA = {"max_position_embeddings": 66, "pad_token_id": 1}
+# What people have beside the families above: model class, tokenizer, settings.
+ENCODERS = {
+    "electra": (ElectraForSequenceClassification, bert_tokenizer, {"embedding_size": 32}),
+    "albert": (AlbertForSequenceClassification, bert_tokenizer, {"embedding_size": 32}),
+    "distilbert": (
+        DistilBertForSequenceClassification,
+        modernbert_tokenizer,
+        {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4},
+    ),
+    "mpnet": (MPNetForSequenceClassification, roberta_tokenizer, _ROBERTA),
+    "camembert": (CamembertForSequenceClassification, roberta_tokenizer, _ROBERTA),
+    "longformer": (
+        LongformerForSequenceClassification,
+        roberta_tokenizer,
+        {**_ROBERTA, "attention_window": [8, 8]},
+    ),
+    "xlnet": (
+        XLNetForSequenceClassification,
+        xlnet_tokenizer,
+        {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128},
+    ),
+    "t5": (
+        T5ForSequenceClassification,
+        t5_tokenizer,
+        {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4,
+         "decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 2},
+    ),
+}  # fmt: skip
+
+
+def save_encoder(folder: Path, kind: str, *, unlimited: bool = False, **changes) -> Path:
+    """Save one of `ENCODERS`; an `unlimited` tokenizer names no model_max_length."""
+    model_class, make_tokenizer, settings = ENCODERS[kind]
+    tokenizer = make_tokenizer(10**30) if unlimited else make_tokenizer()
+    wanted = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "num_labels": 1,
+        "initializer_range": 0.1,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "vocab_size": len(tokenizer),
+    }
+    if kind in ("distilbert", "xlnet", "t5"):
+        for name in (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+        ):
+            del wanted[name]
+    if kind == "xlnet":
+        del wanted["max_position_embeddings"]
+    config = model_class.config_class(**(wanted | settings | changes))
+    return _save(folder, model_class, config, tokenizer)
 
 
 def _save(folder: Path, model_class, config, tokenizer) -> Path:

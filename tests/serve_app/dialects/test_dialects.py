@@ -6,6 +6,7 @@ import pytest
 
 from rerank_core import QueryDocumentPair, ScorerConfig
 from rerank_core.calibration import Calibration
+from serve_app.config import ServeConfig
 
 DOCS = ["-1 first", "2 second", "0 third"]
 
@@ -336,12 +337,26 @@ def test_models_lists_every_name(fixed):
     }
 
 
-def test_a_model_nobody_serves_is_a_404_unless_the_config_says_otherwise(gateway_of):
+def test_a_lone_model_answers_to_any_name_and_says_its_own(fixed):
+    body = {"model": "rerank-v3.5", "query": "q", "documents": DOCS}
+    assert fixed.post("/v2/rerank", body).json()["model"] == "lexical"
+
+
+def test_a_model_nobody_serves_is_a_404_where_the_config_says_so(gateway_of):
     body = {"model": "rerank-v3.5", "query": "q", "documents": ["q"]}
-    answer = gateway_of().post("/v2/rerank", body)
+    answer = gateway_of(unknown_models="refuse").post("/v2/rerank", body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
-    assert gateway_of(model_names=["rerank-v3.5"]).post("/v2/rerank", body).status_code == 200
+    assert "model_names, or set unknown_models: default" in answer.json()["message"]
+    named = {"unknown_models": "refuse", "model_names": ["rerank-v3.5"]}
+    assert gateway_of(**named).post("/v2/rerank", body).status_code == 200
     assert gateway_of(unknown_models="default").post("/v2/rerank", body).status_code == 200
+
+
+def test_of_several_models_the_name_must_be_right(pools):
+    settings = {"model": "lexical", "models": {"other": {"model": "lexical"}}}
+    assert ServeConfig.model_validate(settings).model_for("third") is None
+    settings["unknown_models"] = "default"
+    assert ServeConfig.model_validate(settings).model_for("third") == "lexical"
 
 
 def test_openapi_names_every_route_and_its_examples_work(fixed):
@@ -378,9 +393,65 @@ def numbered(body):
     return {name: [{"text": "1"} if isinstance(v, dict) else "1" for v in body[name]]}
 
 
-def test_vllm_says_all_with_zero(fixed):
-    answer = fixed.post("/rerank", {"query": "q", "documents": DOCS, "top_n": 0})
-    assert len(answer.json()["results"]) == len(DOCS)
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+@pytest.mark.parametrize(
+    ("top_n", "kept"), [(0, 3), (None, 3), ("0", 3), (9, 3), (2, 2), ("2", 2), (2.0, 2)]
+)
+def test_top_n_means_the_same_on_every_path(fixed, path, top_n, kept):
+    answer = fixed.post(path, {"query": "q", "documents": DOCS, "top_n": top_n})
+    assert len(answer.json()["results"]) == kept
+
+
+PARTS = [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "read"),
+    [
+        (["q"], "q"),
+        ([{"text": "q"}], "q"),
+        (PARTS, "q\nr"),
+        ({"content": PARTS}, "q\nr"),
+        ({"content": "q"}, "q"),
+    ],
+)
+def test_a_query_comes_in_many_shapes(gateway_of, pool, query, read):
+    caller = gateway_of(pool)
+    assert caller.post("/v2/rerank", {"query": query, "documents": ["d"]}).status_code == 200
+    assert caller.post("/rerank", {"query": query, "texts": ["d"]}).status_code == 200
+    assert [unit.pairs[0].query for unit in pool.units] == [read, read]
+
+
+def test_documents_may_have_typed_content_parts(gateway_of, pool):
+    caller = gateway_of(pool)
+    document = {"content": PARTS}
+    body = {"query": "q", "documents": [document], "return_documents": True}
+    answer = caller.post("/v2/rerank", body).json()
+    assert answer["results"][0]["document"] == {"text": "q\nr", **document}
+    assert caller.post("/score", {"text_1": "q", "text_2": document}).status_code == 200
+    assert [unit.pairs[0].document for unit in pool.units] == ["q\nr", "q\nr"]
+
+
+def test_nested_fields_come_back_as_they_went_in(fixed):
+    document = {"text": "1", "tags": ["x", {"deep": [1.5, None]}], "n": 12.0, "ok": True}
+    body = {"query": "q", "documents": [document], "return_documents": True}
+    assert fixed.post("/v2/rerank", body).json()["results"][0]["document"] == document
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v2/rerank", {"query": 7, "documents": ["a"]}, "query"),
+        ("/v2/rerank", {"query": "q", "documents": ["a", 7]}, "documents.1"),
+        ("/score", {"text_1": 7, "text_2": ["a"]}, "text_1.0"),
+        ("/score", {"data_1": "q", "data_2": ["a", 7]}, "data_2.1"),
+        ("/score", {"text_1": ["q", "r"], "text_2": ["a", "b", "c"]}, "text_1"),
+        ("/score", {"text_1": "q", "items": []}, "items"),
+    ],
+)
+def test_errors_name_the_callers_own_field(fixed, path, body, param):
+    answer = fixed.post(path, body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
 
 
 def test_infinitys_name_for_no_model_is_the_first_one(fixed):

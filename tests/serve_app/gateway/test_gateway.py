@@ -5,11 +5,13 @@ import time
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
 from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.gateway import Gateway
 from serve_app.http.asgi import local_path
+from serve_app.local_pool import LocalPool
 from serve_app.pool import ReplicaLost
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
@@ -115,6 +117,35 @@ def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of
     assert took < 0.5
 
 
+class GatheringPool(LocalPool):
+    """Answers nobody before `held` units are there; takes passes as large as a GPU's."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.model = self.model._replace(info=replace(self.model.info, max_batch_tokens=65_536))
+        self.held, self.all_here = held, asyncio.Event()
+
+    async def score(self, unit):
+        self.held -= 1
+        if not self.held:
+            self.all_here.set()
+        await self.all_here.wait()
+        return await super().score(unit)
+
+
+def test_a_new_gateway_refuses_nothing_that_the_replicas_can_bear(gateway_of):
+    gateway = gateway_of(GatheringPool(64)).gateway
+    body = {"query": "q", "documents": ["word " * 120] * 30}
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            sent = (client.post("/v2/rerank", json=body) for _ in range(64))
+            return [answer.status_code for answer in await asyncio.gather(*sent)]
+
+    assert asyncio.run(go()) == [200] * 64
+
+
 def test_a_client_that_leaves_frees_its_units_and_its_room(pools, gateway_of):
     pool = pools.stuck()
     gateway = gateway_of(pool).gateway
@@ -147,7 +178,6 @@ def test_our_own_faults_tell_nothing_but_the_request_id(gateway_of, pools, caplo
     ("limits", "body", "param"),
     [
         ({"max_documents": 1}, BODY, "documents"),
-        ({"max_document_characters": 6}, BODY, "documents.0"),
         ({"max_query_characters": 6}, BODY, "query"),
     ],
 )
@@ -155,6 +185,76 @@ def test_limits_name_the_field_before_anything_is_sent(gateway_of, pool, limits,
     answer = gateway_of(pool, limits=limits).post("/v2/rerank", body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
     assert pool.units == []
+
+
+def test_a_document_beyond_the_limit_is_cut_and_named_and_its_neighbours_are_scored(
+    gateway_of, pool
+):
+    caller = gateway_of(pool, limits={"max_document_characters": 6})
+    body = {**BODY, "documents": ["capital letters", "banana"], "return_documents": True}
+    answer = caller.post("/v2/rerank", body)
+    assert answer.json()["meta"]["truncated"] == [0]
+    assert answer.headers["x-truncated-documents"] == "0"
+    assert answer.json()["results"][0]["document"] == {"text": "capital letters"}
+    assert [pair.document for pair in pool.units[0].pairs] == ["capita", "banana"]
+    refusing = {"query": "capital", "texts": body["documents"], "truncate": False}
+    assert caller.post("/rerank", refusing).status_code == 422
+
+
+class PoisonPool:
+    """Scores all but the documents that say so."""
+
+    def __init__(self, inner):
+        self.inner, self.loaded = inner, inner.loaded
+
+    async def score(self, unit):
+        answer = await self.inner.score(unit)
+        bad = [i for i, pair in enumerate(unit.pairs) if pair.document == "poison"]
+        raw = answer.scores.raw.copy()
+        raw[bad] = np.nan
+        errors = dict.fromkeys(bad, "not finite")
+        return replace(answer, scores=replace(answer.scores, raw=raw, errors=errors))
+
+
+POISONED = {"query": "capital", "documents": ["banana", "poison", "capital"]}
+
+
+def test_a_document_that_cannot_be_scored_is_a_422_that_names_it(gateway_of, pool):
+    answer = gateway_of(PoisonPool(pool)).post("/v2/rerank", POISONED)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (422, "scoring_failed_error")
+    assert error["param"] == "documents.1"
+    assert error["message"] == (
+        "document 1 could not be scored (not finite); leave it out or send on_error: skip"
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_on_request_it_is_left_out_and_named(gateway_of, pool, path):
+    answer = gateway_of(PoisonPool(pool)).post(path, {**POISONED, "on_error": "skip"})
+    assert [hit["index"] for hit in answer.json()["results"]] == [2, 0]
+    assert answer.json()["meta"]["failed"] == [1]
+    assert answer.headers["x-failed-documents"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "capital", "texts": POISONED["documents"]}),
+        ("/v1/rerank", {**POISONED, "top_k": 3}),
+        ("/score", {"text_1": "capital", "text_2": POISONED["documents"]}),
+        (
+            "/v1/ranking",
+            {
+                "query": {"text": "capital"},
+                "passages": [{"text": text} for text in POISONED["documents"]],
+            },
+        ),
+    ],
+)
+def test_apis_without_meta_name_it_in_a_header(gateway_of, pool, path, body):
+    answer = gateway_of(PoisonPool(pool)).post(path, {**body, "on_error": "skip"})
+    assert (answer.status_code, answer.headers["x-failed-documents"]) == (200, "1")
 
 
 def test_settings_change_live_whole_or_not_at_all(gateway_of):
@@ -331,7 +431,7 @@ def test_too_many_documents_are_counted_before_each_is_looked_at(gateway_of, poo
     for path, field in (("/v2/rerank", "documents"), ("/rerank", "texts")):
         answer = gateway_of(pool).post(path, {"query": "q", field: [None] * 1001})
         assert answer.status_code == 422
-        assert f"1001 {field}; at most 1000" in answer.text
+        assert f"more than 1000 {field}" in answer.text
     assert pool.units == []
 
 

@@ -1,10 +1,11 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
 from serve_app.gateway.units import cut_units, estimate_tokens
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 500), max_size=200), st.integers(1, 2000))
 def test_units_cover_every_pair_once_in_order_within_the_bound(costs, unit_tokens):
     runs = cut_units(costs, unit_tokens)
@@ -17,6 +18,7 @@ def test_units_are_about_equal_instead_of_full_and_a_rest():
     assert cut_units([1000] * 10, 4096) == [range(0, 3), range(3, 7), range(7, 10)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(50, 100), min_size=2, max_size=400), st.integers(1000, 4000))
 def test_units_are_as_few_as_they_can_be_and_none_is_a_rest(costs, unit_tokens):
     sums = [sum(costs[i] for i in run) for run in cut_units(costs, unit_tokens)]

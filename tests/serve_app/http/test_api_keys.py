@@ -6,6 +6,7 @@ import pytest
 from serve_app.dialects import ROUTES
 from serve_app.http.api_keys import ApiKeys, parse_keys
 from serve_app.http.errors import RefusedRequest
+from serve_app.http.routes import OPEN_PATHS
 
 
 def check(keys, header):
@@ -101,8 +102,8 @@ def test_a_missing_file_or_a_bad_line_stops_the_start(tmp_path):
     "path",
     [
         *ROUTES,
-        *("/", "/info", "/v1/models", "/openapi.json", "/nowhere", "/metrics", "/v1/rerank/"),
-        *("/V1/RERANK", "//rerank", "/health", "/health/live/", "/health/ready/../info"),
+        *("/", "/info", "/v1/models", "/openapi.json", "/nowhere", "/docs", "/v1/rerank/"),
+        *("/V1/RERANK", "//rerank", "/v1/metadata", "/v1/models/lexical", "/health/ready/../info"),
     ],
 )
 def test_every_path_is_closed_by_default(gateway_of, key_file, path):
@@ -111,14 +112,16 @@ def test_every_path_is_closed_by_default(gateway_of, key_file, path):
         answer = caller.send(method, path, headers={"host": "localhost/health/live"})
         assert answer.status_code == 401
         # httpx takes //rerank for a host and asks it for its page.
-        asked = "Basic" if path in ("/", "//rerank") else "Bearer"
+        asked = "Basic" if path in ("/", "/docs", "//rerank") else "Bearer"
         assert answer.headers["www-authenticate"].split()[0] == asked
 
 
-def test_liveness_and_readiness_are_open(gateway_of, key_file):
+def test_what_probes_and_scrapes_ask_for_is_open(gateway_of, key_file):
     caller = gateway_of(api_keys=ApiKeys(key_file))
     assert caller.send("GET", "/health/live").json() == {"status": "alive"}
     assert caller.send("GET", "/health/ready").json() == {"status": "ready"}
+    for path in OPEN_PATHS:
+        assert caller.send("GET", f"{path}/").status_code == 200
 
 
 def test_a_right_key_comes_in(gateway_of, key_file):

@@ -1,0 +1,94 @@
+"""Ranks the queries of one bucket over all units. Pure: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.ranks.rows import RANKED, Rows
+from pipelines.ranks.within_unit import Ints, ranks_within
+
+# New ranks that are none: beyond top_k, and the same document of the same query again.
+CUT, COPY = 0, -1
+# Rows that one task sorts: about 400 MB at its peak.
+BUCKET_ROWS = 4_000_000
+
+
+def bucket_count(pairs: int) -> int:
+    """Return into how many buckets the job's pairs are cut."""
+    return max(1, -(-pairs // BUCKET_ROWS))
+
+
+def bucket_of(rows: Rows, buckets: int) -> Ints:
+    """Return each row's bucket; all rows of a query have the same."""
+    return np.asarray(rows["high"] % np.uint64(buckets), np.int64)
+
+
+def rank_bucket(rows: Rows, top_k: int | None) -> Rows:
+    """Return new ranks for the queries that occur in several units; for all, if copies matter.
+
+    Takes scored rows with their unit, units in plan order.
+    """
+    with_copies = "doc_high" in (rows.dtype.names or ())
+    if not len(rows):
+        return np.zeros(0, RANKED)
+    groups = _numbered(rows["high"], rows["low"])
+    shared = _in_several(groups, rows["unit"])[groups]
+    if with_copies and top_k:
+        shared[:] = True  # top_k has not cut the units of such a job
+    rows, groups = rows[shared], groups[shared]
+    kept = np.full(len(groups), True)
+    if with_copies:
+        kept = _first_of_each(groups, _numbered(rows["doc_high"], rows["doc_low"]))
+    ranked = np.zeros(len(rows), RANKED)
+    ranked["unit"], ranked["place"], ranked["rank"] = rows["unit"], rows["place"], COPY
+    if len(rows):
+        ranked["rank"][kept] = ranks_within(groups[kept], rows["raw"][kept])
+    if top_k:
+        ranked["rank"][ranked["rank"] > top_k] = CUT
+    return ranked
+
+
+def _numbered(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:
+    """Number the distinct (high, low) keys."""
+    order = np.lexsort((low, high))
+    new = np.r_[False, (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])]
+    groups = np.empty(len(high), dtype=np.int64)
+    groups[order] = np.cumsum(new)[: len(high)]
+    return groups
+
+
+def _first_of_each(groups: Ints, documents: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each entry whether it is the first with its group and document."""
+    order = np.lexsort((documents, groups))  # stable: the earlier comes first
+    same = (np.diff(groups[order]) == 0) & (np.diff(documents[order]) == 0)
+    first = np.full(len(groups), True)
+    first[order[1:][same]] = False
+    return first
+
+
+def _in_several(groups: Ints, unit: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each group whether its entries come from more than one unit."""
+    count = int(groups.max()) + 1
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.full(count, -1)
+    np.minimum.at(first, groups, unit)
+    np.maximum.at(last, groups, unit)
+    return np.asarray(first != last)
+
+
+def copies_in(ranked: Rows) -> list[int]:
+    """Return the places of a unit that are copies of a row before them."""
+    return sorted(ranked["place"][ranked["rank"] == COPY].tolist())
+
+
+def apply_ranks(table: pa.Table, column: str, ranked: Rows) -> pa.Table:
+    """Return the unit's rows with their new ranks; rows without one are dropped."""
+    ranks: Any = table[column].to_numpy().copy()
+    ranks[ranked["place"]] = ranked["rank"]
+    index = table.schema.get_field_index(column)
+    out = table.set_column(index, table.schema.field(index), pa.array(ranks, pa.int32()))
+    return out.filter(pa.array(ranks > 0))

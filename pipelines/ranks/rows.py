@@ -1,0 +1,94 @@
+"""The rows that ranking over units passes on: scores without texts, and files of them in parts.
+
+A file of parts is one run of rows sorted by part, with the parts' byte offsets at its head, so that
+any part costs two reads. It knows bytes and arrays, and neither records nor what a rank is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.ranks.within_unit import Ints
+from rerank_core.types import Float32s
+
+Rows = npt.NDArray[Any]  # structured, of one of the types below
+
+# One row of a unit's result: its query's hash, its score, and which row it is.
+SCORED = np.dtype([("high", "<u8"), ("low", "<u8"), ("raw", "<f4"), ("place", "<i4")])
+_DOCUMENT = [("doc_high", "<u8"), ("doc_low", "<u8"), ("row", "<i8")]
+SCORED_WITH_DOCUMENT = np.dtype([*SCORED.descr, *_DOCUMENT])
+# The new rank of a row; `unit` is the unit's place in the plan.
+RANKED = np.dtype([("unit", "<i4"), ("place", "<i4"), ("rank", "<i4")])
+
+
+class Copies(NamedTuple):
+    """What finding a query's documents that come twice needs: ids, and rows of the input file."""
+
+    ids: Sequence[Any]
+    row: Ints
+
+
+def scored_kind(with_documents: bool) -> np.dtype[Any]:
+    """Return the type of a unit's rows; documents are needed where copies are looked for."""
+    return SCORED_WITH_DOCUMENT if with_documents else SCORED
+
+
+def with_unit(kind: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of a unit's rows once they lie among those of others."""
+    return np.dtype([*kind.descr, ("unit", "<i4")])
+
+
+def scored_rows(
+    query: Ints, queries: Sequence[Any], raw: Float32s, copies: Copies | None = None
+) -> Rows:
+    """Return a unit's rows in their order; `query` has an index into `queries` for each."""
+    rows = np.zeros(len(raw), SCORED_WITH_DOCUMENT if copies else SCORED)
+    hashes = _hashes(queries)
+    rows["high"], rows["low"] = hashes[query, 0], hashes[query, 1]
+    rows["raw"], rows["place"] = raw, np.arange(len(raw))
+    if copies:
+        # A document without an id is nobody's copy.
+        keys = [secrets.token_bytes(16) if key is None else key for key in copies.ids]
+        documents = _hashes(keys)
+        rows["doc_high"], rows["doc_low"], rows["row"] = *documents.T, copies.row
+    return rows
+
+
+def _hashes(values: Sequence[Any]) -> npt.NDArray[np.uint64]:
+    digests = [
+        hashlib.blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        for value in values
+    ]
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+
+
+def in_parts(rows: Rows, part: Ints, parts: int) -> bytes:
+    """Return a file of the rows in `parts` parts; inside a part they keep their order."""
+    order = np.argsort(part, kind="stable")
+    ends = np.searchsorted(part[order], np.arange(parts + 1))
+    offsets = 8 * (parts + 1) + rows.dtype.itemsize * ends
+    return offsets.astype("<i8").tobytes() + rows[order].tobytes()
+
+
+def read_part(path: Path, number: int, kind: np.dtype[Any]) -> Rows:
+    """Return the rows of one part of a file that `in_parts` made."""
+    with path.open("rb") as file:
+        file.seek(8 * number)
+        start, stop = np.fromfile(file, "<i8", 2).tolist()
+        file.seek(start)
+        rows = np.fromfile(file, kind, (stop - start) // kind.itemsize)
+    if rows.nbytes != stop - start:
+        raise OSError(f"{path.name} is shorter than it was written")
+    return rows
+
+
+def read_rows(path: Path, kind: np.dtype[Any]) -> Rows:
+    """Return the rows of a file that is nothing but rows."""
+    return np.fromfile(path, kind)

@@ -1,0 +1,84 @@
+"""How many outputs a classifier has, and which of two means relevant. It does not know torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_core.catalog.checkpoint import Checkpoint
+from rerank_core.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from rerank_core.config import ScorerConfig
+
+_HEADS = ("classifier.weight", "score.weight", "out_proj.weight", "classification_head.weight",
+          "logits_proj.weight")  # fmt: skip
+_YES = frozenset({"yes", "true", "relevant", "positive", "1"})
+_NO = frozenset({"no", "false", "irrelevant", "not_relevant", "not relevant", "non-relevant",
+                 "negative", "0"})  # fmt: skip
+
+
+def output_count(checkpoint: Checkpoint, settings: Any) -> int:
+    """Return what the config says, else the rows of the head in the weights' file, else one."""
+    if settings.get("num_labels") or settings.get("id2label"):
+        return int(settings.get("num_labels") or len(settings["id2label"]))
+    if checkpoint.file("model.safetensors.index.json") is not None:
+        name = checkpoint.json("model.safetensors.index.json")["weight_map"]
+        shards = {shard for weight, shard in name.items() if weight.endswith(_HEADS)}
+    else:
+        shards = {"model.safetensors"}
+    for shard in shards:
+        path = checkpoint.file(shard)
+        for weight, entry in (_header(path) if path else {}).items():
+            if weight.endswith(_HEADS) and len(entry["shape"]) == 2:
+                return int(entry["shape"][0])
+    return 1
+
+
+def _header(path: Path) -> Any:
+    """Read the JSON in front of a safetensors file; empty for a damaged one, told at loading."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            return json.loads(file.read(size)) if size < 10**8 else {}
+        except ValueError:
+            return {}
+
+
+def positive_label(
+    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, outputs: int, no_then_yes: bool
+) -> int | None:
+    """Return which of two outputs means relevant, None where there is one.
+
+    `no_then_yes` says that the order is known: a language model's answers, converted.
+    """
+    names = [str(name) for name in (settings.get("id2label") or {}).values()]
+    asked = config.positive_label
+    if outputs == 1:
+        if asked is not None:
+            raise ModelUnavailable(
+                f"model {config.model!r} has one output per pair; leave `positive_label` out"
+            )
+        return None
+    names = names if len(names) == outputs else [f"LABEL_{i}" for i in range(outputs)]
+    if outputs > 2:
+        raise ModelUnavailable(
+            f"model {config.model!r} has {outputs} outputs per pair ({', '.join(names[:6])}); a"
+            " reranker has one, or two. It is probably a classifier for another task"
+        )
+    if asked is not None:
+        found = [i for i in (0, 1) if asked in (names[i], str(i))]
+        if not found:
+            raise ModelUnavailable(f"`positive_label` {asked!r} is none of {', '.join(names)}")
+        return found[0]
+    spelled = [name.lower() for name in names]
+    for place in (0, 1):
+        if spelled[place] in _YES and spelled[1 - place] in _NO:
+            return place
+    if no_then_yes:
+        return 1
+    raise ModelUnavailable(
+        f"model {config.model!r} has two outputs per pair ({', '.join(names)}), and nothing says"
+        " which means relevant; set `positive_label` to its name"
+    )

@@ -1,0 +1,212 @@
+"""From a ScorerConfig to what decides its scores: which frame, body and head, with which limits.
+
+Everything is read off the checkpoint's small files, so a job can plan with it; the scorers act on
+the same values. It does not know tokenizers or torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rerank_core.catalog.checkpoint import Checkpoint, find_checkpoint, read_json
+from rerank_core.catalog.families import Family, find_family, read_template
+from rerank_core.catalog.labels import output_count, positive_label
+from rerank_core.catalog.refusals import refuse_unasked, refuse_unsupported
+from rerank_core.errors import ModelUnavailable
+from rerank_core.limits import query_share, usable_length
+
+if TYPE_CHECKING:
+    from rerank_core.config import ScorerConfig
+
+Engine = Literal["lexical", "transformers", "sentence_transformers"]
+
+LEXICAL_LENGTH = 8192
+# Where neither the tokenizer nor the model names a limit.
+_UNSAID_LENGTH = 512
+# Types whose positions start behind the padding token's id.
+_PADDED_POSITIONS = frozenset({
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer",
+    "roberta-prelayernorm", "xmod", "data2vec-text", "ibert", "luke", "mluke", "esm",
+})  # fmt: skip
+# Types whose positions are relative: the table, where there is one, is no limit.
+_RELATIVE_POSITIONS = frozenset({"t5", "mt5", "umt5", "xlnet"})
+_CAUSAL_TYPES = frozenset({
+    "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text",
+    "llama", "mistral", "mixtral", "phi", "phi3", "granite", "smollm3", "olmo2",
+    "starcoder2", "stablelm", "ministral", "minicpm",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What decides a score. `max_length` counts a pair's tokens with its frame.
+
+    `family` is the prompt (None: the tokenizer's own pair), `causal` the body's kind, `answers`
+    whether the head is the answers' rows of the output layer, `positive` which of two outputs
+    means relevant (None: there is one output).
+    """
+
+    config: ScorerConfig
+    engine: Engine
+    max_length: int
+    activation: str
+    checkpoint: Checkpoint | None = None
+    adapter: Path | None = None
+    family: Family | None = None
+    causal: bool = False
+    answers: bool = False
+    outputs: int = 1
+    positive: int | None = None
+
+    @property
+    def source(self) -> Checkpoint:
+        """The checkpoint of a model that has one."""
+        if self.checkpoint is None:
+            raise ModelUnavailable(f"{self.engine} has no checkpoint")
+        return self.checkpoint
+
+    @property
+    def adapter_settings(self) -> Any:
+        """What adapter_config.json says."""
+        return {} if self.adapter is None else read_json(self.adapter / "adapter_config.json")
+
+    @property
+    def instruction(self) -> str | None:
+        """What relevance means: configured, else the family's own."""
+        return self.config.instruction or (self.family.instruction if self.family else None) or None
+
+    @property
+    def max_query_tokens(self) -> int:
+        """How much of `max_length` a query may keep."""
+        return query_share(self.max_length, self.config.max_query_tokens)
+
+
+def resolve(config: ScorerConfig) -> Resolved:
+    """Resolve a config; ModelUnavailable says what to change where no reranker comes out of it."""
+    if "lexical" in (config.model, config.backend):
+        limit = usable_length(config.max_length or LEXICAL_LENGTH)
+        activation = "sigmoid" if config.activation == "auto" else config.activation
+        return Resolved(config, "lexical", limit, activation)
+    checkpoint, adapter = _find(config)
+    settings = checkpoint.json("config.json")
+    architecture = (settings.get("architectures") or ["unknown"])[0]
+    refuse_unsupported(config, checkpoint, settings, architecture)
+    family, causal = _family(config, checkpoint, settings, architecture)
+    engine: Engine = "transformers"
+    if (
+        family is None
+        and config.template is None
+        and _needs_sentence_transformers(checkpoint, architecture)
+    ):
+        engine = "sentence_transformers"
+    answers = engine == "transformers" and architecture.endswith("ForCausalLM")
+    if engine == "transformers":
+        refuse_unasked(config, family, architecture, causal=causal)
+    plain = engine == "transformers" and not answers
+    outputs = output_count(checkpoint, settings) if plain else 1
+    return Resolved(
+        config,
+        engine,
+        _max_length(config, checkpoint, settings, family),
+        _activation(config, checkpoint, settings, answers),
+        checkpoint,
+        adapter,
+        family,
+        causal,
+        answers,
+        outputs,
+        positive_label(config, checkpoint, settings, outputs, family is not None),
+    )
+
+
+def _find(config: ScorerConfig) -> tuple[Checkpoint, Path | None]:
+    model, folder, revision = config.model, config.model_dir, config.revision
+    adapter = Path(config.adapter).expanduser() if config.adapter else None
+    alone = folder is not None and not (folder / "config.json").is_file()
+    if alone and adapter is None and folder and (folder / "adapter_config.json").is_file():
+        adapter = folder
+        base = read_json(folder / "adapter_config.json")
+        model = str(base.get("base_model_name_or_path"))
+        path = Path(model).expanduser()
+        folder, revision = path if path.is_dir() else None, base.get("revision")
+    try:
+        checkpoint = find_checkpoint(model, folder, revision, config.local_files_only)
+    except ModelUnavailable as error:
+        if adapter is None:
+            raise
+        raise ModelUnavailable(
+            f"adapter {str(adapter)!r} changes the model {model!r}, which cannot be had: {error}."
+            " Set `model` to that model's folder and `adapter` to the adapter's"
+        ) from error
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise ModelUnavailable(
+            f"adapter {str(adapter)!r} has no adapter_config.json; give its folder"
+        )
+    return checkpoint, adapter
+
+
+def _family(
+    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, architecture: str
+) -> tuple[Family | None, bool]:
+    """Return how a language model is asked, and whether the model is one."""
+    model_type = str(settings.get("model_type", ""))
+    causal = architecture.endswith("ForCausalLM") or model_type in _CAUSAL_TYPES
+    if config.template is not None:
+        try:
+            return read_template(config.template), causal
+        except ValueError as error:
+            raise ModelUnavailable(str(error)) from error
+    return (find_family(checkpoint.name, model_type) if causal else None), causal
+
+
+def _needs_sentence_transformers(checkpoint: Checkpoint, architecture: str) -> bool:
+    """Whether its modules.json says more than "this is one transformer with a head"."""
+    modules = checkpoint.json("modules.json") or []
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    return bool(kinds) and (
+        kinds != ["Transformer"] or not architecture.endswith("ForSequenceClassification")
+    )
+
+
+def _max_length(
+    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, family: Family | None
+) -> int:
+    text = settings.get("text_config") or settings
+    kind = str(settings.get("model_type", ""))
+    positions = text.get("max_position_embeddings") or text.get("n_positions")
+    if kind in _RELATIVE_POSITIONS:
+        positions = text.get("n_positions")
+    if positions and kind in _PADDED_POSITIONS:
+        pad = settings.get("pad_token_id")
+        positions -= (1 if pad is None else pad) + 1
+    if family is not None:
+        limits: list[int | None] = [family.max_length, positions]
+    else:
+        said = checkpoint.json("tokenizer_config.json").get("model_max_length")
+        modules = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
+        limits = [said and int(said), positions, modules]
+    known = [limit for limit in limits if limit and 0 < limit < 10**9]
+    return usable_length(config.max_length, *(known or [_UNSAID_LENGTH]))
+
+
+def _activation(config: ScorerConfig, checkpoint: Checkpoint, settings: Any, answers: bool) -> str:
+    """Return `sigmoid` or `identity`: what the config asks for, else what the checkpoint says."""
+    if config.activation != "auto":
+        return config.activation
+    if answers:
+        return "sigmoid"
+    # sentence-transformers 6 writes it to a file of its own, before that it stood in config.json.
+    declared = (
+        checkpoint.json("config_sentence_transformers.json").get("activation_fn")
+        or (settings.get("sentence_transformers") or {}).get("activation_fn")
+        or settings.get("sbert_ce_default_activation_function")
+    )
+    kind = str(declared or "Sigmoid").rsplit(".", 1)[-1].lower()
+    if kind not in ("sigmoid", "identity"):
+        raise ModelUnavailable(
+            f"model {config.model!r} declares the activation {declared!r}, which is unknown here;"
+            " set `activation` to sigmoid or identity"
+        )
+    return kind

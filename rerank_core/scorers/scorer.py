@@ -1,0 +1,78 @@
+"""One scorer for every checkpoint: an encoder makes ids, a forward makes logits, a runner copes.
+
+It does not know which checkpoint gets which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rerank_core.catalog.resolve import Resolved
+from rerank_core.scorers.body import PackedForward, PaddedForward
+from rerank_core.scorers.device import in_float32
+from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.runner import BatchRunner
+from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
+
+if TYPE_CHECKING:
+    from rerank_core.scorers.sentence_transformers import ModulesEncoder, ModulesForward
+
+    Encoder = PairEncoder | ModulesEncoder
+    Forward = PackedForward | PaddedForward | ModulesForward
+
+# Measured: on CPUs larger batches fall out of the cache; GPUs want to be full. Padded batches hold
+# the attention of whole rectangles, so they stay smaller.
+_BUDGETS = {"cpu": (2048, 2048, 2048), "cuda": (65536, 32768, 16384)}
+# Characters tokenised ahead, per token of budget: several batches' worth.
+_CHUNK_CHARACTERS = 16
+
+
+class TorchScorer:
+    """Scores pairs with a model that is loaded and checked; `backend` is how it computes."""
+
+    def __init__(
+        self, resolved: Resolved, fingerprint: str, encoder: Encoder, forward: Forward, backend: str
+    ) -> None:
+        config, source = resolved.config, resolved.source
+        self.encoder, self.forward = encoder, forward
+        sizes = _BUDGETS[forward.device.type]
+        budget = config.max_batch_tokens or sizes[2 if resolved.causal else int(forward.padded)]
+        self._info = ScorerInfo(
+            model=config.model,
+            revision=source.commit or config.revision,
+            backend=backend,
+            device=str(forward.device),
+            dtype=config.dtype,
+            max_length=resolved.max_length,
+            max_batch_tokens=budget,
+            activation=resolved.activation,
+            fingerprint=fingerprint,
+        )
+        self.runner: BatchRunner[Any] = BatchRunner(
+            forward, self.exactly, budget, padded=forward.padded
+        )
+        # On a CPU a tokenising thread would only take cores from the model.
+        self._chunk = budget * _CHUNK_CHARACTERS if forward.device.type == "cuda" else None
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What was loaded."""
+        return self._info
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Score every pair, in input order; a pair that cannot be scored fails alone."""
+        policy = self.encoder.policy
+        how = "max" if policy is None else policy.score
+        return score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk, how)
+
+    def exactly(self) -> contextlib.AbstractContextManager[None]:
+        """Compute in float32 for a while."""
+        return in_float32(self.forward.module)
+
+    def warm_up(self) -> None:
+        """Score one batch of the largest size, so that the first caller meets a warm device."""
+        longest = self.encoder.longest_pair()
+        self.runner.run([longest] * max(1, self._info.max_batch_tokens // len(longest)))
