@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app import capacity
@@ -77,6 +77,7 @@ def test_demand_is_the_mean_of_the_window():
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 10**6)), max_size=50))
+@settings(deadline=None)
 def test_demand_forgets_nothing_inside_its_window(asked):
     demand = Demand(20)
     for moment, tokens in sorted(asked):
@@ -86,6 +87,7 @@ def test_demand_forgets_nothing_inside_its_window(asked):
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=16), st.integers(0, 99))
+@settings(deadline=None)
 def test_the_least_loaded_of_a_few_is_the_least_of_all(loads, start):
     assert loads[least_loaded(loads, start)] == min(loads)
 
