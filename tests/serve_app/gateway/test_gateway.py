@@ -20,11 +20,11 @@ BODY = {"query": "capital", "documents": ["capital", "banana"]}
 def test_a_client_can_shorten_the_deadline_and_the_units_are_cancelled(gateway_of, pools):
     pool = pools.stuck()
     started = time.monotonic()
-    answer = gateway_of(pool).post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": "0.1"})
+    answer = gateway_of(pool).post("/v2/rerank", BODY, headers={"x-rerank-timeout-seconds": "0.5"})
     assert time.monotonic() - started < 3
     assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
     assert (len(pool.units), pool.cancelled) == (1, 1)
-    assert pool.units[0].timeout_s <= 0.1
+    assert pool.units[0].timeout_s <= 0.5
 
 
 def test_a_client_cannot_lengthen_the_deadline(gateway_of, pools):
