@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rerank_core.batching import computed, plan_batches
+from rerank_core.batching import TokenBudget, computed, plan_batches
 from rerank_core.errors import ModelUnavailable
 from rerank_core.types import Float32s
 
@@ -25,36 +25,8 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item", bound=Sized)
 
-# Batches in a row that must fit before a shrunken budget grows by a quarter.
-_CALM_BATCHES = 50
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FATAL_SIGNS = ("CUDA error", "device-side assert", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
-
-
-class TokenBudget:
-    """How many tokens fit one forward pass; learned downwards fast and upwards slowly."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.tokens = limit
-        self._calm = 0
-
-    def shrink(self, failed_tokens: int) -> None:
-        """Halve what did not fit."""
-        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
-        self._calm = 0
-        computed.out_of_memory += 1
-        logger.warning("out of memory at %d tokens; the budget is now %d of %d",
-                       failed_tokens, self.tokens, self.limit)  # fmt: skip
-
-    def worked(self) -> None:
-        """Count a batch that fitted."""
-        if self.tokens == self.limit:
-            return
-        self._calm += 1
-        if self._calm >= _CALM_BATCHES:
-            self.tokens = min(self.limit, self.tokens + max(1, self.tokens // 4))
-            self._calm = 0
 
 
 class BatchRunner(Generic[Item]):
@@ -174,10 +146,8 @@ def raise_if_fatal(error: Exception) -> None:
         raise error
     if _is_out_of_memory(error):
         return
-    accelerator_error = getattr(torch, "AcceleratorError", None)
-    if (accelerator_error is not None and isinstance(error, accelerator_error)) or any(
-        sign in str(error) for sign in _FATAL_SIGNS
-    ):
+    signs = any(sign in str(error) for sign in _FATAL_SIGNS)
+    if signs or isinstance(error, torch.AcceleratorError):
         raise ModelUnavailable(
             f"the GPU failed for good ({type(error).__name__}); this process must be restarted"
         ) from error
