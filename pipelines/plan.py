@@ -89,6 +89,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
                 "footer": f.footer,
                 "bad": f.bad,
                 "partition": f.partition,
+                "snapshot": f.snapshot,
             }
             for f in plan.files
         ],
