@@ -49,7 +49,11 @@ def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
     for text in inputs:
         files = sorted(_expand(text), key=lambda file: file.path)
         if not files:
-            raise InvalidRequest(f"input {text}: no Parquet file there", "input")
+            raise InvalidRequest(
+                f"input {text}: no Parquet file there; files of other kinds are named by a glob, as"
+                " in folder/*.jsonl",
+                "input",
+            )
         found.update({file.path: file for file in files})
     return _with_typed_partitions(list(found.values()))
 
@@ -69,11 +73,6 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
         filesystem, inner = pafs.FileSystem.from_uri(path)
         return filesystem, inner
     return pafs.LocalFileSystem(), os.path.abspath(path)
-
-
-def is_parquet(path: str) -> bool:
-    """Say whether an address names a Parquet file."""
-    return (path.partition("?")[0] if "://" in path else path).endswith(".parquet")
 
 
 def holds(text: str, folder: str) -> bool:
