@@ -14,9 +14,9 @@ from pipelines.commits import store
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
 from pipelines.identity import refuse_change
+from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import InputFile, list_files
-from pipelines.inputs.trec import as_parquet
 from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
@@ -48,8 +48,7 @@ class Plan:
 def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`."""
     listed = list_files(config.input)
-    if config.queries:
-        listed = as_parquet(listed, scratch, config.names)
+    listed = as_parquet(listed, scratch, config)
     files, shape, schema = read_footers(listed, config)
     slices = plan_slices([file.groups for file in files], config.unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
@@ -89,6 +88,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
                 "footer": f.footer,
                 "bad": f.bad,
                 "partition": f.partition,
+                "snapshot": f.snapshot,
             }
             for f in plan.files
         ],

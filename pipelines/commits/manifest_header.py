@@ -34,7 +34,9 @@ def manifest_header(
         "run": {"runId": str(uuid.uuid4())},
         "job": {"namespace": "ray-rerank", "name": str(root)},
         "inputs": [
-            {**_dataset(f.path), "path": f.path, "bytes": f.size, "bad": f.bad} for f in plan.files
+            {**_dataset(f.path), "path": f.path, "bytes": f.size, "bad": f.bad}
+            | ({"snapshot": f.snapshot} if f.snapshot else {})
+            for f in plan.files
         ],
         "outputs": [_dataset(str(root))],
         "identity": plan.identity,

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
+from pipelines.inputs.lake import lake_tables, refuse_part_of_table, snapshot_files
 from pipelines.inputs.units import RowGroup
 from rerank_core import InvalidRequest
 
@@ -25,7 +26,8 @@ PartitionValue = str | int | None
 class InputFile:
     """One input file: its address, size in bytes, and the hash of its footer ("" if unreadable).
 
-    `partition` has the columns that its folders name, as in `lang=en/0.parquet`.
+    `partition` has the columns that its folders name, as in `lang=en/0.parquet`; `snapshot` says of
+    which version of a table the file is.
     """
 
     path: str
@@ -34,6 +36,7 @@ class InputFile:
     groups: tuple[RowGroup, ...] = ()
     bad: str = ""
     partition: tuple[tuple[str, PartitionValue], ...] = ()
+    snapshot: str = ""
 
 
 def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
@@ -46,7 +49,11 @@ def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
     for text in inputs:
         files = sorted(_expand(text), key=lambda file: file.path)
         if not files:
-            raise InvalidRequest(f"input {text}: no Parquet file there", "input")
+            raise InvalidRequest(
+                f"input {text}: no Parquet file there; files of other kinds are named by a glob, as"
+                " in folder/*.jsonl",
+                "input",
+            )
         found.update({file.path: file for file in files})
     return _with_typed_partitions(list(found.values()))
 
@@ -66,11 +73,6 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
         filesystem, inner = pafs.FileSystem.from_uri(path)
         return filesystem, inner
     return pafs.LocalFileSystem(), os.path.abspath(path)
-
-
-def is_parquet(path: str) -> bool:
-    """Say whether an address names a Parquet file."""
-    return (path.partition("?")[0] if "://" in path else path).endswith(".parquet")
 
 
 def holds(text: str, folder: str) -> bool:
@@ -99,13 +101,31 @@ def _expand(text: str) -> Iterator[InputFile]:
         yield InputFile(root if local else text, info.size)
         return
     pattern = [part for part in address[len(base) :].split("/") if part]
-    for item in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
-        parts = item.path[len(root) :].strip("/").split("/")
+    items = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+    below = [item.path[len(root) :].strip("/").split("/") for item in items]
+    tables = lake_tables(below)
+    if () in tables and not pattern:
+        yield from _of_table(base, tables[()])
+        return
+    refuse_part_of_table(base, tables)
+    for item, parts in zip(items, below, strict=True):
         hidden = any(part.startswith((".", "_")) and "=" not in part for part in parts)
         if item.type != pafs.FileType.File or hidden or not _wanted(parts, pattern):
             continue
         path = _prefix(base, root) + item.path + mark + options
         yield InputFile(path, item.size, partition=tuple(_partition(parts[:-1])))
+
+
+def _of_table(base: str, kind: str) -> Iterator[InputFile]:
+    """Yield the files of a table's current snapshot; partitions that are no numbers are text."""
+    whole = base if "://" in base else os.path.abspath(base)
+    for path, size, values, snapshot in snapshot_files(whole, kind):
+        partition = tuple(
+            (name, value if value is None or type(value) is int else str(value))
+            for name, value in values.items()
+        )
+        address = f"{whole.rstrip('/')}/{unquote(path)}"
+        yield InputFile(address, size, partition=partition, snapshot=snapshot)
 
 
 def _before_glob(address: str) -> str:
@@ -152,8 +172,12 @@ def _partition(folders: Sequence[str]) -> Iterator[tuple[str, PartitionValue]]:
 
 def _with_typed_partitions(files: list[InputFile]) -> list[InputFile]:
     """Make a partition column numeric where all its values are whole numbers."""
-    texts = {name for file in files for name, value in file.partition if not _is_number(value)}
-    return [replace(file, partition=tuple(_typed(file.partition, texts))) for file in files]
+    plain = [file for file in files if not file.snapshot]  # a table knows its types
+    texts = {name for file in plain for name, value in file.partition if not _is_number(value)}
+    return [
+        file if file.snapshot else replace(file, partition=tuple(_typed(file.partition, texts)))
+        for file in files
+    ]
 
 
 def _typed(

@@ -1,4 +1,4 @@
-"""Reads TREC runs line by line, and makes them Parquet so that a job can cut them into units.
+"""Reads TREC runs line by line.
 
 Ours, because `ir_measures.read_trec_run` drops the rank and names no line that is broken.
 """
@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import TextIOWrapper
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
-from pipelines.inputs.listing import InputFile, is_parquet, open_filesystem
+from pipelines.inputs.listing import open_filesystem
 from rerank_core import InvalidRequest
 
 # Lines of a TREC run in one row group.
@@ -32,38 +29,19 @@ class Hit(NamedTuple):
     score: float
 
 
-def as_parquet(files: list[InputFile], folder: Path, names: ColumnNames) -> list[InputFile]:
-    """Return the files, TREC runs among them written as Parquet into `folder` first."""
-    done = []
-    for number, file in enumerate(files):
-        if is_parquet(file.path):
-            done.append(file)
-            continue
-        path = folder / f"run-{number}.parquet"
-        if not path.is_file():
-            _convert(file.path, path, names)
-        done.append(InputFile(str(path), path.stat().st_size))
-    return done
-
-
-def _convert(source: str, target: Path, names: ColumnNames) -> None:
+def trec_batches(path: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
+    """Yield a TREC run as rows of ids, with the rank and score that it gives them."""
     kinds: dict[str, pa.DataType] = {
         names.query_id: pa.string(),
         names.doc_id: pa.string(),
         "first_rank": pa.int32(),
         "first_score": pa.float64(),
     }
-    schema = pa.schema(kinds)
-    sink = pa.BufferOutputStream()
-    hits = read_trec_run(source)
-    with pq.ParquetWriter(sink, schema) as writer:
-        while block := list(islice(hits, _RUN_LINES)):
-            columns = [
-                pa.array(column, kind)
-                for column, kind in zip(zip(*block, strict=True), kinds.values(), strict=True)
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
-    store.create(target, memoryview(sink.getvalue()))
+    hits = read_trec_run(path)
+    while block := list(islice(hits, _RUN_LINES)):
+        columns = zip(zip(*block, strict=True), kinds.values(), strict=True)
+        arrays = [pa.array(column, kind) for column, kind in columns]
+        yield pa.record_batch(arrays, schema=pa.schema(kinds))
 
 
 def read_trec_run(path: str) -> Iterator[Hit]:
