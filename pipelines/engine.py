@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from pipelines.columns import Shape
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
@@ -31,6 +33,7 @@ class JobContext:
     buckets: int  # 0: no merge of queries over units follows
     joined: bool = False  # texts were looked up: they are not part of the output
     calibration: Calibration | None = None
+    schema: pa.Schema | None = None  # of what is read, the same for all files
 
 
 class Engine(Protocol):

@@ -97,7 +97,9 @@ def plan(
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
-    context = JobContext(folder, config, fixed.shape, fixed.buckets, joined, calibration)
+    context = JobContext(
+        folder, config, fixed.shape, fixed.buckets, joined, calibration, fixed.schema
+    )
     done = folder.done("units")
     left = [piece for whole in fixed.slices if (piece := whole.pending(done))]
     planned = Planned(fixed, context, left, done)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from pipelines.columns import Shape
 from pipelines.commits import store
@@ -29,6 +32,7 @@ class Plan:
     slices: list[Slice]
     buckets: int
     pairs: int
+    schema: pa.Schema | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -46,7 +50,7 @@ def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) 
     listed = list_files(config.input)
     if config.queries:
         listed = as_parquet(listed, scratch, config.names)
-    files, shape, _ = read_footers(listed, config)
+    files, shape, schema = read_footers(listed, config)
     slices = plan_slices([file.groups for file in files], config.unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
     units = sum(len(piece.units) for piece in slices)
@@ -57,7 +61,7 @@ def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) 
             " anywhere: use the nested shape, one row per query",
             "scorer.first_stage",
         )
-    return Plan(identity, shape, files, slices, buckets, pairs)
+    return Plan(identity, shape, files, slices, buckets, pairs, schema)
 
 
 def fixed_plan(folder: JobFolder, config: RerankJobConfig, identity: dict[str, str]) -> Plan:
@@ -76,6 +80,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "shape": plan.shape,
         "buckets": plan.buckets,
         "pairs": plan.pairs,
+        "schema": b64encode(plan.schema.serialize()).decode() if plan.schema else None,
         "config": config.model_dump(mode="json"),
         "files": [
             {
@@ -94,4 +99,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
 def _from_json(value: Any) -> Plan:
     files = [InputFile(**file) for file in value["files"]]
     slices = slices_from_json(value["slices"])
-    return Plan(value["identity"], value["shape"], files, slices, value["buckets"], value["pairs"])
+    body = value.get("schema")
+    schema = pa.ipc.read_schema(pa.py_buffer(b64decode(body))) if body else None
+    numbers = value["buckets"], value["pairs"]
+    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema)

@@ -10,148 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rerank_core import ScorerConfig
+from serve_app.settings import Admission, Batching, Limits, Scaling, Settings
+
+__all__ = ["Admission", "Batching", "Limits", "Scaling", "ServeConfig"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Limits(_Settings):
-    """What one request may ask for. Changes live through the Gateway's `user_config`."""
-
-    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Bytes of a body; more is a 413.")
-    max_held_bytes: int = Field(
-        2**30,
-        ge=1024,
-        description="Bytes of all bodies that one gateway holds at a time; beyond it, a 429.",
-    )
-    max_header_bytes: int = Field(16_384, ge=1024, description="Bytes of all headers; else 431.")
-    body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")
-    max_documents: int = Field(1000, ge=1, description="Documents in one request.")
-    max_query_characters: int = Field(32_768, ge=1, description="Characters of a query.")
-    max_document_characters: int = Field(
-        200_000, ge=1, description="Characters of one document; the rest is cut, as truncated."
-    )
-    request_timeout_s: float = Field(
-        30.0, gt=0, description="Deadline of a request; a client's header can only shorten it."
-    )
-
-    @model_validator(mode="after")
-    def _room_for_one(self) -> Limits:
-        if self.max_held_bytes < self.max_body_bytes:
-            raise ValueError("max_held_bytes must be at least max_body_bytes")
-        return self
-
-
-class Admission(_Settings):
-    """How much work may wait. Changes live through the Gateway's `user_config`."""
-
-    max_wait_s: float = Field(
-        1.0,
-        gt=0,
-        description="Admit work worth this many seconds of measured throughput; refuse the rest"
-        " with a 429 at once. Raise it for bursts, lower it for steadier latency.",
-    )
-    min_tokens: int = Field(
-        16_384, ge=1, description="Estimated tokens always admitted, before any measurement."
-    )
-    min_requests: int = Field(
-        8,
-        ge=1,
-        description="So many requests are admitted whatever they cost, while they can end in a"
-        " sixth of the time to their deadline: a small service serves its few users.",
-    )
-    retry_share: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Lost replicas whose units are sent again, as a share of requests (and ten"
-        " at any time). 0: none is sent again.",
-    )
-
-
-class Batching(_Settings):
-    """How units share passes. Changes live through a scorer deployment's `user_config`."""
-
-    merge_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Estimated tokens that a replica takes from its queue at once; empty: the"
-        " scorer's max_batch_tokens.",
-    )
-    max_queued_tokens: int = Field(
-        4_194_304, ge=1, description="Estimated tokens that may wait in one replica."
-    )
-    stall_s: float = Field(
-        60.0, gt=0, description="A pass older than this makes the replica unhealthy: replaced."
-    )
-
-
-class Scaling(_Settings):
-    """Replicas and what each one gets."""
-
-    gpus_per_replica: float | Literal["auto"] = Field(
-        "auto",
-        description="`auto`: 1 if the cluster has GPUs and the model uses them, else 0. Write a"
-        " number on clusters that start from no GPU; 0.5 puts two models on one, without a fence.",
-    )
-    cpus_per_replica: float = Field(1.0, ge=0, description="CPUs of a scorer replica.")
-    min_replicas: int = Field(
-        1,
-        ge=0,
-        description="0 lets an idle model go to zero; the next request waits for a cold start.",
-    )
-    max_replicas: int = Field(1, ge=1, description="More than min_replicas: autoscaling.")
-    target_utilisation: float = Field(
-        0.7,
-        gt=0,
-        le=1,
-        description="Share of its time that a replica is to be busy. Lower: more replicas, shorter"
-        " queues, room for bursts; above 0.8 chance alone fills the queue.",
-    )
-    target_units: float | None = Field(
-        None, gt=0, description="Scale on units in work a replica instead, as Serve alone would."
-    )
-    upscale_delay_s: float = Field(5.0, ge=0, description="More must be wanted for so long.")
-    downscale_delay_s: float = Field(
-        120.0, ge=0, description="Replicas for the largest load of these seconds are kept."
-    )
-    look_back_period_s: float = Field(
-        20.0, gt=10, description="Seconds over which demand is averaged."
-    )
-    max_ongoing_units: int = Field(
-        256, ge=1, description="Units that one replica holds; beyond it they wait at the gateway."
-    )
-    gateways: int = Field(1, ge=1, description="Copies of the HTTP side, or the fewest of them.")
-    max_gateways: int | None = Field(
-        None, ge=1, description="More than `gateways`: they follow their requests; empty: fixed."
-    )
-    gateway_requests: float = Field(
-        64.0, gt=0, description="Requests under way in a gateway to scale gateways for."
-    )
-    gateways_per_node: int | None = Field(
-        None, ge=1, description="At most so many on one machine, so that its loss leaves others."
-    )
-    gateway_cpus: float = Field(
-        0.0,
-        ge=0,
-        description="CPUs that each gateway reserves; with none it may land on the head.",
-    )
-    drain_s: float = Field(35.0, ge=0, description="Time to finish work before a stop.")
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Scaling:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError("max_replicas must be at least min_replicas")
-        if self.max_gateways is not None and self.max_gateways < self.gateways:
-            raise ValueError("max_gateways must be at least gateways")
-        return self
-
-
-class ServeConfig(_Settings):
+class ServeConfig(Settings):
     """Everything `serve run serve_app:app` takes. A scorer's fields may stand at the top level."""
 
     scorer: ScorerConfig = Field(default_factory=ScorerConfig)

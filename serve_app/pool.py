@@ -6,6 +6,7 @@ scorer in this process (`local_pool`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -51,21 +52,57 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
-    """A slice of a request, sent to one replica.
+    """A slice of a request, sent to one replica, as columns: no object per document is pickled.
 
-    `cost` is in estimated tokens. `caller` groups the units of one request, so that a replica can
-    take turns between requests. `timeout_s` is what was left of the deadline when it was sent.
-    `fingerprint` names the only model that may score it; empty: whichever the replica has.
+    `queries` has one text for all documents, or one for each. `cost` is in estimated tokens.
+    `caller` groups the units of one request, so that a replica can take turns between requests.
+    `timeout_s` is what was left of the deadline when it was sent. `fingerprint` names the only
+    model that may score it; empty: whichever the replica has.
     """
 
-    pairs: tuple[QueryDocumentPair, ...]
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
     cost: int
     caller: str
-    timeout_s: float
+    timeout_s: float = 0.0
     fingerprint: str = ""
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+    instruction: str | None = None
     # What admission counts it as: less than the cost where a request is larger than half of all.
     charge: float = 0.0
     demand: GatewayDemand | None = None
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[QueryDocumentPair],
+        cost: int,
+        caller: str,
+        timeout_s: float = 0.0,
+        fingerprint: str = "",
+    ) -> WorkUnit:
+        """Return the unit of `pairs`, at least one, which share limits and instruction."""
+        first = pairs[0]
+        shared = first.max_query_tokens, first.max_document_tokens, first.instruction
+        for pair in pairs:
+            if (pair.max_query_tokens, pair.max_document_tokens, pair.instruction) != shared:
+                raise ValueError("the pairs of a unit must share limits and instruction")
+        queries = tuple(pair.query for pair in pairs)
+        if len(set(queries)) == 1:
+            queries = queries[:1]
+        documents = tuple(pair.document for pair in pairs)
+        return cls(queries, documents, cost, caller, timeout_s, fingerprint, *shared)
+
+    @property
+    def pairs(self) -> tuple[QueryDocumentPair, ...]:
+        """The pairs, made anew; the replica makes them where they are scored."""
+        queries = self.queries * len(self.documents) if len(self.queries) == 1 else self.queries
+        limits = self.max_query_tokens, self.max_document_tokens, self.instruction
+        return tuple(
+            QueryDocumentPair(query, document, *limits)
+            for query, document in zip(queries, self.documents, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

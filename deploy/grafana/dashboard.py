@@ -105,6 +105,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             (
                 ("sum by (model) (rate(ray_rerank_tokens_total[1m]))", "tokens, {{model}}"),
+                ("sum by (model) (ray_rerank_demand_tokens_per_second)", "asked for, {{model}}"),
                 ("sum by (model) (rate(ray_rerank_documents_total[1m]))", "documents, {{model}}"),
             ),
         ),

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames, Shape
-from pipelines.inputs.pairs import DUPLICATE, Aside, text_of_id
+from pipelines.inputs.ids import text_of_id
+from pipelines.inputs.pairs import DUPLICATE, Aside
 from pipelines.inputs.units import Unit
 
 _TYPES: dict[str, pa.DataType] = {

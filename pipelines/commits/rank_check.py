@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
+from pipelines.inputs.ids import plain_ids
 
 _THREADS = 8
 # Files whose counts are added up at once.
@@ -82,17 +83,6 @@ def _refuse(found: pa.Table) -> None:
             f"the ranks of {int((~right).sum()):,} queries are not 1 to n; the first is"
             f" {_shown(found['query'], place)}, with {n[place]} documents"
         )
-
-
-def plain_ids(column: Any) -> Any:
-    """Return ids as a column that can be grouped: without dictionaries, views and extensions."""
-    if isinstance(column.type, pa.ExtensionType):
-        column = column.cast(column.type.storage_type)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column
 
 
 def _shown(column: Any, place: int) -> str:

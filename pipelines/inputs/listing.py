@@ -165,4 +165,6 @@ def _typed(
 
 def _is_number(value: PartitionValue) -> bool:
     text = "" if value is None else str(value)
-    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 18
+    digits = text.removeprefix("-")
+    plain = text.isascii() and digits.isdecimal() and (digits[0] != "0" or text == "0")
+    return plain and len(text) < 18  # 007 is a name

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.columns import ColumnNames, Shape
+from pipelines.inputs.ids import Column, id_values
 from rerank_core.types import QueryDocumentPair
 
-# Arrow arrays of any type; pyarrow's stubs know too little of lists and structs to help here.
-Column = Any
 DUPLICATE = "duplicate"
 _UNDECODABLE = "\udfff"  # no valid text holds a lone surrogate
 
@@ -147,14 +146,6 @@ def _decoded(value: bytes) -> str:
         return _UNDECODABLE
 
 
-def id_values(column: Column) -> list[Any]:
-    """Return ids as values that can be compared; bytes where one is not UTF-8."""
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        return list(column.cast(pa.large_binary()).to_pylist())
-
-
 def _id_problems(column: Column) -> list[str]:
     """Return why a row's query_id cannot be ranked by, or an empty text."""
     try:
@@ -178,12 +169,3 @@ def one_list(column: Column) -> Column:
     """Return a list column as one array."""
     combined = column.combine_chunks()
     return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
-
-
-def text_of_id(table: pa.Table, column: str, row: int) -> str | None:
-    """Return an id as text for the account of rows set aside; None for null or undecodable."""
-    try:
-        value = pc.take(table[column], pa.array([row])).to_pylist()[0]
-    except UnicodeDecodeError:
-        return None
-    return None if value is None else str(value)

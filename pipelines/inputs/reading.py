@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import footer_hash, partition_type
+from pipelines.inputs.footers import footer_hash, is_needed, partition_type
 from pipelines.inputs.listing import InputFile, open_filesystem
+from pipelines.inputs.unify import fitted
 from pipelines.inputs.units import Slice, Unit
 from rerank_core import InvalidRequest
 
@@ -22,12 +23,12 @@ class FileChanged(InvalidRequest):
 
 
 def read_units(
-    piece: Slice, file: InputFile, config: RerankJobConfig
+    piece: Slice, file: InputFile, config: RerankJobConfig, schema: pa.Schema | None = None
 ) -> Iterator[tuple[Unit, pa.Table]]:
     """Decode a slice and yield the rows of each of its units, with bounded memory.
 
-    Columns that nobody needs are not decoded. Raises FileChanged when the file is not the planned
-    one; pyarrow's errors when it is corrupt.
+    Columns that nobody needs are not decoded; the others come as `schema` says. Raises FileChanged
+    when the file is not the planned one; pyarrow's errors when it is corrupt.
     """
     filesystem, path = open_filesystem(file.path)
     with filesystem.open_input_file(path) as source:
@@ -36,23 +37,14 @@ def read_units(
         parquet = pq.ParquetFile(source)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
-        columns = _needed(parquet.schema_arrow.names, config)
+        columns = [n for n in parquet.schema_arrow.names if is_needed(n, config)]
         for unit, rows in _cut(parquet.iter_batches(size, groups, columns), piece):
-            yield unit, _with_partition(rows, file)
+            yield unit, fitted(_with_partition(rows, file, config), schema, file.path)
 
 
-def _needed(there: list[str], config: RerankJobConfig) -> list[str] | None:
-    """Return the columns to decode; None for all."""
-    if config.columns is None:
-        return None
-    names = config.names
-    wanted = {names.query_id, names.query, names.doc_id, names.text, names.candidates}
-    return [name for name in there if name in wanted or name in config.columns]
-
-
-def _with_partition(rows: pa.Table, file: InputFile) -> pa.Table:
+def _with_partition(rows: pa.Table, file: InputFile, config: RerankJobConfig) -> pa.Table:
     for name, value in file.partition:
-        if name not in rows.schema.names:
+        if name not in rows.schema.names and is_needed(name, config):
             kind = partition_type(value)
             column = pa.array([value], kind).take(pa.array([0] * rows.num_rows, pa.int32()))
             rows = rows.append_column(pa.field(name, kind), column)

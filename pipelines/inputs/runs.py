@@ -9,6 +9,7 @@ import pyarrow.dataset as pads
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.verify import finished_manifest, open_result
+from pipelines.inputs.ids import id_text
 from pipelines.inputs.trec import read_trec_run
 from rerank_core import InvalidRequest
 
@@ -46,7 +47,7 @@ def read_run(path: str, column: str | None = None) -> Run:
         raise InvalidRequest(f"{path} has no column {by or 'rank or score'}", "run")
     sign = -1.0 if by == called.rank else 1.0
     return _from_rows(
-        (str(row[query]), str(row[document]), sign * float(row[by]))
+        (id_text(row[query]), id_text(row[document]), sign * float(row[by]))
         for row in rows
         if row[by] is not None  # a document that the first stage did not have
     )

@@ -44,7 +44,7 @@ def find_shape(schema: pa.Schema, config: RerankJobConfig) -> Shape:
 
 
 def _refuse_kinds(schema: pa.Schema, shape: Shape, names: ColumnNames) -> None:
-    """Refuse ids and texts that are neither text nor a plain value, and views anywhere."""
+    """Refuse ids and texts that are neither text nor a plain value."""
     kinds = {name: schema.field(name).type for name in (names.query_id, names.query)}
     if shape == "nested":
         candidate = schema.field(names.candidates).type.value_type
@@ -58,13 +58,6 @@ def _refuse_kinds(schema: pa.Schema, shape: Shape, names: ColumnNames) -> None:
         if name in plain and pa.types.is_nested(kind):
             raise InvalidRequest(
                 f"column {name} must be text or a plain value, not {kind}", "names"
-            )
-    for field in schema:
-        if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
-            raise InvalidRequest(
-                f"column {field.name} is a {field.type}, which cannot be reordered yet; write it"
-                " as string or binary",
-                "input",
             )
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames, Shape
-from pipelines.inputs.pairs import Column, UnitPairs, one_list
+from pipelines.inputs.ids import Column, id_values, plain_ids
+from pipelines.inputs.pairs import UnitPairs, one_list
 from rerank_core.types import Float32s
 
 Ints = npt.NDArray[np.int64]
@@ -89,10 +90,10 @@ def _with_rank(
 
 
 def _query_codes(column: Column, rows: Ints) -> tuple[Ints, list[Any]]:
-    encoded = column.take(rows).combine_chunks().dictionary_encode()
+    encoded = plain_ids(column.take(rows)).combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+    return encoded.indices.to_numpy().astype(np.int64), id_values(encoded.dictionary)
 
 
 def _nested_unit(

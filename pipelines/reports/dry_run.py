@@ -53,10 +53,14 @@ def describe(config: RerankJobConfig) -> str:
     return "\n".join(lines)
 
 
-def _readable(piece: Slice, file: InputFile, config: RerankJobConfig) -> Iterator[pa.Table]:
+def _readable(
+    piece: Slice, file: InputFile, config: RerankJobConfig, schema: pa.Schema | None
+) -> Iterator[pa.Table]:
     """Yield the rows of the slice's units; none if the job would set the file aside."""
     try:
-        yield from retried(lambda: [rows for _, rows in read_units(piece, file, config)], file.path)
+        yield from retried(
+            lambda: [rows for _, rows in read_units(piece, file, config, schema)], file.path
+        )
     except (pa.ArrowException, OSError):
         return
 
@@ -69,7 +73,7 @@ def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
     tokens, sampled, aside = 0.0, 0, 0
     for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
         first = Slice(piece.file, piece.first, piece.last, piece.start, piece.units[:1])
-        for rows in _readable(first, plan.files[piece.file], config):
+        for rows in _readable(first, plan.files[piece.file], config, plan.schema):
             table = join_texts(rows, texts, config.names) if texts else rows
             copies = config.duplicates == "keep"
             found = extract(table, plan.shape, config.names, config.max_text_chars, copies)

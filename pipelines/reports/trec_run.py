@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.verify import finished_manifest, open_result
+from pipelines.inputs.ids import id_text
 from rerank_core import InvalidRequest
 
 _TAG = "ray-rerank"
@@ -52,4 +53,4 @@ def _lines(batch: pa.RecordBatch, names: ColumnNames, nested: bool) -> Iterator[
 
 def _one_word(value: object) -> str:
     """A TREC run is split at white space; an id that has some would move its fields."""
-    return "_".join(str(value).split())
+    return "_".join(id_text(value).split())

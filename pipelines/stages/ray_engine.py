@@ -87,7 +87,7 @@ class RayEngine:
             ray.data.from_items(items, override_num_blocks=len(items))
             # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
             .map_batches(
-                partial(_read, config=context.config, texts=ray.put(texts)),
+                partial(_read, config=context.config, texts=ray.put(texts), schema=context.schema),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=1 if gpus else 0,
@@ -126,10 +126,12 @@ def _own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _read(batch: Any, config: RerankJobConfig, texts: Any) -> Iterator[pa.Table]:
+def _read(
+    batch: Any, config: RerankJobConfig, texts: Any, schema: pa.Schema | None
+) -> Iterator[pa.Table]:
     # One copy of the texts per machine, shared by all readers on it.
     try:
-        yield from read_slice(batch, config, ray.get(texts))
+        yield from read_slice(batch, config, ray.get(texts), schema)
     except RerankError as error:
         yield failed_row(error)
 

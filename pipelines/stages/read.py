@@ -44,7 +44,10 @@ def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
 
 
 def read_slice(
-    batch: Any, config: RerankJobConfig, texts: Texts | None = None
+    batch: Any,
+    config: RerankJobConfig,
+    texts: Texts | None = None,
+    schema: pa.Schema | None = None,
 ) -> Iterator[pa.Table]:
     """Decode slices, look up their texts where they have none, and yield one row per unit.
 
@@ -56,7 +59,7 @@ def read_slice(
             slice_from_json(json.loads(row["slice"])),
             InputFile(**json.loads(row["file"])),
         )
-        source = _Source(piece, file, config)
+        source = _Source(piece, file, config, schema)
         while source.left:
             try:
                 unit, rows = retried(source.next_unit, file.path)
@@ -74,8 +77,10 @@ def read_slice(
 class _Source:
     """The units of a slice, one after the other; after an error it begins where it stopped."""
 
-    def __init__(self, piece: Slice, file: InputFile, config: RerankJobConfig) -> None:
-        self._piece, self._file, self._config = piece, file, config
+    def __init__(
+        self, piece: Slice, file: InputFile, config: RerankJobConfig, schema: pa.Schema | None
+    ) -> None:
+        self._piece, self._file, self._config, self._schema = piece, file, config, schema
         self._units: Iterator[tuple[Unit, pa.Table]] | None = None
         self.left = list(piece.units)
 
@@ -83,7 +88,7 @@ class _Source:
         """Return the next unit and its rows."""
         if self._units is None:
             piece = replace(self._piece, units=tuple(self.left))
-            self._units = read_units(piece, self._file, self._config)
+            self._units = read_units(piece, self._file, self._config, self._schema)
         try:
             unit, rows = next(self._units)
         except BaseException:

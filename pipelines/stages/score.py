@@ -14,7 +14,8 @@ import pyarrow as pa
 from pipelines.commits.checks import check_conservation
 from pipelines.commits.quarantine import aside_table, count_reasons
 from pipelines.engine import JobContext, LoadScorer
-from pipelines.inputs.pairs import Aside, Column, extract, id_values
+from pipelines.inputs.ids import Column, id_values
+from pipelines.inputs.pairs import Aside, extract
 from pipelines.inputs.units import Unit
 from pipelines.ranks.rows import Copies, scored_rows
 from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit

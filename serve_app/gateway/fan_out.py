@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, QueryDocumentPair
@@ -62,7 +62,7 @@ async def score_in_units(
     retries.earn()
     runs = cut_units(costs, unit_tokens)
     units = [
-        WorkUnit(tuple(pairs[run.start : run.stop]), sum(costs[run.start : run.stop]), caller, 0.0)
+        WorkUnit.of(pairs[run.start : run.stop], sum(costs[run.start : run.stop]), caller)
         for run in runs
     ]
     fan_out = _FanOut(pool, units, deadline, retries)
@@ -140,8 +140,7 @@ class _FanOut:
             return await self._pool.score(self._dated(unit, wanted))
 
     def _dated(self, unit: WorkUnit, wanted: str) -> WorkUnit:
-        left_s = self._deadline - time.monotonic()
-        return WorkUnit(unit.pairs, unit.cost, unit.caller, left_s, wanted)
+        return replace(unit, timeout_s=self._deadline - time.monotonic(), fingerprint=wanted)
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -26,7 +26,7 @@ from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
 from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
 from serve_app.http.cors import Cors
-from serve_app.http.errors import UnknownModel, error_reply, origin_of
+from serve_app.http.errors import error_reply, origin_of
 from serve_app.http.headers import (
     check_content,
     check_upgrade,
@@ -36,7 +36,7 @@ from serve_app.http.headers import (
 )
 from serve_app.http.pages import Pages
 from serve_app.http.replies import Reply, json_reply, send_reply
-from serve_app.http.routes import dialects_at, plain
+from serve_app.http.routes import dialects_at, model_name, plain
 from serve_app.pool import ScoringPool
 
 log = logging.getLogger("ray.serve")
@@ -151,7 +151,7 @@ class Gateway:
         self, request: ParsedRequest, record: RequestRecord, deadline: float
     ) -> Answer:
         record.documents = len(request.pairs)
-        record.model = name = self._model_name(request.model)
+        record.model = name = model_name(self.config, request.model)
         loaded = await self._readiness.loaded(name, deadline)
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
@@ -179,16 +179,6 @@ class Gateway:
             return max(1, sum(costs))
         known = self.admission[name].replicas
         return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
-
-    def _model_name(self, asked: str | None) -> str:
-        name = self.config.model_for(asked)
-        if name is None:
-            raise UnknownModel(
-                "no such model here; /v1/models lists the names. To take this one, add it to"
-                " model_names, or set unknown_models: default",
-                "model",
-            )
-        return name
 
 
 def _refusal(error: Exception, dialect: Dialect | None, record: RequestRecord) -> Reply:

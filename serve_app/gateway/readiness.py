@@ -60,7 +60,7 @@ class Readiness:
                 if self._fresh(name):
                     return
                 await self._ask(name)
-                unit = WorkUnit((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
+                unit = WorkUnit.of((_PROBE,), 8, "readiness", _PROBE_TIMEOUT_S)
                 answer = await self._pools[name].score(unit)
                 self.scored(name, answer.model, answer.scores)
                 if answer.scores.errors:

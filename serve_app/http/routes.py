@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
+from serve_app.config import ServeConfig
 from serve_app.dialects import ROUTES, Dialect
-from serve_app.http.errors import RefusedRequest, refused
+from serve_app.http.errors import RefusedRequest, UnknownModel, refused
 
 LIVE = ("/health/live", "/v1/health/live")
 # As TEI, vLLM, SageMaker, Kubernetes and NVIDIA spell it.
@@ -49,3 +50,15 @@ def unknown_path(path: str) -> RefusedRequest:
     (nearest,) = get_close_matches(path[:_LONGEST].lower(), served, n=1, cutoff=0.0)
     message = f"no such path; the nearest is {nearest}, and /openapi.json lists all"
     return refused(404, "not_found_error", message)
+
+
+def model_name(config: ServeConfig, asked: str | None) -> str:
+    """Return the public name of the model that answers for `asked`. Raises UnknownModel."""
+    name = config.model_for(asked)
+    if name is None:
+        raise UnknownModel(
+            "no such model here; /v1/models lists the names. To take this one, add it to"
+            " model_names, or set unknown_models: default",
+            "model",
+        )
+    return name

@@ -170,7 +170,10 @@ def test_the_job_scores_as_the_service_does(where: str) -> None:
     job = load_config(words[words.index("pipelines.rerank_job") + 1 :])
     serve = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
     online = ServeConfig.model_validate(serve["applications"][0]["args"]).scorer
-    assert job.scorer.fingerprint() == online.fingerprint()
+    # Settings, because a fingerprint is of what lies in the folder, which is not here. Where a
+    # model may be fetched from changes no score.
+    apart = {"local_files_only"}
+    assert job.scorer.model_dump(exclude=apart) == online.model_dump(exclude=apart)
     # `auto` would count the GPUs of a cluster that has not started any.
     assert job.replicas != "auto"
     assert job.gpus_per_replica == 1

@@ -44,12 +44,12 @@ def asked_metrics(query: str) -> set[str]:
 # What Prometheus makes of a metric's name, by its kind.
 ENDINGS = {"Gauge": ("",), "Counter": ("_total",), "Histogram": ("_bucket", "_sum", "_count")}
 # metrics.py makes most of its own through two short functions.
-KINDS = {"_seconds": "Histogram", "_count": "Counter"}
+KINDS = {"_seconds": "Histogram", "_count": "Counter", "_gauge": "Gauge"}
 
 
 def series_in(folder: Path, prefix: str) -> set[str]:
     """Every series of the metrics that the sources under `folder` make, with Ray's prefix."""
-    made = rf'\b(Gauge|Counter|Histogram|_seconds|_count)\(\s*"({prefix}\w+)"'
+    made = rf'\b(Gauge|Counter|Histogram|_seconds|_count|_gauge)\(\s*"({prefix}\w+)"'
     sources = (path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
     found = {match for text in sources for match in re.findall(made, text)}
     kinds = [(KINDS.get(kind, kind), name) for kind, name in found]
@@ -85,7 +85,8 @@ def test_a_metric_that_nobody_writes_would_be_found() -> None:
 
 
 def test_every_metric_of_ours_is_shown_or_watched() -> None:
-    ours = re.findall(r'"(rerank_\w+)"', (ROOT / "serve_app" / "metrics.py").read_text())
+    files = [ROOT / "serve_app" / name for name in ("metrics.py", "gateway/meter.py")]
+    ours = [name for file in files for name in re.findall(r'"(rerank_\w+)"', file.read_text())]
     text = " ".join(queries())
     assert {name for name in ours if f"ray_{name}" not in text} == set()
 

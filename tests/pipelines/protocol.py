@@ -40,7 +40,7 @@ class InProcess:
         actor = ScoreUnits(context, load)
         for piece in slices:
             batch = pa.Table.from_pylist([slice_row(piece, files[piece.file])])
-            for unit in read_slice(batch, context.config, texts):
+            for unit in read_slice(batch, context.config, texts, context.schema):
                 yield read_line(actor(unit)["line"][0].as_py())
 
     def run_tasks(

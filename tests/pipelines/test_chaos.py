@@ -32,7 +32,7 @@ pytestmark = [
 SCRIPT = str(Path(__file__).parent / "deadly_job.py")
 # Each takes about a minute on two cores; RERANK_CHAOS_SEEDS=20 runs the whole set.
 SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "1")))
-UNITS, UNIT_ROWS, ACTORS = 30, 500, 2
+UNITS, UNIT_ROWS, ACTORS = 32, 500, 2
 KINDS = ("worker", "node", "driver")
 
 

@@ -19,10 +19,12 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
-from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded
+from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded, QueryDocumentPair
 from serve_app.http.errors import error_reply
 from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.ray_pool import RayPool
+
+PAIRS = (QueryDocumentPair("q", "d"),)
 
 
 class Handle:
@@ -46,7 +48,7 @@ class Handle:
 
 def raised_by(error):
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        asyncio.run(RayPool(Handle(error)).score(WorkUnit((), 1, "caller", 1.0)))
+        asyncio.run(RayPool(Handle(error)).score(WorkUnit.of(PAIRS, 1, "caller", 1.0)))
     return caught.value
 
 
@@ -89,7 +91,7 @@ def test_a_cancelled_call_is_cancelled_on_the_replica():
     handle = Handle(None)
 
     async def go():
-        task = asyncio.create_task(RayPool(handle).score(WorkUnit((), 1, "caller", 1.0)))
+        task = asyncio.create_task(RayPool(handle).score(WorkUnit.of(PAIRS, 1, "caller", 1.0)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

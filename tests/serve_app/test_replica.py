@@ -66,14 +66,14 @@ def test_the_thread_that_loads_and_warms_is_gone_when_scoring_starts(replica_of)
 
 
 def test_a_unit_comes_back_scored_in_its_order(replica_of):
-    scores = asyncio.run(replica_of().score(WorkUnit(PAIRS, 4, "caller", 5.0))).scores
+    scores = asyncio.run(replica_of().score(WorkUnit.of(PAIRS, 4, "caller", 5.0))).scores
     assert scores.raw[0] > scores.raw[1]
 
 
 def test_scores_say_which_model_made_them_and_units_for_another_are_refused(replica_of):
     replica = replica_of()
     model = asyncio.run(replica.loaded())
-    unit = WorkUnit(PAIRS, 4, "caller", 5.0, model.fingerprint)
+    unit = WorkUnit.of(PAIRS, 4, "caller", 5.0, model.fingerprint)
     assert asyncio.run(replica.score(unit)).model == model
     with pytest.raises(OtherModel):
         asyncio.run(replica.score(replace(unit, fingerprint="another")))
@@ -115,7 +115,7 @@ def test_health_fails_while_nothing_can_be_scored_and_comes_back_with_it(replica
     async def go():
         await replica.check_health()
         with pytest.raises(RuntimeError, match="stuck"):
-            await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+            await replica.score(WorkUnit.of(PAIRS, 4, "caller", 5.0))
         with pytest.raises(RuntimeError, match="stuck"):
             await replica.check_health()
         replica._scorer.error = None
@@ -136,7 +136,7 @@ def test_health_fails_while_every_score_is_nan(replica_of):
 
     async def go():
         await replica.check_health()
-        await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+        await replica.score(WorkUnit.of(PAIRS, 4, "caller", 5.0))
         with pytest.raises(RuntimeError, match="always works"):
             await replica.check_health()
         scorer.score = scorer.inner.score
@@ -151,7 +151,7 @@ def test_health_fails_for_good_once_the_model_has(replica_of):
 
     async def go():
         with pytest.raises(ReplicaLost, match="device is lost") as lost:
-            await replica.score(WorkUnit(PAIRS, 4, "caller", 5.0))
+            await replica.score(WorkUnit.of(PAIRS, 4, "caller", 5.0))
         assert lost.value.replica == replica._name
         replica._scorer.error = None
         with pytest.raises(RuntimeError, match="failed for good"):
@@ -166,7 +166,7 @@ def test_health_fails_when_a_pass_hangs(replica_of):
     replica._scorer.score = lambda pairs: free.wait(10) and replica._scorer.inner.score(pairs)
 
     async def go():
-        hanging = asyncio.create_task(replica.score(WorkUnit(PAIRS, 4, "caller", 5.0)))
+        hanging = asyncio.create_task(replica.score(WorkUnit.of(PAIRS, 4, "caller", 5.0)))
         await asyncio.sleep(0.2)
         try:
             with pytest.raises(RuntimeError, match="a pass has been running"):

@@ -65,7 +65,7 @@ def test_a_schema_that_cannot_work_is_refused_with_the_fix(schema, message):
 def test_files_with_other_columns_are_refused(tmp_path):
     pq.write_table(PAIRS.empty_table(), tmp_path / "a.parquet")
     pq.write_table(PAIRS.append(pa.field("x", pa.int8())).empty_table(), tmp_path / "b.parquet")
-    with pytest.raises(InvalidRequest, match="differ in their columns"):
+    with pytest.raises(InvalidRequest, match=r"b\.parquet has a column x, file .* has none"):
         read_footers(list_files((str(tmp_path),)), config(tmp_path))
 
 
@@ -107,7 +107,6 @@ def test_a_changed_file_is_not_read(pairs_input):
     [
         ("text", pa.list_(pa.string()), "column text must be text or a plain value"),
         ("query_id", pa.struct([("a", pa.int8())]), "column query_id must be text"),
-        ("doc_id", pa.string_view(), "column doc_id is a string_view"),
     ],
 )
 def test_a_type_that_would_fail_in_the_middle_is_refused_before(name, kind, message):

@@ -177,7 +177,7 @@ class Replica(LocalPool):
 
 
 def unit(cost):
-    return WorkUnit((QueryDocumentPair("q", "d"),), cost, "caller", 1.0)
+    return WorkUnit.of([QueryDocumentPair("q", "d")], cost, "caller", 1.0)
 
 
 def test_a_unit_carries_its_share_of_the_charge_and_the_gateway_s_demand():
