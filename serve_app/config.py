@@ -43,7 +43,8 @@ class ServeConfig(Settings):
     unit_tokens: int | None = Field(
         None,
         ge=1,
-        description="Estimated tokens of a work unit; empty: the scorer's max_batch_tokens.",
+        description="Estimated tokens of a work unit; empty: what a replica does in a tenth of a"
+        " second, as measured.",
     )
     warm_up: bool = Field(True, description="Score the largest batch before being ready.")
     api_keys_file: Path | None = Field(

@@ -95,7 +95,7 @@ class ScorerReplica:
         """Return what gateways are to know."""
         return ReplicaReport(self._name, self._batcher.tokens_per_s or 0.0, self._held)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the autoscaling policy is to know; Serve asks every few seconds."""
         oldest = time.monotonic() - _DEMAND_S
         self._demand = {name: told for name, told in self._demand.items() if told[1] >= oldest}

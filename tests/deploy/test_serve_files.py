@@ -16,12 +16,11 @@ from serve_app.config import ServeConfig
 ROOT = Path(__file__).parents[2]
 FILES = ["serve.yaml", "serve-container.yaml"]
 BASE = "serve_app/local.yaml"
-# A model of its own, on GPUs that a request is spread over: the same wherever production runs.
+# A model of its own, on GPUs: the same wherever production runs.
 PRODUCTION = {
     "proxy_location": "EveryNode",
     "args.scorer.dtype": "bfloat16",
     "args.scorer.max_length": 1024,
-    "args.unit_tokens": 16384,
     "args.scaling.max_replicas": 8,
     "args.scaling.gateway_cpus": 1,
 }
@@ -31,7 +30,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "deploy/two-nodes.yaml": {
         "proxy_location": "HeadOnly",
         "args.scorer.threads": 1,
-        "args.scaling": {"gateway_cpus": 1, "target_units": 2},
+        "args.scaling": {"gateway_cpus": 1},
         "deployments": [
             {"name": "Gateway", "max_surge_percent": 100},
             {"name": "Scorer", "max_surge_percent": 100},
@@ -54,6 +53,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
         "args.scaling.cpus_per_replica": 4,
         "args.scaling.min_replicas": 2,
         "args.scaling.gateways": 2,
+        "args.scaling.max_gateways": 8,
         "deployments": [
             {"name": "Gateway", "max_surge_percent": 50},
             {
