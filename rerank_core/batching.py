@@ -1,9 +1,12 @@
-"""Which pairs share one forward pass: decided by tokens, never by counts. Pure functions."""
+"""Which pairs share one forward pass: tokens decide, never counts, and how many fit is learned."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -23,6 +26,36 @@ class ComputeCounts:
 
 # One for the process: a replica has one scorer, below a cache, a cascade or a splitter.
 computed = ComputeCounts()
+
+
+# Batches in a row that must fit before a shrunken budget grows by a quarter.
+_CALM_BATCHES = 50
+
+
+class TokenBudget:
+    """How many tokens fit one forward pass; learned downwards fast and upwards slowly."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.tokens = limit
+        self._calm = 0
+
+    def shrink(self, failed_tokens: int) -> None:
+        """Halve what did not fit."""
+        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
+        self._calm = 0
+        computed.out_of_memory += 1
+        logger.warning("out of memory at %d tokens; the budget is now %d of %d",
+                       failed_tokens, self.tokens, self.limit)  # fmt: skip
+
+    def worked(self) -> None:
+        """Count a batch that fitted."""
+        if self.tokens == self.limit:
+            return
+        self._calm += 1
+        if self._calm >= _CALM_BATCHES:
+            self.tokens = min(self.limit, self.tokens + max(1, self.tokens // 4))
+            self._calm = 0
 
 
 def plan_batches(

@@ -82,7 +82,7 @@ def read_passages(
     size = policy.size(room)
     limit = size * policy.max_passages
     limit = limit if max_tokens is None else min(limit, max_tokens)
-    if limit < 1 or len(offsets) <= size:
+    if limit < 1 or min(len(offsets), len(offsets) if max_tokens is None else max_tokens) <= size:
         return None
     read = offsets[:limit]
     passages = split_document(text, read, size, policy.overlap)

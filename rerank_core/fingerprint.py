@@ -28,6 +28,7 @@ def resolved_fingerprint(resolved: Resolved) -> str:
         "scoring": SCORING_VERSION,
         "engine": resolved.engine,
         "max_length": resolved.max_length,
+        "max_query_tokens": resolved.max_query_tokens,
         "activation": resolved.activation,
     }
     if resolved.checkpoint is not None:
@@ -37,7 +38,6 @@ def resolved_fingerprint(resolved: Resolved) -> str:
             "adapter": resolved.adapter and folder_hash(resolved.adapter),
             "code": config.code_revision if config.trust_remote_code else None,
             "dtype": config.dtype,
-            "max_query_tokens": resolved.max_query_tokens,
             "prompt": resolved.family and resolved.family.prompt,
             "instruction": resolved.instruction,
             "head": [resolved.causal, resolved.answers, resolved.outputs, resolved.positive],

@@ -1,4 +1,7 @@
-"""How many outputs a classifier has, and which of two means relevant. It does not know torch."""
+"""What comes out of a model: how many outputs, which of two means relevant, which activation.
+
+It does not know torch.
+"""
 
 from __future__ import annotations
 
@@ -82,3 +85,26 @@ def positive_label(
         f"model {config.model!r} has two outputs per pair ({', '.join(names)}), and nothing says"
         " which means relevant; set `positive_label` to its name"
     )
+
+
+def declared_activation(
+    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, answers: bool
+) -> str:
+    """Return `sigmoid` or `identity`: what the config asks for, else what the checkpoint says."""
+    if config.activation != "auto":
+        return config.activation
+    if answers:
+        return "sigmoid"
+    # sentence-transformers 6 writes it to a file of its own, before that it stood in config.json.
+    declared = (
+        checkpoint.json("config_sentence_transformers.json").get("activation_fn")
+        or (settings.get("sentence_transformers") or {}).get("activation_fn")
+        or settings.get("sbert_ce_default_activation_function")
+    )
+    kind = str(declared or "Sigmoid").rsplit(".", 1)[-1].lower()
+    if kind not in ("sigmoid", "identity"):
+        raise ModelUnavailable(
+            f"model {config.model!r} declares the activation {declared!r}, which is unknown here;"
+            " set `activation` to sigmoid or identity"
+        )
+    return kind

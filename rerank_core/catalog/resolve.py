@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rerank_core.catalog.checkpoint import Checkpoint, find_checkpoint, read_json
 from rerank_core.catalog.families import Family, find_family, read_template
-from rerank_core.catalog.labels import output_count, positive_label
+from rerank_core.catalog.labels import declared_activation, output_count, positive_label
 from rerank_core.catalog.refusals import refuse_unasked, refuse_unsupported
 from rerank_core.errors import ModelUnavailable
 from rerank_core.limits import query_share, usable_length
@@ -110,7 +110,7 @@ def resolve(config: ScorerConfig) -> Resolved:
         config,
         engine,
         _max_length(config, checkpoint, settings, family),
-        _activation(config, checkpoint, settings, answers),
+        declared_activation(config, checkpoint, settings, answers),
         checkpoint,
         adapter,
         family,
@@ -189,24 +189,3 @@ def _max_length(
         limits = [said and int(said), positions, modules]
     known = [limit for limit in limits if limit and 0 < limit < 10**9]
     return usable_length(config.max_length, *(known or [_UNSAID_LENGTH]))
-
-
-def _activation(config: ScorerConfig, checkpoint: Checkpoint, settings: Any, answers: bool) -> str:
-    """Return `sigmoid` or `identity`: what the config asks for, else what the checkpoint says."""
-    if config.activation != "auto":
-        return config.activation
-    if answers:
-        return "sigmoid"
-    # sentence-transformers 6 writes it to a file of its own, before that it stood in config.json.
-    declared = (
-        checkpoint.json("config_sentence_transformers.json").get("activation_fn")
-        or (settings.get("sentence_transformers") or {}).get("activation_fn")
-        or settings.get("sbert_ce_default_activation_function")
-    )
-    kind = str(declared or "Sigmoid").rsplit(".", 1)[-1].lower()
-    if kind not in ("sigmoid", "identity"):
-        raise ModelUnavailable(
-            f"model {config.model!r} declares the activation {declared!r}, which is unknown here;"
-            " set `activation` to sigmoid or identity"
-        )
-    return kind

@@ -91,7 +91,7 @@ class PairEncoder:
             room = self.limits.room(len(head[0]) + len(tail))
             if room <= frame.prefix_tokens and frame.prefix:
                 out.errors[index] = "the instruction leaves no room for the document; shorten it"
-            elif not (split and self._split(index, pair, head, tail, document, room, out)):
+            elif not (split and self._split(index, pair, (head, tail), document, out)):
                 if pair.max_document_tokens is not None:
                     room = min(room, pair.max_document_tokens + frame.prefix_tokens)
                 cut = head[1] or document.cut or len(document.ids) > room
@@ -114,15 +114,15 @@ class PairEncoder:
         self,
         index: int,
         pair: QueryDocumentPair,
-        head: tuple[Ids, bool],
-        tail: Ids,
+        around: tuple[tuple[Ids, bool], Ids],
         document: TextIds,
-        room: int,
         out: Encoded,
     ) -> bool:
         """Add a long document's passages; False where it is to be read as it is."""
         prefix, shift = self.frame.prefix_tokens, len(self.frame.prefix)
         policy = self.policy or SplitPolicy()
+        head, tail = around
+        room = self.limits.room(len(head[0]) + len(tail))
         if len(document.ids) - prefix <= policy.size(room - prefix):
             return False
         offsets = [(max(0, a - shift), b - shift) for a, b in document.encoding.offsets[prefix:]]

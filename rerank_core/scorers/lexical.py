@@ -58,7 +58,8 @@ class LexicalScorer:
         """Score every pair, in input order; a token is a word or an ideograph."""
         policy = self.encoder.policy
         how = "max" if policy is None else policy.score
-        return score_pool(pairs, self.encoder.encode, _score, passage_score=how)
+        scores = score_pool(pairs, self.encoder.encode, _score, passage_score=how)
+        return scores.stamped(self._info.fingerprint)
 
     def warm_up(self) -> None:
         """Do nothing: the first call is as fast as any."""

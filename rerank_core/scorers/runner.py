@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
-from rerank_core.batching import computed, plan_batches
+from rerank_core.batching import TokenBudget, computed, plan_batches
 from rerank_core.scorers.passes.faults import (
     is_out_of_memory,
     raise_if_fatal,
@@ -29,35 +29,6 @@ from rerank_core.types import Float32s
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item", bound=Sized)
-
-# Batches in a row that must fit before a shrunken budget grows by a quarter.
-_CALM_BATCHES = 50
-
-
-class TokenBudget:
-    """How many tokens fit one forward pass; learned downwards fast and upwards slowly."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.tokens = limit
-        self._calm = 0
-
-    def shrink(self, failed_tokens: int) -> None:
-        """Halve what did not fit."""
-        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
-        self._calm = 0
-        computed.out_of_memory += 1
-        logger.warning("out of memory at %d tokens; the budget is now %d of %d",
-                       failed_tokens, self.tokens, self.limit)  # fmt: skip
-
-    def worked(self) -> None:
-        """Count a batch that fitted."""
-        if self.tokens == self.limit:
-            return
-        self._calm += 1
-        if self._calm >= _CALM_BATCHES:
-            self.tokens = min(self.limit, self.tokens + max(1, self.tokens // 4))
-            self._calm = 0
 
 
 class Arriving(Protocol):

@@ -66,7 +66,8 @@ class TorchScorer:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
         policy = self.encoder.policy
         how = "max" if policy is None else policy.score
-        return score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk, how)
+        scores = score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk, how)
+        return scores.stamped(self._info.fingerprint)
 
     def exactly(self) -> contextlib.AbstractContextManager[None]:
         """Compute in float32 for a while."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rerank_core import ModelUnavailable
-from rerank_core.scorers.runner import BatchRunner, TokenBudget
+from rerank_core.batching import TokenBudget
+from rerank_core.scorers.runner import BatchRunner
 
 NAN = float("nan")
 
