@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,20 +27,21 @@ class Segments:
     """Where each pair lies in the packed row.
 
     `runs` groups neighbours of equal length: (first token, segments in the group, length).
-    `bounds`, a running sum on the device (int32, from 0), stands where the kernel is to run.
+    `starts` is on the device; `bounds`, a running sum there (int32, from 0), stands where the
+    kernel is to run.
     """
 
     longest: int
     runs: tuple[tuple[int, int, int], ...]
+    starts: Tensor
     bounds: Tensor | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device, *, kernel: bool) -> Segments:
-        """Describe segments of these lengths, in row order."""
+    def of(cls, lengths: Sequence[int], bounds: Tensor, *, kernel: bool) -> Segments:
+        """Describe segments of these lengths, in row order, with `bounds` on their device."""
+        starts = bounds[:-1]
         if kernel:
-            bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-            bounds[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-            return cls(max(lengths), (), bounds.to(device, non_blocking=True))
+            return cls(max(lengths), (), starts, bounds)
         runs: list[tuple[int, int, int]] = []
         start = 0
         for length in lengths:
@@ -49,7 +51,7 @@ class Segments:
             else:
                 runs.append((start, 1, length))
             start += length
-        return cls(max(lengths), tuple(runs))
+        return cls(max(lengths), tuple(runs), starts)
 
 
 def register_attention() -> None:
@@ -74,13 +76,34 @@ def segment_attention(
     `query`, `key`, `value`: (1, heads, tokens, size). Returns (1, tokens, heads, size).
     `sliding_window` is, as in transformers, one more than the farthest visible distance.
     """
-    options: dict[str, Any] = {
-        "causal": bool(getattr(module, "is_causal", False)),
-        "scaling": scaling,
-        "sliding_window": sliding_window,
-    }
-    attend = _attend_in_runs if segments.bounds is None else _attend_with_kernel
-    return attend(query, key, value, segments, **options), None
+    rows = [part[0].transpose(0, 1) for part in (query, key, value)]
+    seen = attend(
+        *(rows[0], rows[1], rows[2], segments),
+        causal=bool(getattr(module, "is_causal", False)),
+        scaling=scaling,
+        sliding_window=sliding_window,
+    )
+    return seen.unsqueeze(0), None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    *,
+    causal: bool = False,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    first_only: bool = False,
+) -> Tensor:
+    """Attend inside each segment; all shapes are (tokens, heads, size).
+
+    With `first_only` there is one query for each segment, its first token's.
+    """
+    how = _How(causal, scaling, sliding_window, first_only)
+    attending = _attend_in_runs if segments.bounds is None else _attend_with_kernel
+    return attending(query, key, value, segments, how)
 
 
 def kernel_fits(device: torch.device, dtype: torch.dtype) -> bool:
@@ -94,31 +117,32 @@ def kernel_fits(device: torch.device, dtype: torch.dtype) -> bool:
     return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= _KERNEL_CAPABILITY
 
 
+class _How(NamedTuple):
+    causal: bool
+    scaling: float | None
+    sliding_window: int | None
+    first_only: bool
+
+
 def _attend_in_runs(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Segments,
-    *,
-    causal: bool,
-    scaling: float | None,
-    sliding_window: int | None,
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: _How
 ) -> Tensor:
     """Dense attention per run of equal lengths: nothing is padded and no pair sees another."""
-    _, heads, tokens, _size = query.shape
-    out = query.new_empty((1, tokens, heads, value.shape[-1]))
-    groups = heads != key.shape[1]
+    out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    options: Any = {"scale": how.scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    pair = 0
     for first, count, length in segments.runs:
-        stop = first + count * length
+        whole = slice(first, first + count * length)
+        asked = slice(pair, pair + count) if how.first_only else whole
         q, k, v = (
-            part[0, :, first:stop].reshape(part.shape[1], count, length, -1).transpose(0, 1)
-            for part in (query, key, value)
+            part[place].reshape(count, -1, *part.shape[1:]).transpose(1, 2)
+            for part, place in ((query, asked), (key, whole), (value, whole))
         )
-        mask = _window_mask(length, sliding_window, causal, query.device)
-        seen = scaled_dot_product_attention(
-            q, k, v, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=groups
-        )
-        out[0, first:stop] = seen.transpose(1, 2).flatten(0, 1)
+        mask = _window_mask(length, how.sliding_window, how.causal, query.device)
+        plain = how.causal and mask is None
+        seen = scaled_dot_product_attention(q, k, v, mask, is_causal=plain, **options)
+        out[asked] = seen.transpose(1, 2).flatten(0, 1)
+        pair += count
     return out
 
 
@@ -134,41 +158,41 @@ def _window_mask(
     return near & (distance >= 0) if causal else near
 
 
+@cache
+def _arguments(function: Any) -> frozenset[str]:
+    # Read once: a signature takes longer than a launch, and every layer asks.
+    return frozenset(inspect.signature(function).parameters)
+
+
 def _attend_with_kernel(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Segments,
-    *,
-    causal: bool,
-    scaling: float | None,
-    sliding_window: int | None,
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: _How
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    known = inspect.signature(varlen_attn).parameters
+    known = _arguments(varlen_attn)
     options: dict[str, Any] = {}
     if "scale" in known:
-        options["scale"] = scaling
-    elif scaling is not None:
+        options["scale"] = how.scaling
+    elif how.scaling is not None:
         # Older torch always divides by the root of the head size; make up for it beforehand.
-        query = query * (scaling * query.shape[-1] ** 0.5)
-    if causal or sliding_window is not None:
+        query = query * (how.scaling * query.shape[-1] ** 0.5)
+    if how.causal or how.sliding_window is not None:
         # An older torch without windows raises here, at load, and the runs are taken instead.
-        reach = -1 if sliding_window is None else sliding_window - 1
-        options["window_size"] = (reach, 0 if causal else reach)
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    if q.shape[1] != k.shape[1]:
+        reach = -1 if how.sliding_window is None else how.sliding_window - 1
+        options["window_size"] = (reach, 0 if how.causal else reach)
+    if query.shape[1] != key.shape[1]:
         if "enable_gqa" in known:
             options["enable_gqa"] = True
         else:
-            times = q.shape[1] // k.shape[1]
-            k, v = (part.repeat_interleave(times, dim=1) for part in (k, v))
+            times = query.shape[1] // key.shape[1]
+            key, value = (part.repeat_interleave(times, dim=1) for part in (key, value))
     if "num_splits" in known:
         # One split: a pair's sums then have one order, whoever shares its pass.
         options["num_splits"] = 1
     bounds: Any = segments.bounds
-    longest = segments.longest
-    packed: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
-    seen: Tensor = packed.unsqueeze(0)
-    return seen
+    asked, most = bounds, segments.longest
+    if how.first_only:
+        asked, most = torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), 1
+    seen: Any = varlen_attn(query, key, value, asked, bounds, most, segments.longest, **options)
+    result: Tensor = seen
+    return result

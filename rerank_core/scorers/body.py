@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from rerank_core.scorers.attention import ATTENTION_NAME, Segments, register_attention
 from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.scorers.heads import Pool, one_logit
+from rerank_core.scorers.passes.transfer import upload
 
 Types = tuple[tuple[int, int], tuple[int, ...]] | None
 
@@ -42,20 +43,20 @@ class Rows:
         """Return the body's arguments, and where each pair starts in the row and its length."""
         lengths = [len(pair) for pair in batch]
         ids = np.concatenate([part for pair in batch for part in (pair.head, pair.tail)])
-        starts = np.cumsum([0, *lengths[:-1]])
-        positions = np.arange(len(ids)) - np.repeat(starts, lengths) + self._offset
-
-        def on_device(array: Any) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
-        inputs: dict[str, Any] = {
-            "input_ids": on_device(ids)[None],
-            "position_ids": on_device(positions)[None],
-            "segments": Segments.of(lengths, device, kernel=kernel),
-        }
+        ends = np.cumsum([0, *lengths])
+        positions = np.arange(len(ids)) - np.repeat(ends[:-1], lengths) + self._offset
+        arrays = [ids, positions, ends, np.array(lengths)]
         if self._types is not None:
-            inputs["token_type_ids"] = on_device(self._type_row(batch, lengths))[None]
-        return inputs, on_device(starts), on_device(np.array(lengths))
+            arrays.append(self._type_row(batch, lengths))
+        ids_row, position_row, bounds, sizes, *types = upload(arrays, device)
+        inputs: dict[str, Any] = {
+            "input_ids": ids_row[None],
+            "position_ids": position_row[None],
+            "segments": Segments.of(lengths, bounds, kernel=kernel),
+        }
+        if types:
+            inputs["token_type_ids"] = types[0][None]
+        return inputs, bounds[:-1], sizes
 
     def _type_row(self, batch: Sequence[TokenizedPair], lengths: Sequence[int]) -> Any:
         both, behind = self._types or ((0, 0), ())
@@ -96,6 +97,8 @@ class PackedForward:
         self._positive = positive
         self.kernel = False
         self.device = torch.device("cpu")
+        # Nothing is generated: a cache would keep and copy the keys and values of every layer.
+        body.config.use_cache = False
 
     def to(self, device: torch.device) -> None:
         """Move body and head."""

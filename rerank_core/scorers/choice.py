@@ -38,11 +38,13 @@ from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.heads import (
     ClassifierHead,
     RowsHead,
+    all_tokens,
     first_token,
     last_token,
     mean_of_tokens,
 )
 from rerank_core.scorers.loading import load_model, load_tokenizer
+from rerank_core.scorers.passes.bert_layers import flatten_layers
 from rerank_core.scorers.scorer import TorchScorer
 from rerank_core.scorers.self_check import agreement, probe_pairs
 from rerank_core.scorers.texts import TextTokenizer
@@ -126,6 +128,8 @@ def _packed(
     plug_attention(model)
     mean = getattr(settings, "classifier_pooling", "cls") == "mean"
     pool = last_token if resolved.causal else mean_of_tokens if mean else first_token
+    if flatten_layers(body, first_only=pool is first_token) and pool is first_token:
+        pool = all_tokens
     if device.type == "cpu" and config.dtype == "float32" and can_optimize():
         optimize(body)
     forward = PackedForward(

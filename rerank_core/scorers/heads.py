@@ -22,6 +22,11 @@ def first_token(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     return hidden.index_select(0, starts).float()
 
 
+def all_tokens(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """Read what a body left that computed one token of each pair."""
+    return hidden.float()
+
+
 def last_token(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """Read each pair's last token."""
     return hidden.index_select(0, starts + lengths - 1).float()

@@ -11,29 +11,39 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rerank_core.batching import TokenBudget, computed, plan_batches
-from rerank_core.errors import ModelUnavailable
+from rerank_core.scorers.passes.faults import (
+    is_out_of_memory,
+    raise_if_fatal,
+    reason_of,
+    release_memory,
+)
+from rerank_core.scorers.passes.transfer import Download
 from rerank_core.types import Float32s
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item", bound=Sized)
 
-_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_FATAL_SIGNS = ("CUDA error", "device-side assert", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+
+class Arriving(Protocol):
+    """Logits of a pass that has been launched."""
+
+    def wait(self) -> Float32s:
+        """Return them, one a pair of the batch, as soon as they are there."""
+        ...
 
 
 class BatchRunner(Generic[Item]):
     """Scores items whose `len` is their token count.
 
-    `launch` takes a batch and returns its logits on the device, not waited for. In `exact` the same
-    launch computes in float32.
+    `launch` takes a batch and returns its logits on the device, not waited for; `download` sends
+    them on their way to the host. In `exact` the same launch computes in float32.
     """
 
     def __init__(
@@ -43,8 +53,10 @@ class BatchRunner(Generic[Item]):
         max_batch_tokens: int,
         *,
         padded: bool,
+        download: Callable[[Tensor], Arriving] = Download,
     ) -> None:
         self._launch = launch
+        self._download = download
         self._exact = exact
         self._padded = padded
         self.rescued = 0
@@ -66,19 +78,21 @@ class BatchRunner(Generic[Item]):
         raw = np.full(len(items), np.nan, dtype=np.float32)
         errors: dict[int, str] = {}
         queue = deque(self._plan(items, range(len(items))))
-        running: tuple[list[int], Tensor] | None = None
+        running: tuple[list[int], Arriving] | None = None
         while queue or running:
             launched = None
             if queue:
                 batch = queue.popleft()
                 try:
-                    launched = batch, self._launch([items[i] for i in batch])
+                    logits = self._launch([items[i] for i in batch])
+                    launched = batch, self._download(logits)
                 except Exception as error:
                     self._after_failure(error, items, batch, queue, errors)
                 else:
                     self._count([len(items[i]) for i in batch])
+            # The next pass is under way before this one's logits are waited for.
             if running:
-                raw[running[0]] = _fetch(running[1])
+                raw[running[0]] = _collect(running[1])
             running = launched
         return raw, errors
 
@@ -125,58 +139,25 @@ class BatchRunner(Generic[Item]):
         """Say why the batch's only pair failed, or put the batch back into the queue in parts."""
         raise_if_fatal(error)
         if len(batch) == 1:
-            errors[batch[0]] = _reason(error, len(items[batch[0]]))
-            _release_memory(error)
-        elif not _is_out_of_memory(error):
+            errors[batch[0]] = reason_of(error, len(items[batch[0]]))
+            release_memory(error)
+        elif not is_out_of_memory(error):
             logger.warning("a batch of %d pairs failed (%s); looking for the pair",
                            len(batch), type(error).__name__)  # fmt: skip
             half = len(batch) // 2
             queue.extendleft([batch[half:], batch[:half]])
         else:
-            _release_memory(error)
+            release_memory(error)
             self.budget.shrink(self._cost([len(items[i]) for i in batch]))
             waiting = [i for part in (batch, *queue) for i in part]
             queue.clear()
             queue.extend(self._plan(items, waiting))
 
 
-def raise_if_fatal(error: Exception) -> None:
-    """Raise ModelUnavailable for an error after which the device gives only errors."""
-    if isinstance(error, ModelUnavailable):
-        raise error
-    if _is_out_of_memory(error):
-        return
-    signs = any(sign in str(error) for sign in _FATAL_SIGNS)
-    if signs or isinstance(error, torch.AcceleratorError):
-        raise ModelUnavailable(
-            f"the GPU failed for good ({type(error).__name__}); this process must be restarted"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
-    )
-
-
-def _release_memory(error: Exception) -> None:
-    # The traceback holds the failed pass's tensors; without this the retry would not have room.
-    error.__traceback__ = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _reason(error: Exception, tokens: int) -> str:
-    if _is_out_of_memory(error):
-        return f"a pair of {tokens} tokens does not fit the device's memory; lower max_length"
-    return f"the model failed on this pair ({type(error).__name__})"
-
-
-def _fetch(logits: Tensor) -> Float32s:
+def _collect(logits: Arriving) -> Float32s:
     try:
-        scores: Float32s = logits.float().cpu().numpy()
+        return logits.wait()
     except RuntimeError as error:
         # Work that was launched without complaint and fails only now has no other explanation.
         raise_if_fatal(error)
         raise
-    return scores

@@ -1,0 +1,96 @@
+"""The layers of BERT and its kin on packed rows: the same sums with fewer calls.
+
+Queries, keys and values are one product, rows stay two-dimensional, and the last layer computes
+only what a head on first tokens reads. It does not know embeddings, heads or other architectures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from rerank_core.scorers.attention import Segments, attend
+
+# Whose layers are spelled as BERT's are. Whether they also compute what BERT's do is seen at load.
+_KIN = ("bert", "camembert", "roberta", "xlm-roberta")
+
+
+def flatten_layers(body: Any, *, first_only: bool) -> bool:
+    """Replace the layers of `body` where they are BERT's; return whether they were.
+
+    With `first_only` its last hidden state is (1, pairs, size): the first token of each pair.
+    """
+    if getattr(body.config, "model_type", None) not in _KIN or len(body.encoder.layer) < 1:
+        return False
+    body.encoder = PackedLayers(list(body.encoder.layer), first_only=first_only)
+    return True
+
+
+class PackedLayers(nn.Module):
+    """Stands where the body's encoder was."""
+
+    def __init__(self, layers: list[Any], *, first_only: bool) -> None:
+        super().__init__()
+        last = _FirstTokensLayer(layers.pop()) if first_only else None
+        self.layers = nn.ModuleList(_Layer(layer) for layer in layers)
+        self.last = last
+
+    def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
+        """Take (1, tokens, size) as transformers' encoders do."""
+        rows = hidden_states[0]
+        for layer in self.layers:
+            rows = layer(rows, segments)
+        if self.last is not None:
+            rows = self.last(rows, segments)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows[None])
+
+
+class _Layer(nn.Module):
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        own, out = layer.attention.self, layer.attention.output
+        self.heads = own.num_attention_heads
+        self.projections = _joined(own.query, own.key, own.value)
+        self.mix, self.mix_norm = out.dense, out.LayerNorm
+        # Whole, so that on CPUs its activation is found and fused.
+        self.intermediate = layer.intermediate
+        self.output, self.output_norm = layer.output.dense, layer.output.LayerNorm
+
+    def forward(self, rows: Tensor, segments: Segments) -> Tensor:
+        parts = self.projections(rows).view(len(rows), 3, self.heads, -1)
+        query, key, value = parts.unbind(1)
+        return self._rest(attend(query, key, value, segments), rows)
+
+    def _rest(self, seen: Tensor, rows: Tensor) -> Tensor:
+        mixed = self.mix_norm(self.mix(seen.reshape(len(rows), -1)) + rows)
+        result: Tensor = self.output_norm(self.output(self.intermediate(mixed)) + mixed)
+        return result
+
+
+class _FirstTokensLayer(_Layer):
+    """Keys and values of all tokens; everything else of each pair's first token alone."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        own = layer.attention.self
+        self.query = own.query
+        self.projections = _joined(own.key, own.value)
+
+    def forward(self, rows: Tensor, segments: Segments) -> Tensor:
+        first = rows.index_select(0, segments.starts)
+        key, value = self.projections(rows).view(len(rows), 2, self.heads, -1).unbind(1)
+        query = self.query(first).view(len(first), self.heads, -1)
+        return self._rest(attend(query, key, value, segments, first_only=True), first)
+
+
+def _joined(*linears: nn.Linear) -> nn.Linear:
+    """Return one layer that gives the outputs of several, one behind another."""
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    joined = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    bias = torch.cat([linear.bias.detach() for linear in linears])
+    joined.bias = nn.Parameter(bias, requires_grad=False)
+    return joined

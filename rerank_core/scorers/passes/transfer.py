@@ -1,0 +1,54 @@
+"""Between host and device: one copy in for each pass, and logits that come out on their own.
+
+It does not know what is copied, nor what computes in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rerank_core.types import Float32s
+
+
+def upload(arrays: Sequence[Any], device: torch.device) -> list[Tensor]:
+    """Return one int32 tensor on the device for each array of integers, all from one copy.
+
+    The copy is not waited for. Its source is pinned and belongs to this call alone; torch gives
+    pinned memory to nobody else before the device has read it.
+    """
+    sizes = [len(array) for array in arrays]
+    staged = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
+    np.concatenate(arrays, out=staged.numpy(), casting="same_kind")
+    return list(torch.split(staged.to(device, non_blocking=True), sizes))
+
+
+class Download:
+    """Logits on their way to the host: the copy is enqueued here, behind the pass that makes them.
+
+    Enqueued only when they are asked for, it would stand behind the next pass, and the device would
+    idle while the one after that is packed.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        # Untyped in torch.
+        self._arrived: Any = None
+        if logits.device.type != "cuda":
+            self._host = logits.float()
+            return
+        self._host = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
+        self._host.copy_(logits, non_blocking=True)
+        event: Any = torch.cuda.Event
+        self._arrived = event()
+        self._arrived.record(torch.cuda.current_stream(logits.device))
+
+    def wait(self) -> Float32s:
+        """Return the logits, having waited for them and for nothing behind them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        logits: Float32s = self._host.cpu().numpy()
+        return logits

@@ -1,0 +1,77 @@
+"""Where the tests of the GPU's subjects run: on the CPU with every fast run, on CUDA where it is.
+
+What needs no device runs on both, so that no test is first executed on the day that a GPU comes.
+"""
+
+import pytest
+import torch
+
+from rerank_core import QueryDocumentPair
+from tests.rerank_core.scorers import tiny_checkpoints
+
+BERTS = ("bert", "roberta", "xlm_roberta", "modernbert")
+CAUSAL = ("qwen3", "gemma")
+TEMPLATES = {"qwen3": "qwen3-reranker", "gemma": "bge-reranker-v2-gemma"}
+ON_CUDA = pytest.mark.gpu
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_CUDA)])
+def device(request) -> str:
+    """The device that a test is for."""
+    if request.param == "cuda":
+        need_cuda()
+    return request.param
+
+
+@pytest.fixture
+def cuda() -> str:
+    """A CUDA device, for what nothing else can show; such a test carries the mark gpu itself."""
+    need_cuda()
+    return "cuda"
+
+
+def need_cuda() -> None:
+    """Skip where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def gpu_models(tmp_path_factory):
+    """One folder per family, random weights, and the settings that it needs."""
+    found = {}
+    for name in BERTS:
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = {"model": str(getattr(tiny_checkpoints, f"save_{name}")(folder))}
+    for name in CAUSAL:
+        folder = tiny_checkpoints.save_causal(tmp_path_factory.mktemp(name), name)
+        found[name] = {"model": str(folder), "template": TEMPLATES[name]}
+    return found
+
+
+@pytest.fixture(scope="session")
+def unequal_pairs() -> list[QueryDocumentPair]:
+    """Pairs of many lengths, some far longer than ModernBERT's window of 16."""
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "the",
+        "lazy",
+        "dog",
+        "and",
+        "a",
+        "river",
+        "runs",
+    ]
+    counts = (1, 90, 3, 40, 7, 41, 2, 90, 15, 60)
+    return [
+        QueryDocumentPair(
+            "how many people live here",
+            " ".join(words[(i * 5 + n * (i + 1)) % len(words)] for n in range(count)),
+        )
+        for i, count in enumerate(counts)
+    ]
