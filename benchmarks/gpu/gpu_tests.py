@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from benchmarks.gpu.session import Session
 
 ROOT = Path(__file__).parents[2]
-TESTS = "tests/rerank_core/scorers/gpu"
+TESTS = "tests/rerank_core/scorers/passes"
 
 
 def gpu_tests(session: Session) -> None:
