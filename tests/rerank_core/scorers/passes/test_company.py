@@ -8,7 +8,7 @@ import torch
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers.attention import Segments, segment_attention
-from tests.rerank_core.scorers.gpu.conftest import BERTS, CAUSAL
+from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
 
 
 @pytest.mark.parametrize("family", [*BERTS, *CAUSAL])

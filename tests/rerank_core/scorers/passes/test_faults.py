@@ -38,7 +38,7 @@ def test_scores_that_overflow_are_those_of_float32(device, overflowing_model, un
 
 CRASH = """
 import sys
-from tests.rerank_core.scorers.gpu.test_faults import crash
+from tests.rerank_core.scorers.passes.test_faults import crash
 print(crash(sys.argv[1], "cuda"))
 """
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rerank_core import ScorerConfig, load_scorer
-from tests.rerank_core.scorers.gpu.conftest import BERTS, CAUSAL
+from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
 
 
 class Attentions(TorchDispatchMode):

@@ -14,8 +14,8 @@ from rerank_core.scorers.device import set_precision
 from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.scorers.heads import ClassifierHead, all_tokens
 from rerank_core.scorers.passes.bert_layers import flatten_layers
-from tests.rerank_core.scorers.gpu.conftest import BERTS, CAUSAL
-from tests.rerank_core.scorers.gpu.operations import Operations
+from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
+from tests.rerank_core.scorers.passes.operations import Operations
 
 META = torch.device("meta")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rerank_core import ScorerConfig, load_scorer
-from tests.rerank_core.scorers.gpu.conftest import BERTS, CAUSAL
+from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
 
 # For logits up to 1; twice what these models were measured at.
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
