@@ -4,9 +4,9 @@ python benchmarks/check_simulation.py [--replicas 1 2 4] [--seconds 15]
 
 HTTP, Ray, routing, admission and batching are real; a pass sleeps for a fixed time plus
 tokens / rate, as the simulation assumes, so a difference is a fault of the policies written down in
-service_model.py and not of a model's speed. First three times what the replicas can bear, for
-throughput; then 60 % of it, for latency. Ends in one JSON line; 1 when throughput is further off
-than --within.
+simulate.py and not of a model's speed. Settings are those that ship, but for the number of
+replicas. First three times what the replicas can bear, for throughput; then 60 % of it, for latency.
+Ends in one JSON line; 1 when throughput is further off than --within.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.local_serve import deploy, local_serve, machine
 from benchmarks.open_loop import done_per_s, keep_busy, send_at_rate, summarise
-from benchmarks.service_model import Load, Outcome, Scaling, Service
+from benchmarks.service_model import Load, Outcome, Replicas, Service, shipped
 from benchmarks.simulate import simulate
-from benchmarks.simulated_scorer import simulated
+from benchmarks.simulated_scorer import MAX_BATCH_TOKENS, simulated
 from rerank_core import QueryDocumentPair
 from serve_app.gateway.units import estimate_tokens
 
-TOKENS_PER_S, FIXED_S, MAX_WAIT_S = 10_000.0, 0.005, 2.0
-UNIT_TOKENS, MERGE_TOKENS = 2048, 4096
+TOKENS_PER_S, FIXED_S = 10_000.0, 0.005
 QUERY = "what is it"
 DOCUMENTS = ["word " * 20 + str(place) for place in range(100)]
 BODY = {"query": QUERY, "documents": DOCUMENTS}
@@ -36,43 +35,22 @@ BODY = {"query": QUERY, "documents": DOCUMENTS}
 PAIR_TOKENS = len(QUERY.split()) + len(DOCUMENTS[0].split())
 ESTIMATED = sum(estimate_tokens([QueryDocumentPair(QUERY, d) for d in DOCUMENTS], 8192))
 CAPACITY_PER_S = TOKENS_PER_S / (PAIR_TOKENS * len(DOCUMENTS))
-
-
-def in_tokens(estimated: int) -> int:
-    """Return how many of the scorer's tokens a bound in estimated tokens lets through."""
-    return round(estimated * PAIR_TOKENS * len(DOCUMENTS) / ESTIMATED)
+# Everything in the service counts estimated tokens, its replicas' rates too.
+IN_ESTIMATED = ESTIMATED / (PAIR_TOKENS * len(DOCUMENTS))
 
 
 def predicted(rate: float, replicas: int, seconds: float) -> Outcome:
     """Play the load against the simulation."""
-    load = Load(rate, len(DOCUMENTS), PAIR_TOKENS, spread=0, duration_s=seconds)
-    service = Service(
-        TOKENS_PER_S,
-        FIXED_S,
-        unit_tokens=in_tokens(UNIT_TOKENS),
-        max_batch_tokens=in_tokens(MERGE_TOKENS),
-        max_wait_s=MAX_WAIT_S,
-    )
-    return simulate(load, service, Scaling(replicas, replicas))
+    load = Load(rate, len(DOCUMENTS), PAIR_TOKENS * IN_ESTIMATED, spread=0, duration_s=seconds)
+    service = Service(TOKENS_PER_S * IN_ESTIMATED, FIXED_S, max_batch_tokens=MAX_BATCH_TOKENS)
+    return simulate(load, service, Replicas(replicas, replicas))
 
 
 def compare(url: str, replicas: int, seconds: float) -> dict[str, Any]:
     """Deploy so many replicas, load them, and return measured and simulated figures."""
-    settings = {
-        "model": "lexical",
-        "unit_tokens": UNIT_TOKENS,
-        "batching": {"merge_tokens": MERGE_TOKENS},
-        "admission": {"max_wait_s": MAX_WAIT_S},
-        "scaling": {
-            "gpus_per_replica": 1,
-            "cpus_per_replica": 0.1,
-            "min_replicas": replicas,
-            "max_replicas": replicas,
-        },
-    }
-    deploy(url, settings, simulated(TOKENS_PER_S, FIXED_S))
+    number = {"min_replicas": replicas, "max_replicas": replicas}
+    deploy(url, shipped(scaling=number).model_dump(), simulated(TOKENS_PER_S, FIXED_S))
     path = f"{url}/v2/rerank"
-    # Admission learns what throughput is; until then its bound is a guess.
     asyncio.run(keep_busy(path, [BODY], 4 * replicas, min(4.0, seconds)))
     capacity = CAPACITY_PER_S * replicas
     flood = asyncio.run(send_at_rate(path, [BODY], 3 * capacity, seconds))

@@ -15,6 +15,8 @@ from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, ScorerInfo
 from rerank_core.types import LoadedScorer
 from serve_app.application import Load
 
+MAX_BATCH_TOKENS = 4096
+
 
 class SimulatedScorer:
     """Counts words as tokens, scores by the document's length, and sleeps as long as it says."""
@@ -29,7 +31,7 @@ class SimulatedScorer:
             device="none",
             dtype="float32",
             max_length=8192,
-            max_batch_tokens=config.max_batch_tokens or 4096,
+            max_batch_tokens=config.max_batch_tokens or MAX_BATCH_TOKENS,
             activation="sigmoid",
             fingerprint="simulated",
         )

@@ -13,7 +13,7 @@ from rerank_core import ScorerConfig
 from rerank_core.batcher import MicroBatcher
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.pool import LoadedModel, UnitScores
+from serve_app.pool import LoadedModel, ReplicaReport, UnitScores
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +27,23 @@ class OneReplica:
 
     def __init__(self):
         self.scorer = SimulatedScorer(ScorerConfig(model="lexical"), TOKENS_PER_S, 0.002)
-        self.batcher = MicroBatcher(self.scorer.score, merge_tokens=700, max_queued_tokens=10**9)
+        self.batcher = MicroBatcher(
+            self.scorer.score,
+            merge_tokens=700,
+            max_queued_tokens=10**9,
+            tokens_per_s=TOKENS_PER_S,
+        )
 
     async def score(self, unit):
         scored = await self.batcher.submit(
             unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
         )
-        return UnitScores(
-            scored.scores, LoadedModel(self.scorer.info), scored.queue_s, scored.inference_s
-        )
+        model, (report,) = LoadedModel(self.scorer.info), await self.reports()
+        return UnitScores(scored.scores, model, scored.queue_s, scored.inference_s, report)
+
+    async def reports(self):
+        # There is one gateway: what it holds is not news.
+        return [ReplicaReport("one", self.batcher.tokens_per_s, tokens_held=0.0)]
 
     async def loaded(self):
         return LoadedModel(self.scorer.info)
@@ -43,7 +51,7 @@ class OneReplica:
 
 @pytest.fixture
 def url(serve_over_http):
-    admission = {"max_wait_s": 0.5, "min_tokens": 1500, "min_requests": 2}
+    admission = {"max_wait_s": 0.5, "min_requests": 2}
     config = ServeConfig.model_validate({"model": "lexical", "admission": admission})
     pool = OneReplica()
     with serve_over_http(Gateway(config, {"lexical": pool})) as base:
