@@ -5,8 +5,8 @@ python benchmarks/check_simulation.py [--replicas 1 2 4] [--seconds 15]
 HTTP, Ray, routing, admission and batching are real; a pass sleeps for a fixed time plus
 tokens / rate, as the simulation assumes, so a difference is a fault of the policies written down in
 simulate.py and not of a model's speed. Settings are those that ship, but for the number of
-replicas. First three times what the replicas can bear, for throughput; then 60 % of it, for latency.
-Ends in one JSON line; 1 when throughput is further off than --within.
+replicas. First three times what the replicas can bear, for throughput; then 60 % of it, for
+latency. Ends in one JSON line; 1 when throughput is further off than --within.
 """
 
 from __future__ import annotations
