@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two processes: one has Ray and every test that needs it, the other the rest.
+# One thread of arithmetic each: more than there are cores wait for each other at every barrier.
 TWO := --numprocesses 2 --dist loadgroup
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
@@ -47,10 +48,10 @@ check: setup ## lint, types, architecture
 	$(BIN)/lint-imports
 
 test: check clients ## check, then every test that this machine can run but those of `make chaos`
-	$(BIN)/python -m pytest $(TWO) -m 'not chaos'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
 test-fast: setup ## only the tests without Ray that take no seconds each
-	$(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too

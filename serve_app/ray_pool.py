@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.exceptions import (
     RayActorError,
     WorkerCrashedError,
 )
+from ray.serve._private.common import ReplicaID
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -86,25 +88,40 @@ class RayPool:
 
 
 class LeastLoadedRouter(FIFOMixin, RequestRouter):
-    """Sends each unit to the replica with the fewest, in turn among equals.
+    """Sends each unit to the replica with the fewest of this gateway's, in turn among equals.
 
     Serve's own choice looks at two by chance: eight equal units on eight idle replicas took two
-    passes instead of one. Serve takes the least loaded of what is returned, the first of equals.
+    passes instead of one. The count is ours: Serve's cache of queue lengths is overwritten by what
+    a replica knew before it heard of the units just sent.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         # Gateways must not begin at the same replica.
         self._next = random.randrange(2**16)  # noqa: S311
+        self._under_way: Counter[ReplicaID] = Counter()
+
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Count a unit that was sent."""
+        super().on_send_request(replica_id)
+        self._under_way[replica_id] += 1
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Forget a unit that ended in any way; Serve calls this once for each."""
+        super().on_request_completed(replica_id, internal_request_id)
+        self._under_way -= Counter([replica_id])
 
     async def choose_replicas(
         self,
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return the replicas to look at, as one rank."""
+        """Return the replicas to try, best first, each a rank of its own."""
         if pending_request is not None:
             # Where all are full, wait a little before looking again.
             pending_request.routing_context.should_backoff = True
         self._next += 1
-        return [[candidate_replicas[i] for i in turn(len(candidate_replicas), self._next)]]
+        places = turn(len(candidate_replicas), self._next)
+        looked_at = [candidate_replicas[i] for i in places]
+        looked_at.sort(key=lambda replica: self._under_way[replica.replica_id])
+        return [[replica] for replica in looked_at]
