@@ -47,8 +47,12 @@ def even_unit_tokens(cost: int, largest: int, replicas: int, most: int) -> int:
 
 
 def most_tokens(tokens_per_s: float, max_wait_s: float, min_tokens: int) -> float:
-    """Return how many tokens may be under way, for the rate of all replicas (0: unmeasured)."""
-    return max(min_tokens, tokens_per_s * max_wait_s)
+    """Return how many tokens may be under way, for the rate of all replicas (0: unmeasured).
+
+    `min_tokens` is for the unmeasured only: as a least bound it would be eight seconds of waiting
+    where a replica does 2,000 a second.
+    """
+    return tokens_per_s * max_wait_s if tokens_per_s > 0 else min_tokens
 
 
 def charge(cost: int, most: float) -> float:

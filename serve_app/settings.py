@@ -50,7 +50,7 @@ class Admission(Settings):
         " with a 429 at once. Raise it for bursts, lower it for steadier latency.",
     )
     min_tokens: int = Field(
-        16_384, ge=1, description="Estimated tokens always admitted, before any measurement."
+        16_384, ge=1, description="Estimated tokens that may wait before any rate is measured."
     )
     min_requests: int = Field(
         8,

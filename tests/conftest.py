@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 pytest_plugins = ["tests.skips"]
 # On a busy machine nodes start late; for this process and those that tests start.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
+# Serve kills a proxy that takes 5 s to import it, and `serve.start` then fails on the dead one.
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
 
 settings.register_profile("fast", max_examples=25)

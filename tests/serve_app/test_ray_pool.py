@@ -1,6 +1,7 @@
 """What the gateway makes of the failures that Serve's handles raise."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import (
@@ -12,7 +13,7 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.serve._private.common import DeploymentID
+from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -22,7 +23,7 @@ from ray.serve.exceptions import (
 from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded, QueryDocumentPair
 from serve_app.http.errors import error_reply
 from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
-from serve_app.ray_pool import RayPool
+from serve_app.ray_pool import LeastLoadedRouter, RayPool
 
 PAIRS = (QueryDocumentPair("q", "d"),)
 
@@ -99,3 +100,43 @@ def test_a_cancelled_call_is_cancelled_on_the_replica():
 
     asyncio.run(go())
     assert handle.cancelled
+
+
+SCORER = DeploymentID("Scorer", "rerank")
+REPLICAS = [SimpleNamespace(replica_id=ReplicaID(name, SCORER)) for name in "abcd"]
+
+
+@pytest.fixture
+def router():
+    source = DeploymentHandleSource.REPLICA
+    return LeastLoadedRouter(SCORER, source, use_replica_queue_len_cache=True)
+
+
+def choices(router):
+    ranks = asyncio.run(router.choose_replicas(REPLICAS))
+    return [replica.replica_id for (replica,) in ranks]
+
+
+def test_units_go_to_the_replica_with_the_fewest_that_have_not_ended(router):
+    for _ in range(8):
+        router.on_send_request(choices(router)[0])
+    ids = [replica.replica_id for replica in REPLICAS]
+    assert [router._under_way[name] for name in ids] == [2, 2, 2, 2]
+    router.on_request_completed(ids[2], "request")
+    assert choices(router)[0] == ids[2]
+
+
+def test_a_replica_need_not_say_how_long_its_queue_is_before_its_first_unit(router):
+    for name in choices(router):
+        assert router.replica_queue_len_cache.get(name) == 0
+
+
+def test_a_replica_that_could_not_be_reached_is_last_and_asked_until_it_answers(router):
+    lost = choices(router)[0]
+    router.on_replica_actor_unavailable(lost)
+    assert choices(router)[-1] == lost
+    assert router.replica_queue_len_cache.get(lost) is None
+    router.on_new_queue_len_info(lost, 0)
+    for name in set(choices(router)) - {lost}:
+        router.on_send_request(name)
+    assert choices(router)[0] == lost

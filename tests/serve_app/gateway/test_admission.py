@@ -53,6 +53,8 @@ def test_the_bound_follows_what_the_replicas_report():
     assert gate.bound == 80_000
     gate.replicas.hear(ReplicaReport("a", 20_000, 0.0))
     assert gate.bound == 100_000
+    hear(gate, a=10)
+    assert gate.bound == 20
 
 
 def test_a_replica_that_is_not_in_the_next_round_no_longer_counts():
@@ -138,7 +140,7 @@ def test_the_few_are_shared_between_keys():
 
 
 def test_refusals_say_when_to_come_back_and_name_the_setting():
-    gate = admission()
+    gate = admission(max_wait_s=5.0)
     hear(gate, a=20.0)
     with gate.admit(50), gate.admit(50), pytest.raises(Overloaded) as refused, gate.admit(40):
         pass
@@ -147,7 +149,7 @@ def test_refusals_say_when_to_come_back_and_name_the_setting():
 
 
 def test_nobody_is_sent_away_for_longer_than_a_minute():
-    gate = admission()
+    gate = admission(max_wait_s=100_000)
     hear(gate, a=0.001)
     with gate.admit(50), gate.admit(50), pytest.raises(Overloaded) as refused, gate.admit(50):
         pass
