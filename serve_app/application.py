@@ -32,6 +32,7 @@ from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.live_settings import LiveSettings
 from serve_app.ray_pool import LeastLoadedRouter, RayPool
 from serve_app.replica import ScorerReplica
+from serve_app.serve_command import prepare
 
 log = logging.getLogger("ray.serve")
 
@@ -59,6 +60,7 @@ class GatewayDeployment:
         self._gateway = Gateway(
             config, pools, api_keys=api_keys, observe=self._observe, names_requests=False
         )
+        self._drain_s = config.scaling.drain_s
         self._meter = RequestMeter(
             self._gateway.admission, Metrics(metrics.Counter, metrics.Gauge, metrics.Histogram)
         )
@@ -81,6 +83,10 @@ class GatewayDeployment:
         """Note that the start is over."""
         self._settings.started()
 
+    async def drain(self) -> None:
+        """Refuse what comes from now on; return when the rest is answered, or after `drain_s`."""
+        await self._gateway.drain(self._drain_s)
+
     def _observe(self, record: RequestRecord) -> None:
         self._meter(record)
         log.info("request", extra=record.log_fields())
@@ -93,6 +99,10 @@ def app(args: ServeConfig) -> Application:
 
 def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     """Build the application with another way to load scorers; benchmarks bring simulated ones."""
+    command = click.get_current_context(silent=True)
+    if command and command.info_name == "run":
+        # Called in the process that users start, just before it starts Ray.
+        prepare()
     scorers = {
         f"model_{place}": _scorer(place, scorer, args, load)
         for place, scorer in enumerate(args.served.values())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -14,6 +15,8 @@ import httpx
 import pytest
 import ray
 from ray import serve
+
+from tests.serve_app.raw_http import exchange, offers_of_upgrade
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,16 @@ def test_it_works_below_a_route_prefix(mounted):
     with httpx.Client() as http:
         sdk = cohere.ClientV2(api_key="any", base_url=mounted, httpx_client=http)
         assert [hit.index for hit in sdk.rerank(model="lexical", **BODY).results] == [1, 0]
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "TLS/1.2"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_upgrade_is_served_and_nothing_is_smuggled(service, protocol, chunked):
+    # Stock Java clients offer h2c, Apache's HttpClient TLS/1.2.
+    received = exchange(service, *offers_of_upgrade(protocol, chunked=chunked))
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"400", b"200", b"200"]
+    assert received.count(b'"bad_json"') == 1
+    assert b'"object":"list"' not in received
 
 
 def test_several_models_behind_one_address(mounted):
