@@ -22,7 +22,7 @@ from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.refusals import refusal
 from serve_app.gateway.request_log import Observe, RequestRecord
 from serve_app.gateway.retries import RetryBudget
-from serve_app.gateway.units import estimate_tokens, most_tokens
+from serve_app.gateway.units import estimate_tokens, most_tokens, tokens_of
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
 from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
@@ -140,6 +140,7 @@ class Gateway:
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
             gzipped = check_content(headers, limits)
+            self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 fields = slice_fields(
                     await read_body(incoming, limits, count_bytes, gzipped=gzipped)
@@ -157,16 +158,24 @@ class Gateway:
                 await discard_body(scope, incoming, limits)
             return reply
 
+    def _check_open(self, headers: Mapping[bytes, bytes], record: RequestRecord) -> None:
+        """Refuse before the body is read what will be refused; of several models it names one."""
+        if len(self.admission) == 1:
+            (record.model,) = self.admission
+            seems_to_cost = tokens_of(int(headers.get(b"content-length", b"0")))
+            self.admission[record.model].check_open(seems_to_cost, record.key)
+
     async def _rerank(
         self, request: ParsedRequest, record: RequestRecord, deadline: float
     ) -> Answer:
-        record.documents = len(request.pairs)
+        record.documents, record.ignored = len(request.pairs), request.ignored
         record.model = name = model_name(self.config, request.model)
         loaded = await self._readiness.loaded(name, deadline)
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
         await gate.replicas.ask(pool)
-        with gate.admit(sum(costs), record.key, deadline - time.monotonic()) as share:
+        left_s = deadline - time.monotonic()
+        with gate.admit(sum(costs), record.key, left_s, can_wait=request.can_wait) as share:
             record.gathered = gathered = await score_in_units(
                 CountedPool(pool, gate, share),
                 request.pairs,

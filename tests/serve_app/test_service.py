@@ -16,6 +16,8 @@ import pytest
 import ray
 from ray import serve
 
+from serve_app import app
+from serve_app.config import ServeConfig
 from tests.serve_app.raw_http import exchange, offers_of_upgrade
 
 pytestmark = pytest.mark.slow
@@ -116,6 +118,21 @@ def test_several_models_behind_one_address(mounted):
 
     assert [ask(name).json()["model"] for name in ("lexical", "second")] == ["lexical", "second"]
     assert ask("third").status_code == 404
+
+
+def test_one_replica_and_one_gateway_are_one_deployment_with_the_same_scores(
+    service, serve_instance, wait_ready
+):
+    config = ServeConfig.model_validate({"model": "lexical", "scaling": {"cpus_per_replica": 0.1}})
+    url = f"{serve_instance}/fused"
+    serve.run(app(config), name="fused", route_prefix="/fused")
+    try:
+        wait_ready(url)
+        assert set(serve.status().applications["fused"].deployments) == {"Gateway"}
+        fused, split = (httpx.post(f"{at}/v2/rerank", json=BODY) for at in (url, service))
+        assert fused.json()["results"] == split.json()["results"]
+    finally:
+        serve.delete("fused")
 
 
 def test_48_slow_senders_do_not_stop_good_requests(service):
