@@ -108,7 +108,7 @@ def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     command = click.get_current_context(silent=True)
     if command and command.info_name == "run":
         # Called in the process that users start, just before it starts Ray.
-        prepare()
+        prepare(command.params.get("address"))
     if args.is_fused:
         return _fused(args, load)
     scorers = {

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 from ray import serve
+from ray._common.utils import get_default_system_temp_dir
 from ray._private import worker
 from ray.serve.scripts import run
 
@@ -23,20 +24,47 @@ UPGRADES = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.upgrades
 GATEWAY = "Gateway"
 # For answers that have left their gateway and are on their way through Serve's proxy.
 _PROXY_S = 1.0
+# A socket's path has at most 107 bytes, of which `/ray/session_.../sockets/plasma_store` takes 66.
+_LONGEST_FOLDER = 40
 
 
 def main() -> None:
     """Run the command."""
-    prepare()
+    inner: Any = run.callback
+
+    def prepared(**options: Any) -> None:
+        prepare(options["address"])
+        inner(**options)
+
+    run.callback = prepared
     run.main(prog_name="rerank-serve")
 
 
-def prepare() -> None:
-    """Make ready a process that is about to start Ray: what Serve's proxies need, and SIGTERM."""
+def prepare(address: str | None) -> None:
+    """Make ready a process that is about to start Ray: what Serve's proxies need, and SIGTERM.
+
+    Raises click's UsageError, which ends the command with one line, for what cannot end well.
+    """
+    _check_address(address)
     os.environ.setdefault(*UPGRADES)
     # Ray takes SIGTERM when it starts; its hooks run after that.
     if _take_sigterm not in worker._post_init_hooks:
         worker._post_init_hooks.append(_take_sigterm)
+
+
+def _check_address(address: str | None) -> None:
+    if address and address.startswith("ray://"):
+        raise click.UsageError(
+            "ray:// is Ray Client, by which nothing is served here: run the command on the"
+            " cluster's head with --address auto, or `serve deploy FILE --address"
+            " http://HEAD:8265`"
+        )
+    folder: str = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
+    if address in (None, "local") and len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise click.UsageError(
+            f"Ray's sockets would lie too deep: the temporary folder {folder} has more than"
+            f" {_LONGEST_FOLDER} bytes; set RAY_TMPDIR=/tmp"
+        )
 
 
 def _take_sigterm() -> None:

@@ -96,8 +96,11 @@ def test_metrics_stand_on_the_serving_port(gateway_of):
     asked = 'rerank_requests_total{dialect="cohere",model="lexical",status="200"} 1.0'
     assert asked in lines
     assert 'rerank_documents_total{model="lexical"} 2.0' in lines
-    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="lexical"} 1.0'
-    assert kept in lines
+    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="%s",outcome="%s"} 1.0'
+    assert kept % ("lexical", "answered") in lines
+    assert caller.post("/v2/rerank", {}).status_code == 422
+    lines = caller.send("GET", "/metrics").text.splitlines()
+    assert kept % ("lexical", "refused") in lines
 
 
 def test_the_api_is_described_on_a_page_that_needs_nothing_else(gateway_of):
