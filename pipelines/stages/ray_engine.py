@@ -18,7 +18,6 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray._common.utils import get_default_system_temp_dir
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipelines.config import RerankJobConfig
@@ -32,8 +31,6 @@ from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest, RerankError
 
 _MOST_TASKS = 1000
-# A socket's path has at most 107 bytes, of which `/ray/session_.../sockets/plasma_store` takes 66.
-_LONGEST_FOLDER = 40
 # Ray Data's settings while the engine works. Our progress line takes the place of its bars; units
 # are never joined into one block; a unit on a slow machine may take longer than half an hour
 # without progress, and hanging units have a watchdog of their own.
@@ -58,7 +55,6 @@ class RayEngine:
         if self._started:
             # A bare init would join any cluster that happens to run on this machine.
             address = os.environ.get("RAY_ADDRESS", "local")
-            _check_address(address)
             with _own_sigterm():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         context = DataContext.get_current()
@@ -157,20 +153,6 @@ def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         # A block without rows has no columns.
         texts = batch["line"].to_pylist() if "line" in batch.column_names else []
         yield from map(read_line, texts)
-
-
-def _check_address(address: str) -> None:
-    if address.startswith("ray://"):
-        raise InvalidRequest(
-            "RAY_ADDRESS is a ray:// address, by which no job is run: submit it with `ray job"
-            " submit`, or name the head's own address, HEAD:6379"
-        )
-    folder: str = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
-    if address == "local" and len(os.fsencode(folder)) > _LONGEST_FOLDER:
-        raise InvalidRequest(
-            f"Ray's sockets would lie too deep: the temporary folder {folder} has more than"
-            f" {_LONGEST_FOLDER} bytes; set RAY_TMPDIR=/tmp"
-        )
 
 
 def _replica_needs(config: RerankJobConfig) -> tuple[float, float]:
