@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 TWO := --numprocesses 2 --dist loadgroup
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
+# Not in .venv: jsonschema's format checks, which they want, take each Ray process 3.6 s of CPU to import.
+SUPPLY := .venv-supply-chain
 WORK ?= demo-out
 # The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
 TORCH_INDEX_URL ?=
@@ -67,12 +69,17 @@ pictures: setup ## take and draw the README's pictures anew (needs chromium)
 	$(BIN)/python -m benchmarks.chart
 	$(BIN)/python -m pytest -q -m browser -k example -p tests.serve_app.picture_option --pictures docs/pictures tests/serve_app/test_playground.py
 
-sbom: setup ## list every installed part with version and licence: build/sbom.json
-	mkdir -p build
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+$(SUPPLY)/.stamp: constraints.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom pip-audit
+	touch $@
 
-audit: setup ## ask for known holes in the pinned versions (needs the internet)
-	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
+sbom: setup $(SUPPLY)/.stamp ## list every installed part with version and licence: build/sbom.json
+	mkdir -p build
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: $(SUPPLY)/.stamp ## ask for known holes in the pinned versions (needs the internet)
+	$(SUPPLY)/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
 		$$(awk -v today=$$(date +%F) '$$2 >= today && !/^#/ {print "--ignore-vuln", $$1}' deploy/audit-waivers.txt)
 
 bench: setup ## our scorer against its peers, on this machine
