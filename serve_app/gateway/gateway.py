@@ -15,6 +15,7 @@ from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_er
 from serve_app.dialects.decoding import slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.fan_out import score_in_units
+from serve_app.gateway.hedging import HedgedPool
 from serve_app.gateway.local_metrics import LocalMetrics
 from serve_app.gateway.meter import RequestMeter
 from serve_app.gateway.ranking import answer_of
@@ -60,12 +61,14 @@ class Gateway:
         self.config = self._deployed = config
         window_s = config.scaling.look_back_period_s
         self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
-        self._pools = pools
+        share = config.admission.retry_share
+        self._hedges = {name: RetryBudget(share) for name in pools}
+        self._pools = {name: HedgedPool(pool, self._hedges[name]) for name, pool in pools.items()}
         self._scorers = config.served
         self._api_keys = api_keys or ApiKeys()
         self._observe = observe
         self._names_requests = names_requests
-        self._retries = RetryBudget(config.admission.retry_share)
+        self._retries = RetryBudget(share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
         self._metrics = LocalMetrics()
@@ -81,7 +84,8 @@ class Gateway:
         self.config = self._deployed.changed(user_config)
         for gate in self.admission.values():
             gate.settings = self.config.admission
-        self._retries.share = self.config.admission.retry_share
+        for budget in (self._retries, *self._hedges.values()):
+            budget.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
         self._pages = self._new_pages()
 
@@ -156,6 +160,7 @@ class Gateway:
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
         await gate.replicas.ask(pool)
+        self._hedges[name].earn()
         with gate.admit(sum(costs), record.key, deadline - time.monotonic()) as share:
             record.gathered = gathered = await score_in_units(
                 CountedPool(pool, gate, share),
