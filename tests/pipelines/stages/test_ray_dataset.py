@@ -77,9 +77,6 @@ def test_pairs_in_any_block_and_grouped_ones_are_ranked_as_in_one_table(make_row
     options = {"top_k": 4, "grouped": True, "replicas": 1}
     grouped = pipelines.rerank(ray.data.from_arrow(blocks), LEXICAL, **options)
     assert sorted(grouped.take_all(), key=str) == want
-    torn = [blocks[0].slice(0, 25), pa.concat_tables([blocks[0].slice(25), blocks[1]])]
-    with pytest.raises(ray.exceptions.RayError, match="side by side in one block"):
-        pipelines.rerank(ray.data.from_arrow(torn), LEXICAL, **options).take_all()
 
 
 def by_query(table):
