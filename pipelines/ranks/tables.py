@@ -22,7 +22,7 @@ def rank_pairs(table: pa.Table, config: StageConfig, *, gathered: bool = False) 
     """Return what `scored` gave with ranks, cut to `top_k`; all of a query's rows are there.
 
     Rows keep their order, and equal scores rank by it. Where rows were `gathered` they have none:
-    they come out best first, query by query, and of equal scores the smaller document id is first.
+    they come out query by query, best first, bad ones last; equal scores rank by document id.
     Raises ModelUnavailable for scores of two fingerprints.
     """
     if not table.num_columns:
@@ -36,16 +36,16 @@ def rank_pairs(table: pa.Table, config: StageConfig, *, gathered: bool = False) 
             f" fingerprints {', '.join(prints)}; stage the same files on every one"
         )
     raw = one_list(table[RAW])
-    good = np.flatnonzero(raw.is_valid())
-    codes = np.full(table.num_rows, -1, np.int64)
-    codes[good] = query_codes(table[names.query_id], good)[0]
+    known = np.flatnonzero(table[names.query_id].is_valid())
+    codes = np.full(table.num_rows, len(known), np.int64)
+    codes[known] = query_codes(table[names.query_id], known)[0]
     first = np.arange(table.num_rows)
     if gathered:
         first = pc.sort_indices(plain_ids(table[names.doc_id]).combine_chunks()).to_numpy()
     ranks = ranks_of(codes, raw, first.astype(np.int64))
     kept = within(ranks, config.top_k)
     if gathered:
-        kept = kept[np.lexsort((ranks[kept], codes[kept]))]
+        kept = kept[np.lexsort((unranked_last(ranks[kept]), codes[kept]))]
     out = table.drop_columns([RAW, BUCKET, *([FINGERPRINT] if name == FINGERPRINT else [])])
     place = out.schema.get_field_index(names.score) + 1
     out = out.add_column(place, names.rank, rank_column(ranks)).take(kept)

@@ -81,10 +81,10 @@ class RerankTables:
         out = out.append_column(config.reason_column, reasons)
         name = config.fingerprint_column or FINGERPRINT
         out = out.append_column(name, self._fingerprints(table.num_rows))
-        good = np.flatnonzero(slots.raw.is_valid())
-        codes, queries = query_codes(table[config.names.query_id], good)
+        known = np.flatnonzero(table[config.names.query_id].is_valid())
+        codes, queries = query_codes(table[config.names.query_id], known)
         buckets = np.zeros(table.num_rows, np.int32)
-        buckets[good] = (hashes(queries)[:, 0] % BUCKETS)[codes]
+        buckets[known] = (hashes(queries)[:, 0] % BUCKETS)[codes]
         return out.append_column(RAW, slots.raw).append_column(BUCKET, pa.array(buckets))
 
     def _nested(self, table: pa.Table) -> pa.Table:
