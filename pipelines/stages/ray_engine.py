@@ -62,8 +62,14 @@ class RayEngine:
             # A bare init would join any cluster that happens to run on this machine.
             address = os.environ.get("RAY_ADDRESS", "local")
             self._alone = address == "local"
-            with _own_sigterm():
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            with _own_sigterm(), _said_in_a_line(address):
+                ray.init(
+                    address=address,
+                    # A dashboard takes seconds to start, and would go with the job.
+                    include_dashboard=False if self._alone else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
         context = DataContext.get_current()
         self._former = {name: getattr(context, name) for name in _SETTINGS}
         for name, value in _SETTINGS.items():
@@ -129,6 +135,18 @@ class RayEngine:
             blocks = min(len(items), _MOST_TASKS)
             stream = ray.data.from_items(items, override_num_blocks=blocks)
             yield from _lines(stream.map(partial(_guarded, task=task)))
+
+
+@contextmanager
+def _said_in_a_line(address: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if address == "local":
+            fix = "on a busy machine give it longer: RAY_raylet_start_wait_time_s=120"
+        else:
+            fix = f"is RAY_ADDRESS={address} the cluster's?"
+        raise RerankError(f"Ray did not start: {str(error).split('. ')[0]}; {fix}") from error
 
 
 @contextmanager
