@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes: one has Ray and every test that needs it, the other the rest.
+# Two processes: one has Ray and every test that needs it, the other the rest. Of chaos, each room's
+# tests stay in one.
 # One thread of arithmetic each: more than there are cores wait for each other at every barrier.
 TWO := --numprocesses 2 --dist loadgroup
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
+# Not in .venv: jsonschema's format checks, which they want, take each Ray process 3.6 s of CPU to import.
+SUPPLY := .venv-supply-chain
 WORK ?= demo-out
 # The index of CPU wheels named on PyTorch's install page: some gigabytes less on Linux.
 TORCH_INDEX_URL ?=
@@ -55,7 +58,7 @@ test-fast: setup ## only the tests without Ray that take no seconds each
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
-	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
+	$(BIN)/python -m pytest -q $(TWO) -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml
@@ -67,12 +70,17 @@ pictures: setup ## take and draw the README's pictures anew (needs chromium)
 	$(BIN)/python -m benchmarks.chart
 	$(BIN)/python -m pytest -q -m browser -k example -p tests.serve_app.picture_option --pictures docs/pictures tests/serve_app/test_playground.py
 
-sbom: setup ## list every installed part with version and licence: build/sbom.json
-	mkdir -p build
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+$(SUPPLY)/.stamp: constraints.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom pip-audit
+	touch $@
 
-audit: setup ## ask for known holes in the pinned versions (needs the internet)
-	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
+sbom: setup $(SUPPLY)/.stamp ## list every installed part with version and licence: build/sbom.json
+	mkdir -p build
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: $(SUPPLY)/.stamp ## ask for known holes in the pinned versions (needs the internet)
+	$(SUPPLY)/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip \
 		$$(awk -v today=$$(date +%F) '$$2 >= today && !/^#/ {print "--ignore-vuln", $$1}' deploy/audit-waivers.txt)
 
 bench: setup ## our scorer against its peers, on this machine

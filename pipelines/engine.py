@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Read and score the slices' units; yield a line for each when it is done."""
         ...
 
+    def gpus_per_replica(self, config: RerankJobConfig) -> float:
+        """Return how many GPUs each copy of the model takes, 0 on CPUs."""
+        ...
+
     def run_tasks(
         self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
     ) -> Iterator[dict[str, Any]]:

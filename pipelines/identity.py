@@ -12,7 +12,7 @@ from pipelines.inputs.listing import holds, list_files
 from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
-_OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars")
+_OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars", "file_size")
 
 
 class JobChanged(RerankError):

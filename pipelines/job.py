@@ -25,10 +25,12 @@ from pipelines.inputs.joins import load_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
-from pipelines.refusals import refuse_bad_files, refuse_duplicates
+from pipelines.ranks.pack import pack_files
+from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
 from pipelines.reports.extras import say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
+from pipelines.stages.copies import count_copies
 from pipelines.stages.isolate import forget_deaths
 from rerank_core import load_scorer
 from rerank_core.calibration import Calibration
@@ -42,11 +44,6 @@ class Planned:
     context: JobContext
     left: list[Slice]
     done: set[str]
-
-    @property
-    def has_work(self) -> bool:
-        """Whether something is left that needs workers."""
-        return bool(self.left or self.plan.buckets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,8 @@ def run_job(
         write_extras(root, made, config)
         return made
     with Lease(work) as folder:
-        planned = plan(folder, config, identity, out)
-        with _workers(engine, planned) as workers:
+        with _workers(engine, out) as workers:
+            planned = plan(folder, config, identity, workers, out)
             scored = score(planned, workers, load, out)
             settled = settle(planned, scored)
             ranked = rank(planned, settled, workers, out)
@@ -90,10 +87,14 @@ def run_job(
 
 
 def plan(
-    folder: JobFolder, config: RerankJobConfig, identity: dict[str, str], out: TextIO
+    folder: JobFolder,
+    config: RerankJobConfig,
+    identity: dict[str, str],
+    workers: Engine,
+    out: TextIO,
 ) -> Planned:
     """Fix the plan, or take the one that the folder has; say what is left of it."""
-    fixed = fixed_plan(folder, config, identity)
+    fixed = fixed_plan(folder, config, identity, workers)
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
@@ -105,7 +106,7 @@ def plan(
     planned = Planned(fixed, context, left, done)
     if done:
         out.write(f"resuming: {len(done):,} of {len(fixed.rows):,} units are done\n")
-    if planned.has_work:
+    if left or fixed.buckets:
         out.write(
             f"{config.scorer.model}, fingerprint {fixed.identity['scorer']}: {fixed.pairs:,} pairs"
             f" of {len(fixed.files):,} files in {len(fixed.rows):,} units; starting Ray and the"
@@ -115,16 +116,19 @@ def plan(
 
 
 def score(
-    planned: Planned, workers: Engine | None, load: LoadScorer, out: TextIO
+    planned: Planned, workers: Engine, load: LoadScorer, out: TextIO
 ) -> dict[str, dict[str, Any]]:
     """Score the units that have no record; return the records of all that could be read."""
     folder, config = planned.context.folder, planned.context.config
-    if planned.has_work:
-        forget_deaths(folder.job, config.max_killed_rows, planned.done)
     records = folder.records("units", planned.done)
-    if planned.left and workers:
+    if planned.left:
+        forget_deaths(folder.job, config.max_killed_rows, planned.done)
         rows, files = planned.plan.rows, planned.plan.files
         done_rows = sum(rows[name] for name in planned.done)
+        if config.duplicates == "refuse":
+            say = Steps(out, config.progress_s, "looking for copies")
+            whole = planned.plan.slices  # the rest of a job may have its copies in what is done
+            refuse_copies(count_copies(workers, planned.context, whole, files, say))
         texts = load_texts(config)
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
@@ -159,13 +163,17 @@ def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
     return Settled(JobRecords(units), named)
 
 
-def rank(planned: Planned, settled: Settled, workers: Engine | None, out: TextIO) -> Settled:
-    """Rank the queries that lie in several units; return all records, those of the ranks too."""
-    if not planned.plan.buckets or workers is None:
-        return settled
-    units = in_plan_order(planned.plan.rows, settled.records)
-    say = Steps(out, planned.context.config.progress_s)
-    return Settled(rank_over_units(workers, planned.context, units, say), settled.bad)
+def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Settled:
+    """Rank the queries that lie in several units and give files their size; return all records."""
+    config, folder = planned.context.config, planned.context.folder
+    records = JobRecords(in_plan_order(planned.plan.rows, settled.records))
+    if planned.plan.buckets:
+        say = Steps(out, config.progress_s, "ranking queries over units")
+        records = rank_over_units(workers, planned.context, records.units, say)
+    if config.file_size:
+        say = Steps(out, config.progress_s, "joining files")
+        records = pack_files(workers, folder, records, say, config.file_size)
+    return Settled(records, settled.bad)
 
 
 def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
@@ -183,10 +191,9 @@ def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
     return made
 
 
-def _workers(engine: Engine | None, planned: Planned) -> AbstractContextManager[Engine | None]:
-    """Return the engine to work with; Ray is started only where there is work."""
-    if engine or not planned.has_work:
+def _workers(engine: Engine | None, out: TextIO) -> AbstractContextManager[Engine]:
+    if engine:
         return nullcontext(engine)
     from pipelines.stages.ray_engine import RayEngine  # here: a finished job needs no Ray
 
-    return RayEngine()
+    return RayEngine(out)

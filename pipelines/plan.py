@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pipelines.columns import Shape
 from pipelines.commits import store
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
+from pipelines.engine import Engine
 from pipelines.identity import refuse_change
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
@@ -20,6 +23,9 @@ from pipelines.inputs.listing import InputFile, list_files
 from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
+
+# A GPU scores so many in a second or two: less would leave it waiting for what is around a unit.
+_PAIRS_ON_CPUS, _PAIRS_ON_GPUS = 2_048, 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,22 @@ class Plan:
         return {file.path: file.bad for file in self.files if file.bad}
 
 
-def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) -> Plan:
-    """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`."""
+def make_plan(
+    config: RerankJobConfig,
+    identity: dict[str, str],
+    scratch: Path,
+    gpus: Callable[[], float],
+) -> Plan:
+    """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
+
+    `gpus` says how many each copy of the model takes: units are as large as it wants. It is asked
+    last, and only where the settings do not say: it may have to start Ray.
+    """
     listed = list_files(config.input)
     listed = as_parquet(listed, scratch, config)
     files, shape, schema = read_footers(listed, config)
-    slices = plan_slices([file.groups for file in files], config.unit_pairs)
+    unit_pairs = config.unit_pairs or (_PAIRS_ON_GPUS if gpus() else _PAIRS_ON_CPUS)
+    slices = plan_slices([file.groups for file in files], unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
     units = sum(len(piece.units) for piece in slices)
     buckets = bucket_count(pairs) if shape == "pairs" and units > 1 else 0
@@ -63,11 +79,15 @@ def make_plan(config: RerankJobConfig, identity: dict[str, str], scratch: Path) 
     return Plan(identity, shape, files, slices, buckets, pairs, schema)
 
 
-def fixed_plan(folder: JobFolder, config: RerankJobConfig, identity: dict[str, str]) -> Plan:
+def fixed_plan(
+    folder: JobFolder, config: RerankJobConfig, identity: dict[str, str], workers: Engine
+) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     path = folder.job / "plan.json"
     if not path.is_file():
-        store.create_json(path, _to_json(make_plan(config, identity, folder.job / "input"), config))
+        gpus = partial(workers.gpus_per_replica, config)
+        made = make_plan(config, identity, folder.job / "input", gpus)
+        store.create_json(path, _to_json(made, config))
     plan = _from_json(store.read_json(path))
     refuse_change(plan.identity, identity)
     return plan

@@ -27,11 +27,15 @@ def refuse_bad_files(reasons: dict[str, str], limit: int) -> None:
         )
 
 
-def refuse_duplicates(records: Iterable[dict[str, Any]]) -> None:
-    """Raise DuplicateIds if rows of these units are set aside as copies."""
-    count = sum(record["reasons"].get(DUPLICATE, 0) for record in records)
+def refuse_copies(count: int) -> None:
+    """Raise DuplicateIds if there are documents that come twice."""
     if count:
         raise DuplicateIds(
             f"{count:,} documents come twice for their query. With --duplicates set_aside the same"
-            " command ends in moments, the later ones set aside"
+            " command goes on, the later ones set aside"
         )
+
+
+def refuse_duplicates(records: Iterable[dict[str, Any]]) -> None:
+    """Raise DuplicateIds if rows of these units are set aside as copies."""
+    refuse_copies(sum(record["reasons"].get(DUPLICATE, 0) for record in records))

@@ -114,7 +114,8 @@ def _shared(pair: QueryDocumentPair) -> tuple[int | None, int | None, str | None
 class UnitScores:
     """A replica's answer: scores in the unit's order, what made them, and where time went.
 
-    `queue_s` and `inference_s` are the seconds of waiting and of scoring.
+    `queue_s` and `inference_s` are the seconds of waiting and of scoring; `hedged`: it was late, so
+    that a second replica got it, too.
     """
 
     scores: PairScores
@@ -122,6 +123,7 @@ class UnitScores:
     queue_s: float
     inference_s: float
     report: ReplicaReport | None = None
+    hedged: bool = False
 
 
 class ReplicaLost(RerankError):

@@ -62,8 +62,8 @@ class Admission(Settings):
         0.1,
         ge=0,
         le=1,
-        description="Lost replicas whose units are sent again, as a share of requests (and ten"
-        " at any time). 0: none is sent again.",
+        description="Lost replicas whose units are sent again, and late units that are sent to a"
+        " second replica: each as a share of requests (and ten at any time). 0: none.",
     )
 
 
@@ -80,7 +80,7 @@ class Batching(Settings):
         4_194_304, ge=1, description="Estimated tokens that may wait in one replica."
     )
     stall_s: float = Field(
-        60.0, gt=0, description="A pass older than this makes the replica unhealthy: replaced."
+        30.0, gt=0, description="A pass older than this makes the replica unhealthy: replaced."
     )
 
 

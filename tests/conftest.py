@@ -33,16 +33,35 @@ os.environ.setdefault(
 settings.register_profile("fast", max_examples=25)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what stays together in one of the two processes of `make test`.
 
-    That is what starts or shares a Ray, or the installed wheel; of the rest each file, so that its
-    fixtures are made once.
+    That is what starts or shares a Ray, or the installed wheel; what kills, each room's by itself;
+    of the rest each file, so that its fixtures are made once.
     """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            shared = item.get_closest_marker("slow") or "installed" in item.fixturenames  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group("ray" if shared else item.path.name))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("chaos"):
+        return f"chaos {item.path.parent.name}"
+    if item.get_closest_marker("slow") or "installed" in item.fixturenames:  # type: ignore[attr-defined]
+        return "ray"
+    return item.path.name
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail where groups are asked for and not kept: each process would start every Ray again.
+
+    pytest 9.2 took no heed of pytest-xdist 3.8's groups, and said nothing.
+    """
+    if getattr(session.config.option, "loadgroup", False):
+        apart = [item.nodeid for item in session.items if "@" not in item.nodeid]
+        if apart:
+            raise pytest.UsageError(f"xdist keeps no groups, of {apart[0]} for one")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 
 from pipelines.config import RerankJobConfig
@@ -53,6 +53,7 @@ what the job does.""",
 )
 _HEADER = "| Setting | Takes | Default | Meaning |\n| --- | --- | --- | --- |"
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", Path: "path"}
+_WORDS[ByteSize] = "size"
 _SIGNS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
 
 

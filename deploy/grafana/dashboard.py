@@ -175,6 +175,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 ("sum(rate(ray_rerank_units_total[1m]))", "units"),
                 ("sum(rate(ray_rerank_retries_total[1m]))", "sent again"),
+                ("sum(rate(ray_rerank_hedged_units_total[1m]))", "late, sent twice"),
             ),
         ),
         Panel(

@@ -50,8 +50,21 @@ def checked(planned: dict[str, int], buckets: int, records: JobRecords) -> dict[
     files = [{**r["data"], "unit": name} for name, r in chosen.items() if r["data"]]
     if sum(file["rows"] for file in files) != counts["rows_out"]:
         raise Incomplete("the rows of the data files are not the rows that the units put out")
+    files = _packed(files, records.packed) if records.packed else files
     aside = [{**r["aside"], "unit": name} for name, r in chosen.items() if r.get("aside")]
     return {"counts": counts, "files": files, "quarantine": aside}
+
+
+def _packed(files: list[dict[str, Any]], packed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files that hold the rows of these; Incomplete unless each is in just one."""
+    groups = [record for _, record in sorted(packed.items())]
+    if [unit for group in groups for unit in group["units"]] != [file["unit"] for file in files]:
+        raise Incomplete("the files of several units are not of all units, each once, in order")
+    rows = {file["unit"]: file["rows"] for file in files}
+    for group in groups:
+        if group["data"]["rows"] != sum(rows[unit] for unit in group["units"]):
+            raise Incomplete(f"{group['data']['file']} has not the rows of its units")
+    return [{**group["data"], "unit": group["units"][0]} for group in groups]
 
 
 def in_plan_order(planned: dict[str, int], records: JobRecords) -> dict[str, dict[str, Any]]:

@@ -61,13 +61,14 @@ def is_complete(root: Path) -> bool:
 @dataclass(frozen=True, slots=True)
 class JobRecords:
     """What is done, by name: scored units, buckets ranked over units, these ranks scattered to
-    groups of units, and the units written again with them.
+    groups of units, the units written again with them, and files of the rows of several units.
     """
 
     units: dict[str, dict[str, Any]]
     ranks: dict[str, dict[str, Any]] = field(default_factory=dict)
     scattered: dict[str, dict[str, Any]] = field(default_factory=dict)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
+    packed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """Return the record of each unit that counts."""

@@ -70,6 +70,13 @@ def _first_of_each(groups: Ints, documents: Ints) -> npt.NDArray[np.bool_]:
     return first
 
 
+def copies_among(rows: Rows) -> int:
+    """Return how many of these rows are a document that its query has had before."""
+    queries = _numbered(rows["high"], rows["low"])
+    documents = _numbered(rows["doc_high"], rows["doc_low"])
+    return int((~_first_of_each(queries, documents)).sum())
+
+
 def _in_several(groups: Ints, unit: Ints) -> npt.NDArray[np.bool_]:
     """Say of each group whether its entries come from more than one unit."""
     count = int(groups.max()) + 1

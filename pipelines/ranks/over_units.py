@@ -44,7 +44,7 @@ def rank_over_units(
     """
     folder, config = context.folder, context.config
     kind = scored_kind(with_documents=config.duplicates != "keep")
-    run = partial(_step, engine, folder, say)
+    run = partial(run_step, engine, folder, say)
     groups = unit_groups([record["counts"]["rows_in"] for record in records.values()], group_rows)
     starts = [first for first, _ in groups]
     gather = partial(gather_one, folder=folder, buckets=context.buckets, kind=kind)
@@ -81,7 +81,7 @@ def _files(records: dict[str, Record]) -> list[str]:
     return [record["file"]["file"] for record in records.values()]
 
 
-def _step(
+def run_step(
     engine: Engine,
     folder: JobFolder,
     say: Say,
@@ -131,7 +131,7 @@ def gather_one(
             parts.append(part)
     rows = np.concatenate(parts) if parts else np.zeros(0, with_unit(kind))
     body = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return _publish(folder, "gathered", item["name"], body)
+    return publish(folder, "gathered", item["name"], body)
 
 
 def rank_one(
@@ -148,7 +148,7 @@ def rank_one(
     ranked = rank_bucket(np.concatenate(rows), top_k)
     group = np.searchsorted(starts, ranked["unit"], side="right") - 1
     body = in_parts(ranked, group, len(starts))
-    return _publish(folder, "ranks", item["name"], body, rows=len(ranked))
+    return publish(folder, "ranks", item["name"], body, rows=len(ranked))
 
 
 def scatter_one(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
@@ -158,10 +158,11 @@ def scatter_one(item: dict[str, Any], folder: JobFolder, files: list[str]) -> di
     first, stop = int(item["first"]), int(item["stop"])
     body = in_parts(ranked, ranked["unit"] - first, stop - first)
     touched = np.unique(ranked["unit"]).tolist()
-    return _publish(folder, "scattered", item["name"], body, rows=len(ranked), touched=touched)
+    return publish(folder, "scattered", item["name"], body, rows=len(ranked), touched=touched)
 
 
-def _publish(folder: JobFolder, stage: str, name: str, body: bytes, **more: Any) -> dict[str, str]:
+def publish(folder: JobFolder, stage: str, name: str, body: bytes, **more: Any) -> dict[str, str]:
+    """Write what a task made and its record, unless it has one; return the line of the first."""
     file = folder.write_bytes("scratch", f"{stage}-{name}", ".rows", body)
     record = {"file": file, **more}
     if not folder.publish(stage, name, record):

@@ -50,18 +50,19 @@ def scored_rows(
 ) -> Rows:
     """Return a unit's rows in their order; `query` has an index into `queries` for each."""
     rows = np.zeros(len(raw), SCORED_WITH_DOCUMENT if copies else SCORED)
-    hashes = _hashes(queries)
-    rows["high"], rows["low"] = hashes[query, 0], hashes[query, 1]
+    of_queries = hashes(queries)
+    rows["high"], rows["low"] = of_queries[query, 0], of_queries[query, 1]
     rows["raw"], rows["place"] = raw, np.arange(len(raw))
     if copies:
         # A document without an id is nobody's copy.
         keys = [secrets.token_bytes(16) if key is None else key for key in copies.ids]
-        documents = _hashes(keys)
+        documents = hashes(keys)
         rows["doc_high"], rows["doc_low"], rows["row"] = *documents.T, copies.row
     return rows
 
 
-def _hashes(values: Sequence[Any]) -> npt.NDArray[np.uint64]:
+def hashes(values: Sequence[Any]) -> npt.NDArray[np.uint64]:
+    """Return two numbers for each value, the same wherever the value is met."""
     digests = [
         hashlib.blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         for value in values

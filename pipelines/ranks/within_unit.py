@@ -71,8 +71,10 @@ def rank_unit(
         kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
         order = kept[np.lexsort((ranks[kept], rows[kept]))]
         new = _with_rank(added, names, ranks[order], good[order])
-        return _nested_unit(table, names, found.rows_aside, rows[order], entries[order], new)
-    codes, queries = _query_codes(table[names.query_id], rows)
+        out = nested_rows(table, names, found.rows_aside, (rows[order], entries[order]), new)
+        none = np.empty(0, dtype=np.int64)
+        return RankedUnit(out, len(order), np.empty(0, dtype=np.float32), none, [], none)
+    codes, queries = query_codes(table[names.query_id], rows)
     ranks = ranks_within(codes, raw[good])
     kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
     out = table.take(rows[kept])
@@ -89,22 +91,27 @@ def _with_rank(
     return [*taken[:1], (names.rank, pa.array(ranks, pa.int32())), *taken[1:]]
 
 
-def _query_codes(column: Column, rows: Ints) -> tuple[Ints, list[Any]]:
+def query_codes(column: Column, rows: Ints) -> tuple[Ints, list[Any]]:
+    """Return the queries of these rows of a column of ids, as indices into a list of them."""
     encoded = plain_ids(column.take(rows)).combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     return encoded.indices.to_numpy().astype(np.int64), id_values(encoded.dictionary)
 
 
-def _nested_unit(
+def nested_rows(
     table: pa.Table,
     names: ColumnNames,
     rows_aside: set[int],
-    rows: Ints,
-    entries: Ints,
+    chosen: tuple[Ints, Ints],
     new: list[tuple[str, Column]],
-) -> RankedUnit:
-    """Return nested rows whose candidates are the `entries`, in this order, with columns `new`."""
+) -> pa.Table:
+    """Return nested rows, without those set aside, with other candidates and more about them.
+
+    `chosen` has each candidate's row, ascending, and its place among all candidates; `new` has
+    columns with a value for each.
+    """
+    rows, entries = chosen
     lists = one_list(table[names.candidates])
     structs = lists.values.take(pa.array(entries))
     kind = structs.type
@@ -121,9 +128,7 @@ def _nested_unit(
     new_lists = _list_like(lists, offsets, structs)
     place = table.schema.get_field_index(names.candidates)
     out = table.take(rows_kept)
-    out = out.set_column(place, pa.field(names.candidates, new_lists.type), new_lists)
-    none = np.empty(0, dtype=np.int64)
-    return RankedUnit(out, len(rows), np.empty(0, dtype=np.float32), none, [], none)
+    return out.set_column(place, pa.field(names.candidates, new_lists.type), new_lists)
 
 
 def _list_like(lists: Column, offsets: Ints, values: Column) -> Column:

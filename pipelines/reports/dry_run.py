@@ -29,7 +29,10 @@ _SPEEDS = (2_000, 50_000, 500_000)
 def describe(config: RerankJobConfig) -> str:
     """Return the plan of the job as lines of text; loads no model and starts no Ray."""
     with tempfile.TemporaryDirectory() as scratch:
-        plan = make_plan(config, identity_of(config), Path(scratch))
+        # Without Ray nobody knows of GPUs that are not asked for.
+        plan = make_plan(
+            config, identity_of(config), Path(scratch), lambda: config.gpus_per_replica or 0.0
+        )
         tokens, sampled, aside = _sample(plan, config)
     rows = sum(plan.rows.values())
     lines = [

@@ -69,10 +69,10 @@ class Progress:
 
 
 class Steps:
-    """Says now and then how far the steps after scoring are, so that no phase is silent."""
+    """Says now and then how far the steps around scoring are, so that no phase is silent."""
 
-    def __init__(self, out: TextIO, every_s: float) -> None:
-        self._out, self._every_s = out, every_s
+    def __init__(self, out: TextIO, every_s: float, what: str) -> None:
+        self._out, self._every_s, self._what = out, every_s, what
         self._last_s = time.monotonic()
 
     def __call__(self, step: str, done: int, of: int) -> None:
@@ -80,7 +80,7 @@ class Steps:
         now_s = time.monotonic()
         if now_s - self._last_s >= self._every_s:
             self._last_s = now_s
-            self._out.write(f"ranking queries over units, {step}: {done:,} of {of:,}\n")
+            self._out.write(f"{self._what}, {step}: {done:,} of {of:,}\n")
             self._out.flush()
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.columns import Shape
+from pipelines.columns import ColumnNames, Shape
 from pipelines.commits.records import BALANCE
-from pipelines.config import RerankJobConfig
 from pipelines.inputs.pairs import Aside, UnitPairs, one_list
 from pipelines.inputs.units import Unit
 from pipelines.ranks.within_unit import RankedUnit
@@ -41,14 +40,14 @@ def failed_pairs(
     scores: PairScores,
     shape: Shape,
     rows: pa.Table,
-    config: RerankJobConfig,
+    names: ColumnNames,
 ) -> list[Aside]:
     """Return the pairs that the scorer gave no finite score, as rows set aside."""
     bad = {int(i): "non_finite_score" for i in np.flatnonzero(~np.isfinite(scores.raw))}
     bad.update(scores.errors)
     if shape == "pairs":
         return [Aside(found.row[i], None, reason) for i, reason in bad.items()]
-    offsets = one_list(rows[config.names.candidates]).offsets.to_pylist()
+    offsets = one_list(rows[names.candidates]).offsets.to_pylist()
     return [
         Aside(found.row[i], found.entry[i] - offsets[found.row[i]], reason)
         for i, reason in bad.items()

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import DataContext, TaskPoolStrategy
 
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext, LoadScorer
@@ -26,9 +26,10 @@ from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
 from pipelines.stages.failures import failure_line, read_line
+from pipelines.stages.ray_pool import pool, replica_needs, require_machine, resources
 from pipelines.stages.read import failed_row, read_slice, slice_row
 from pipelines.stages.score import ScoreUnits
-from rerank_core import InvalidRequest, RerankError
+from rerank_core import RerankError
 
 _MOST_TASKS = 1000
 # Ray Data's settings while the engine works. Our progress line takes the place of its bars; units
@@ -42,28 +43,39 @@ _SETTINGS: dict[str, Any] = {
 
 
 class RayEngine:
-    """Runs the stages on Ray, inside a `with` block."""
+    """Runs the stages on Ray, inside a `with` block; what needs no workers needs no Ray."""
 
-    def __init__(self) -> None:
-        self._started = False
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._started, self._alone = out, False, False
         self._former: dict[str, Any] = {}
 
     def __enter__(self) -> RayEngine:
+        return self
+
+    def _start(self) -> None:
         """Join the running Ray or the cluster of RAY_ADDRESS, else start one on this machine."""
+        if self._former:
+            return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._started = not ray.is_initialized()
         if self._started:
             # A bare init would join any cluster that happens to run on this machine.
             address = os.environ.get("RAY_ADDRESS", "local")
-            with _own_sigterm():
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            self._alone = address == "local"
+            with _own_sigterm(), _said_in_a_line(address):
+                ray.init(
+                    address=address,
+                    # A dashboard takes seconds to start, and would go with the job.
+                    include_dashboard=False if self._alone else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
         context = DataContext.get_current()
         self._former = {name: getattr(context, name) for name in _SETTINGS}
         for name, value in _SETTINGS.items():
             setattr(context, name, value)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-        return self
 
     def __exit__(self, *error: object) -> None:
         for name, value in self._former.items():
@@ -80,8 +92,12 @@ class RayEngine:
         load: LoadScorer,
     ) -> Iterator[dict[str, Any]]:
         """Score the units of the slices; yield a line for each as it is done, in any order."""
-        gpus, cpus = _replica_needs(context.config)
-        cores = int(_resources().get("CPU", 1))
+        self._start()
+        gpus, cpus = replica_needs(context.config)
+        # Nothing joins the Ray that this command has just started on this machine.
+        wait_s = 0.0 if self._alone else context.config.machine_wait_s
+        require_machine(gpus, cpus, wait_s, self._out.write)
+        cores = int(resources().get("CPU", 1))
         items = [slice_row(piece, files[piece.file]) for piece in slices]
         stream = (
             ray.data.from_items(items, override_num_blocks=len(items))
@@ -99,22 +115,38 @@ class RayEngine:
                 batch_format="pyarrow",
                 num_cpus=cpus,
                 num_gpus=gpus,
-                compute=_pool(
-                    context.config, gpus, cpus, sum(len(piece.units) for piece in slices)
-                ),
+                compute=pool(context.config, gpus, cpus, sum(len(piece.units) for piece in slices)),
                 fn_constructor_args=(context, load),
             )
         )
         yield from _lines(stream)
+
+    def gpus_per_replica(self, config: RerankJobConfig) -> float:
+        """Return how many GPUs each copy of the model takes."""
+        self._start()
+        return replica_needs(config)[0]
 
     def run_tasks(
         self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
     ) -> Iterator[dict[str, Any]]:
         """Run the task on each item; yield a line for each as it is done."""
         if items:
+            self._start()
             blocks = min(len(items), _MOST_TASKS)
             stream = ray.data.from_items(items, override_num_blocks=blocks)
             yield from _lines(stream.map(partial(_guarded, task=task)))
+
+
+@contextmanager
+def _said_in_a_line(address: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if address == "local":
+            fix = "on a busy machine give it longer: RAY_raylet_start_wait_time_s=120"
+        else:
+            fix = f"is RAY_ADDRESS={address} the cluster's?"
+        raise RerankError(f"Ray did not start: {str(error).split('. ')[0]}; {fix}") from error
 
 
 @contextmanager
@@ -153,30 +185,3 @@ def _lines(stream: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         # A block without rows has no columns.
         texts = batch["line"].to_pylist() if "line" in batch.column_names else []
         yield from map(read_line, texts)
-
-
-def _replica_needs(config: RerankJobConfig) -> tuple[float, float]:
-    gpus = config.gpus_per_replica
-    if gpus is None:
-        gpus = 1.0 if _resources().get("GPU", 0) else 0.0
-    return gpus, float(config.cpus_per_replica)
-
-
-def _resources() -> dict[str, float]:
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-
-
-def _pool(config: RerankJobConfig, gpus: float, cpus: float, units: int) -> ActorPoolStrategy:
-    """Return the pool that the config asks for, but no more replicas than there are units."""
-    resources = _resources()
-    room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / cpus
-    if config.replicas == "auto":
-        return ActorPoolStrategy(size=max(1, min(int(room), units)))
-    low, _, high = config.replicas.partition(":")
-    if not high:
-        return ActorPoolStrategy(size=min(int(low), units))
-    if int(high) < int(low):
-        raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
-    least, most = min(int(low), units), min(int(high), units)
-    start = min(most, max(least, int(room)))
-    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start)

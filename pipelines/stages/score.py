@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.commits.checks import check_conservation
 from pipelines.commits.quarantine import aside_table, count_reasons
 from pipelines.engine import JobContext, LoadScorer
-from pipelines.inputs.ids import Column, id_values
+from pipelines.inputs.ids import id_values
 from pipelines.inputs.pairs import Aside, extract
 from pipelines.inputs.units import Unit
 from pipelines.ranks.rows import Copies, scored_rows
@@ -28,10 +28,8 @@ from pipelines.stages.machine import (
     refuse_another_model,
     seconds_of_others,
 )
-from rerank_core import RerankError, activate
-from rerank_core.types import PairScores, QueryDocumentPair
-
-_PASSAGE = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
+from pipelines.stages.scoring import added_values, score_distinct, warm
+from rerank_core import RerankError
 
 
 class ScoreUnits:
@@ -44,11 +42,7 @@ class ScoreUnits:
         try:
             refuse_another_folder(context.folder)
             self._usual_s = seconds_of_others(context.folder)
-            self._scorer = load(context.config.scorer)
-            warm_up = getattr(self._scorer, "warm_up", None)
-            if warm_up and self._scorer.info.device != "cpu":
-                # A budget that the device cannot hold shows here, not in the middle of the job.
-                warm_up()
+            self._scorer = warm(load(context.config.scorer))
             refuse_another_model(context.folder, self._scorer.info.fingerprint)
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
@@ -97,8 +91,10 @@ class ScoreUnits:
             deadline_s(self._usual_s, config.unit_timeout_s),
         )
         deaths = isolation.deaths()
-        scores = score_distinct(isolation, found.pairs)
-        added = self._added(scores)
+        scores = score_distinct(isolation.score, found.pairs)
+        added = added_values(
+            scores, self._scorer.info.activation, config.added_columns, context.calibration
+        )
         # Where copies may lie in other units, only the merge knows what top_k cuts.
         top_k = config.top_k if copies or not context.buckets else None
         ranked = rank_unit(
@@ -106,7 +102,8 @@ class ScoreUnits:
         )
         aside = [("check", item) for item in found.aside]
         aside += [
-            ("score", item) for item in failed_pairs(found, scores, context.shape, rows, config)
+            ("score", item)
+            for item in failed_pairs(found, scores, context.shape, rows, config.names)
         ]
         counts = unit_counts(unit, found, scores, ranked, context.shape)
         check_conservation(f"unit {unit.name}", counts)
@@ -122,21 +119,6 @@ class ScoreUnits:
                 folder.drop(place, record[key])
         isolation.clear()
         return {"unit": unit.name, "published": published, **record}
-
-    def _added(self, scores: PairScores) -> list[tuple[str, Column]]:
-        """Return the columns that the job adds, the score first; one value per pair."""
-        context = self._context
-        names = context.config.added_columns
-        activated = activate(scores.raw, self._scorer.info.activation)
-        added: list[tuple[str, Column]] = [(names["score"], pa.array(activated, pa.float32()))]
-        if context.calibration:
-            chances = context.calibration.apply(scores.raw)
-            added.append((names["calibrated_score"], pa.array(chances, pa.float32())))
-        if "passage" in names:
-            spans = [scores.passages.get(place) for place in range(len(scores))]
-            ends = [None if s is None else {"start": s[0], "end": s[1]} for s in spans]
-            added.append((names["passage"], pa.array(ends, _PASSAGE)))
-        return added
 
     def _write(
         self,
@@ -166,12 +148,3 @@ class ScoreUnits:
             body = scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
             out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".rows", body)
         return out
-
-
-def score_distinct(isolation: Isolation, pairs: list[QueryDocumentPair]) -> PairScores:
-    """Score each different pair once and give its score to all its copies."""
-    if not pairs:
-        return PairScores.none()
-    places: dict[QueryDocumentPair, int] = {}
-    index = [places.setdefault(pair, len(places)) for pair in pairs]
-    return isolation.score(list(places)).take(index)

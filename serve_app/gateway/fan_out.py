@@ -32,7 +32,8 @@ class Gathered:
     """A request's merged scores, all of one model, and where its time went.
 
     `retries` counts units sent again after a lost replica, `mixed` those that came from another
-    version of the model first. Times are the slowest unit's wait and pass.
+    version of the model first, `hedged` the late ones that were sent twice. Times are the slowest
+    unit's wait and pass.
     """
 
     scores: PairScores
@@ -40,6 +41,7 @@ class Gathered:
     units: int
     retries: int
     mixed: int
+    hedged: int
     queue_s: float
     inference_s: float
 
@@ -77,6 +79,7 @@ async def score_in_units(
         units=len(parts),
         retries=fan_out.retried,
         mixed=fan_out.mixed,
+        hedged=sum(part.hedged for part in parts),
         queue_s=max(part.queue_s for part in parts),
         inference_s=max(part.inference_s for part in parts),
     )

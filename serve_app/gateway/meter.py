@@ -48,6 +48,7 @@ class RequestMeter:
         self._units = _count("rerank_units", "Work units sent.")
         self._retries = _count("rerank_retries", "Units sent again after a lost replica.")
         self._mixed = _count("rerank_mixed_units", "Units that another version of a model scored.")
+        self._hedged = _count("rerank_hedged_units", "Late units sent to a second replica, too.")
         self._truncated = _count("rerank_truncated_documents", "Documents not read whole.")
         self._bound = _gauge("rerank_admission_limit_tokens", "Work that may be under way.")
         self._under_way = _gauge("rerank_admitted_tokens", "Work of this gateway under way.")
@@ -80,6 +81,7 @@ class RequestMeter:
             (self._units, gathered.units),
             (self._retries, gathered.retries),
             (self._mixed, gathered.mixed),
+            (self._hedged, gathered.hedged),
             (self._truncated, len(record.truncated)),
         ):
             if amount:

@@ -76,6 +76,7 @@ class RequestRecord:
                 "units": self.gathered.units,
                 "retries": self.gathered.retries,
                 "mixed": self.gathered.mixed,
+                "hedged": self.gathered.hedged,
                 "queue_ms": round(self.gathered.queue_s * 1000, 1),
                 "inference_ms": round(self.gathered.inference_s * 1000, 1),
             }

@@ -43,6 +43,9 @@ class InProcess:
             for unit in read_slice(batch, context.config, texts, context.schema):
                 yield read_line(actor(unit)["line"][0].as_py())
 
+    def gpus_per_replica(self, config: RerankJobConfig) -> float:
+        return config.gpus_per_replica or 0.0
+
     def run_tasks(
         self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
     ) -> Iterator[dict[str, Any]]:

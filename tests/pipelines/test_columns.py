@@ -16,6 +16,7 @@ from protocol import LEXICAL, job, rows_of
 
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged
+from pipelines.refusals import DuplicateIds
 from rerank_core import (
     Candidate,
     InvalidRequest,
@@ -128,6 +129,21 @@ def test_a_first_stage_is_refused_where_a_querys_rows_may_lie_apart(tmp_path, pa
         job(pairs_input, tmp_path / "out", scorer=scorer)
 
 
+def no_model(config):
+    raise AssertionError("a model was loaded")
+
+
+def test_a_candidate_that_comes_twice_is_refused_before_a_model_is_loaded(tmp_path):
+    rows = [
+        {"query_id": n, "query": "lamp", "candidates": [{"doc_id": d, "text": d} for d in ids]}
+        for n, ids in enumerate(["ab", "aba", "bb", ""])
+    ]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "0.parquet")
+    with pytest.raises(DuplicateIds, match="2 documents come twice"):
+        job(tmp_path / "in", tmp_path / "out", no_model, unit_pairs=2, duplicates="refuse")
+
+
 def test_documents_that_come_twice_anywhere_are_set_aside_by_option(
     tmp_path, make_rows, write_files
 ):
@@ -136,10 +152,10 @@ def test_documents_that_come_twice_anywhere_are_set_aside_by_option(
     folder = write_files(tmp_path / "in", rows + copies, files=4, group=8)
     whole = write_files(tmp_path / "once", rows, files=4, group=8)
     job(whole, tmp_path / "expected", unit_pairs=8, top_k=5)
-    from pipelines.refusals import DuplicateIds
-
+    options = {"unit_pairs": 8, "top_k": 5, "duplicates": "refuse"}
     with pytest.raises(DuplicateIds, match="4 documents come twice"):
-        job(folder, tmp_path / "out", unit_pairs=8, top_k=5, duplicates="refuse")
+        job(folder, tmp_path / "out", no_model, **options)
+    assert job(whole, tmp_path / "unique", **options)["counts"]["rows_out"] == 25
     manifest = job(folder, tmp_path / "out", unit_pairs=8, top_k=5, duplicates="set_aside")
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "expected")
     assert verify(tmp_path / "out") == manifest["counts"]

@@ -94,3 +94,10 @@ def test_a_relative_path_in_the_copy_that_a_submitted_job_works_in_is_refused(mo
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(InvalidRequest, match="is relative to the copy of the working folder"):
         load_config(arguments)
+
+
+def test_the_size_of_files_is_given_as_people_write_it():
+    options = ["--input", "a", "--output", "b", "--file-size"]
+    assert load_config([*options, "256MB"]).file_size == 256_000_000
+    with pytest.raises(InvalidRequest, match="file_size: Input should be greater than 0"):
+        load_config([*options, "0"])

@@ -166,6 +166,16 @@ def test_another_job_or_a_foreign_folder_is_refused_byte_for_byte(tmp_path, pair
     assert main(["verify", str(tmp_path / "out")]) == 0
 
 
+def test_a_copy_of_the_model_that_no_machine_can_hold_ends_the_job(tmp_path, pairs_input, capsys):
+    options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--model", "lexical"]
+    assert main([*options, "--cpus-per-replica", "64", "--machine-wait-s", "0.5"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "no machine has the 64 CPUs that a copy of the model takes; there are 0 GPUs and 4" in said
+    )
+    assert "raise --machine-wait-s where machines come on demand" in said
+
+
 def test_the_manifest_says_what_ran(tmp_path, pairs_input):
     run(pairs_input, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())

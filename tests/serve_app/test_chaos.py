@@ -22,6 +22,7 @@ class Load:
     def __init__(self, url, clients=8, pause_s=0.1):
         self.url, self.pause_s = url, pause_s
         self.outcomes = Counter()
+        self.longest_s = 0.0
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
@@ -49,6 +50,7 @@ class Load:
     def _run(self):
         with httpx.Client(base_url=self.url, timeout=60) as client:
             while not self._stop.wait(self.pause_s):
+                begun = time.monotonic()
                 try:
                     answer = client.post("/v2/rerank", json=BODY)
                     outcome = "right" if right(answer) else f"{answer.status_code} {answer.text}"
@@ -56,6 +58,7 @@ class Load:
                     outcome = repr(error)
                 with self._lock:
                     self.outcomes[outcome] += 1
+                    self.longest_s = max(self.longest_s, time.monotonic() - begun)
 
 
 def right(answer):
@@ -94,6 +97,39 @@ def test_five_killed_replicas_cost_no_request_of_2000(service, record_property):
     assert set(load.outcomes) == {"right"}
     assert len(killed) == 5
     wait_for_two(killed)
+
+
+def test_a_frozen_replica_costs_its_callers_a_hedge_and_is_replaced(service, record_property):
+    before = wait_for_two(set())
+    frozen = before.copy().pop()
+    with Load(service) as load:
+        # Enough answers that the gateway knows how long a unit takes.
+        load.wait_for(100)
+        os.kill(frozen, signal.SIGSTOP)
+        begun = time.monotonic()
+        try:
+            while exists(frozen):
+                assert time.monotonic() < begun + 60, "the frozen replica was not replaced"
+                time.sleep(0.2)
+            gone_s = time.monotonic() - begun
+        finally:
+            if exists(frozen):
+                os.kill(frozen, signal.SIGCONT)
+        wait_for_two({frozen})
+    load.record(record_property)
+    record_property("slowest answer s", round(load.longest_s, 1))
+    record_property("killed after s", round(gone_s, 1))
+    assert set(load.outcomes) == {"right"}
+    assert load.longest_s < 10
+    assert gone_s < 45
+
+
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_rolling_update_costs_no_request(service, record_property):

@@ -6,8 +6,6 @@ import pytest
 from click.testing import CliRunner
 from ray.serve.scripts import cli
 
-from pipelines.stages.ray_engine import RayEngine
-from rerank_core import InvalidRequest
 from serve_app import serve_command
 
 
@@ -39,13 +37,3 @@ def test_rerank_serve_refuses_the_same_before_it_reads_a_file(monkeypatch, capsy
     with pytest.raises(SystemExit):
         serve_command.main()
     assert "ray:// is Ray Client" in capsys.readouterr().err
-
-
-def test_a_job_refuses_both_in_one_line(monkeypatch, deep):
-    from pipelines.stages import ray_engine
-
-    monkeypatch.setattr(ray_engine.ray, "is_initialized", lambda: False)
-    for address, words in (("ray://head:10001", "ray job submit"), ("local", "RAY_TMPDIR=/tmp")):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(InvalidRequest, match=words):
-            RayEngine().__enter__()

@@ -47,20 +47,20 @@ def test_a_job_killed_at_any_file_operation_ends_with_the_same_rows(tmp_path, sm
     run(small, tmp_path / "whole")
     expected = rows_of(tmp_path / "whole")
     switch.arm(tmp_path / "counted")
-    run(small, tmp_path / "counted")
+    run(small, tmp_path / "counted", file_size=6000)
     steps = switch.count
     assert steps > 60
     for step in range(third, steps, 3):
         out = tmp_path / f"out{step}"
         switch.arm(out, after=step)
         with pytest.raises(Killed):
-            run(small, out)
+            run(small, out, file_size=6000)
         switch.disarm()
         forget_owner(out)
         if not (out / "_SUCCESS").exists():
             with pytest.raises(InvalidRequest):
                 pipelines.read_output(out)
-        run(small, out)
+        run(small, out, file_size=6000)
         assert rows_of(out) == expected, f"killed at step {step}"
         assert verify(out)["rows_in"] == 60
         shutil.rmtree(out)

@@ -1,7 +1,9 @@
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipelines.rerank_job import main
 
@@ -38,3 +40,19 @@ def test_a_dry_run_goes_past_a_row_group_that_cannot_be_read(tmp_path, pairs_inp
     options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--dry-run"]
     assert main([*options, "--model", "lexical"]) == 0
     assert "hours: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "units"),
+    [
+        ([], 10),
+        (["--gpus-per-replica", "0.5"], 2),
+        (["--gpus-per-replica", "1", "--unit-pairs", "5000"], 4),
+    ],
+)
+def test_units_are_as_large_as_the_machine_wants(tmp_path, capsys, options, units):
+    names = ("query_id", "query", "doc_id", "text")
+    pq.write_table(pa.table(dict.fromkeys(names, ["a"] * 20_000)), tmp_path / "0.parquet")
+    where = ["--input", str(tmp_path), "--output", "out", "--model", "lexical", "--dry-run"]
+    assert main([*where, *options]) == 0
+    assert f"units: {units}," in capsys.readouterr().out

@@ -1,0 +1,108 @@
+"""Counts the documents that their query has twice, by ids alone, before anything is scored.
+
+Slices are read in groups into files cut by bucket of queries, and each bucket is looked through. A
+nested row holds all of its query, so there the reading is enough. It does not know Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.columns import ColumnNames
+from pipelines.commits.records import JobFolder
+from pipelines.config import RerankJobConfig
+from pipelines.engine import Engine, JobContext
+from pipelines.inputs.ids import id_values
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.pairs import DUPLICATE, extract
+from pipelines.inputs.units import Slice, unit_name
+from pipelines.ranks.bucket import bucket_of, copies_among
+from pipelines.ranks.over_units import GROUP_ROWS, Say, publish, run_step, unit_groups
+from pipelines.ranks.rows import (
+    SCORED_WITH_DOCUMENT,
+    Copies,
+    Rows,
+    in_parts,
+    read_part,
+    scored_rows,
+)
+from pipelines.ranks.within_unit import query_codes
+from pipelines.stages.read import read_slice, slice_row
+
+
+def count_copies(
+    engine: Engine, context: JobContext, slices: list[Slice], files: list[InputFile], say: Say
+) -> int:
+    """Return how many documents of the slices their query has had before; `say` as in ranking."""
+    folder, buckets = context.folder, context.buckets or 1
+    run = partial(run_step, engine, folder, say)
+    rows = [sum(unit.rows for unit in piece.units) for piece in slices]
+    groups = [slices[first:stop] for first, stop in unit_groups(rows, GROUP_ROWS)]
+    items = [
+        {"name": unit_name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
+        for n, group in enumerate(groups)
+    ]
+    if context.shape == "nested":
+        found = run("copies", items, partial(count_nested, context=context))
+    else:
+        gathered = run("ids", items, partial(gather_ids, context=context, buckets=buckets))
+        names = [record["file"]["file"] for record in gathered.values()]
+        parts = [{"name": unit_name(bucket), "bucket": bucket} for bucket in range(buckets)]
+        found = run("copies", parts, partial(count_bucket, folder=folder, files=names))
+    return sum(record["copies"] for record in found.values())
+
+
+def count_nested(item: dict[str, Any], context: JobContext) -> dict[str, str]:
+    """Count the copies among each row's candidates."""
+    config = context.config
+    copies = 0
+    for table in _tables(item, config, context.schema):
+        found = extract(table, "nested", config.names, config.max_text_chars, copies=False)
+        copies += sum(aside.reason == DUPLICATE for aside in found.aside)
+    return publish(context.folder, "copies", item["name"], b"", copies=copies)
+
+
+def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str, str]:
+    """Put a group's ids into one file, cut by bucket of queries."""
+    names = context.config.names
+    # Columns without a name are not read: texts are most of the input.
+    ids = ColumnNames(
+        query_id=names.query_id, doc_id=names.doc_id, query="", text="", candidates=""
+    )
+    config = context.config.model_copy(update={"names": ids, "columns": ()})
+    wanted = (names.query_id, names.doc_id)
+    schema = context.schema and pa.schema([f for f in context.schema if f.name in wanted])
+    parts = [_id_rows(table, names) for table in _tables(item, config, schema)]
+    rows = np.concatenate(parts) if parts else np.zeros(0, SCORED_WITH_DOCUMENT)
+    body = in_parts(rows, bucket_of(rows, buckets), buckets)
+    return publish(context.folder, "ids", item["name"], body)
+
+
+def count_bucket(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
+    """Count the copies in one bucket of queries."""
+    paths = [folder.job / "scratch" / file for file in files]
+    rows = [read_part(path, int(item["bucket"]), SCORED_WITH_DOCUMENT) for path in paths]
+    copies = copies_among(np.concatenate(rows))
+    return publish(folder, "copies", item["name"], b"", copies=copies)
+
+
+def _tables(
+    item: dict[str, Any], config: RerankJobConfig, schema: pa.Schema | None
+) -> Iterator[pa.Table]:
+    """Read the slices of an item; what cannot be read is left to the scoring."""
+    for unit in read_slice(pa.Table.from_pylist(json.loads(item["slices"])), config, None, schema):
+        if not unit["bad"][0].as_py():
+            yield pa.ipc.open_stream(unit["rows"][0].as_buffer()).read_all()
+
+
+def _id_rows(table: pa.Table, names: ColumnNames) -> Rows:
+    there = np.flatnonzero(table[names.query_id].is_valid())
+    codes, queries = query_codes(table[names.query_id], there)
+    documents = id_values(table.take(there)[names.doc_id])
+    return scored_rows(codes, queries, np.zeros(len(there), np.float32), Copies(documents, there))

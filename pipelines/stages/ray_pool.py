@@ -1,0 +1,93 @@
+"""The pool of actors that score: what a copy of the model takes, and which machine has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.data import ActorPoolStrategy
+
+from pipelines.config import RankingConfig
+from rerank_core import InvalidRequest
+
+Needs = dict[str, float]
+
+
+def replica_needs(config: RankingConfig) -> tuple[float, float]:
+    """Return how many GPUs and CPUs each copy of the model takes."""
+    gpus = config.gpus_per_replica
+    if gpus is None:
+        gpus = 1.0 if resources().get("GPU", 0) else 0.0
+    return gpus, float(config.cpus_per_replica)
+
+
+def resources() -> Needs:
+    """Return what all machines have together."""
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def pool(
+    config: RankingConfig, gpus: float, cpus: float, units: int | None = None
+) -> ActorPoolStrategy:
+    """Return the pool that the config asks for, but no more replicas than there are units.
+
+    Where these are not known, others' stages need room: then `auto` grows from one.
+    """
+    there = resources()
+    room = int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / cpus)
+    most = room if units is None else units
+    if config.replicas == "auto":
+        least = 1 if units is None else max(1, min(room, most))
+        return ActorPoolStrategy(min_size=least, max_size=max(least, min(room, most)))
+    low, _, high = config.replicas.partition(":")
+    if not high:
+        return ActorPoolStrategy(size=min(int(low), units or int(low)))
+    if int(high) < int(low):
+        raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
+    least, most = min(int(low), units or int(low)), min(int(high), units or int(high))
+    start = min(most, max(least, room))
+    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start)
+
+
+def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:
+    """Wait until a machine is there that can hold a copy of the model, whatever else it holds.
+
+    A cluster that grows is asked for one. Raises InvalidRequest when none has come after `wait_s`.
+    """
+    needs = {name: count for name, count in (("GPU", gpus), ("CPU", cpus)) if count}
+    if _somewhere(needs):
+        return
+    said = " and ".join(f"{count:g} {name}s" for name, count in needs.items())
+    best = ", ".join(f"{n.get('GPU', 0):g} GPUs and {n.get('CPU', 0):g} CPUs" for n in _machines())
+    lacking = f"no machine has the {said} that a copy of the model takes; there are {best}"
+    until_s = time.monotonic() + wait_s
+    if wait_s:
+        say(f"{lacking}. Waiting {wait_s:g} s for another\n")
+        request_resources(bundles=[needs])
+    while not _somewhere(needs):
+        if time.monotonic() >= until_s:
+            raise InvalidRequest(
+                f"{lacking}. Lower --gpus-per-replica or --cpus-per-replica, or raise"
+                " --machine-wait-s where machines come on demand",
+                "cpus_per_replica",
+            )
+        time.sleep(min(1.0, wait_s))
+
+
+def _machines() -> list[Needs]:
+    """Return the different kinds of machines, the largest first."""
+    nodes: list[dict[str, object]] = ray.nodes()  # type: ignore[no-untyped-call]
+    kinds = {
+        (float(has.get("GPU", 0)), float(has.get("CPU", 0)))
+        for node in nodes
+        if node["Alive"] and isinstance(has := node["Resources"], dict)
+    }
+    return [{"GPU": gpus, "CPU": cpus} for gpus, cpus in sorted(kinds, reverse=True)]
+
+
+def _somewhere(needs: Needs) -> bool:
+    return any(
+        all(machine[name] >= count for name, count in needs.items()) for machine in _machines()
+    )

@@ -1,0 +1,62 @@
+"""Files of several units: their size, their order, and that nothing else changes."""
+
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from protocol import InProcess, job, rows_of
+
+import pipelines
+from pipelines.commits.checks import Incomplete, checked
+from pipelines.commits.records import JobFolder, JobRecords
+from pipelines.commits.verify import verify
+from pipelines.identity import JobChanged
+
+
+def test_files_have_the_size_that_was_asked_for_and_the_rows_of_the_units(tmp_path, pairs_input):
+    plain = job(pairs_input, tmp_path / "plain", unit_pairs=20, top_k=7)
+    sizes = [file["bytes"] for file in plain["files"]]
+    most = sum(sizes) // 4
+    packed = job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7, file_size=most)
+    assert (len(plain["files"]), len(packed["files"])) == (30, 5)
+    assert max(file["bytes"] for file in packed["files"]) <= most
+    assert packed["counts"] == plain["counts"] == verify(tmp_path / "out")
+    read = [pipelines.read_output(tmp_path / name).to_table() for name in ("plain", "out")]
+    assert read[0].equals(read[1])
+    names = {file["file"] for file in packed["files"]}
+    assert {path.name for path in (tmp_path / "out" / "data").iterdir()} == names
+    with pytest.raises(JobChanged, match="file_size"):
+        job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7)
+
+
+def test_a_job_without_rows_has_no_files(tmp_path, write_files, make_rows):
+    rows = [row | {"text": None} for row in make_rows(2, 5)]
+    folder = write_files(tmp_path / "in", rows, files=1, group=10)
+    made = job(folder, tmp_path / "out", unit_pairs=3, file_size=1000)
+    assert (made["files"], made["counts"]["rows_quarantined"]) == ([], 10)
+    assert verify(tmp_path / "out") == made["counts"]
+
+
+def test_a_file_that_is_missing_or_short_stops_the_commit(tmp_path, pairs_input):
+    class Forgetful(InProcess):
+        def run_tasks(self, items, task):
+            return super().run_tasks([i for i in items if i is not items[-1]], task)
+
+    with pytest.raises(Incomplete, match="left no record"):
+        job(pairs_input, tmp_path / "out", engine=Forgetful(), file_size=20_000)
+    made = job(pairs_input, tmp_path / "out", file_size=20_000)
+    assert len(made["files"]) > 1
+    records = JobFolder(tmp_path / "out", 0).all_records()
+    planned = {name: record["counts"]["rows_in"] for name, record in records.units.items()}
+    rest = dict(list(records.packed.items())[1:])
+    with pytest.raises(Incomplete, match="not of all units, each once"):
+        checked(planned, 0, JobRecords(records.units, final=records.final, packed=rest))
+    first = records.packed["000000"]
+    short = first | {"data": first["data"] | {"rows": 1}}
+    spoiled = records.packed | {"000000": short}
+    with pytest.raises(Incomplete, match="has not the rows of its units"):
+        checked(planned, 0, JobRecords(records.units, final=records.final, packed=spoiled))
+    assert len(rows_of(tmp_path / "out")) == pq.read_table(tmp_path / "out").num_rows == 600
