@@ -91,7 +91,7 @@ gpu: ## judge a GPU in eight minutes: its tests, speed beside predict, memory, a
 	$(GPU_PYTHON) benchmarks/bench_gpu.py --out gpu-out $(ARGS)
 
 serve: setup ## serve the embedded model on http://127.0.0.1:8000
-	$(BIN)/serve run serve_app:app
+	$(BIN)/rerank-serve serve_app:app
 
 embedded-model: setup ## make the embedded model again (hours on a CPU): SQUAD_DIR=folder of the question sets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded-model]'

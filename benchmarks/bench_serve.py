@@ -77,11 +77,12 @@ def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def ours(model: str, threads: int) -> Iterator[str]:
+def ours(model: str, threads: int, fused: bool | str = "auto") -> Iterator[str]:
     """Serve the model with one replica; yields the base URL."""
     scorer = {"model": model, "threads": threads}
+    settings = {"admission": {"max_wait_s": 10}, "scaling": {"fused": fused}}
     with local_serve() as url:
-        deploy(url, {"scorer": scorer, "admission": {"max_wait_s": 10}})
+        deploy(url, {"scorer": scorer, **settings})
         yield url
 
 
@@ -204,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="embedded", help="a folder, or embedded")
     parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
+    parser.add_argument("--split", action="store_true", help="ours also with the hop through Ray")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--sizes", type=int, nargs="+", default=Plan.sizes, help="documents")
     parser.add_argument(
@@ -220,6 +222,8 @@ def main() -> None:
     services: dict[str, Callable[[], AbstractContextManager[str]]] = {
         "ray-rerank": lambda: ours(options.model, options.threads)
     }
+    if options.split:
+        services["ray-rerank, split"] = lambda: ours(options.model, options.threads, False)
     if options.infinity:
         folder = str(config.model_dir)
         services["infinity"] = lambda: infinity(options.infinity, folder, options.threads)

@@ -74,7 +74,7 @@ class CachedScorer:
         digest = hashlib.blake2b(self.info.fingerprint.encode(), digest_size=16)
         texts = (pair.instruction or "", pair.query, pair.document)
         lengths = f"{len(texts[0])},{len(texts[1])}"
-        limits = f"{pair.max_query_tokens},{pair.max_document_tokens},{lengths};"
+        limits = f"{pair.max_query_tokens},{pair.max_document_tokens},{pair.max_tokens},{lengths};"
         digest.update(limits.encode())
         digest.update("".join(texts).encode("utf-8", "surrogatepass"))
         return digest.digest()

@@ -18,6 +18,7 @@ class PairLimits:
 
     max_length: int
     max_query_tokens: int
+    frame_tokens: int = 0
 
     @classmethod
     def of(cls, max_length: int, max_query_tokens: int | None, frame_tokens: int) -> PairLimits:
@@ -27,22 +28,34 @@ class PairLimits:
                 f"max_length {max_length} leaves no room: what stands around the texts (special"
                 f" tokens, or the prompt) alone takes {frame_tokens} tokens"
             )
-        wanted = query_share(max_length, max_query_tokens)
-        # A document always keeps a token, or all documents of a long query would score the same.
-        return cls(max_length, max(1, min(wanted, max_length - frame_tokens - 1)))
+        share = _share(max_length, max_query_tokens, frame_tokens)
+        return cls(max_length, share, frame_tokens)
 
     def query(self, pair: QueryDocumentPair) -> int:
         """Return how many tokens of its query the model reads."""
-        return min(pair.max_query_tokens or self.max_query_tokens, self.max_query_tokens)
+        most = self.max_query_tokens
+        if pair.max_tokens is not None:
+            most = min(most, _share(pair.max_tokens, None, self.frame_tokens))
+        return min(pair.max_query_tokens or most, most)
 
-    def room(self, taken: int) -> int:
+    def longest(self, pair: QueryDocumentPair) -> int:
+        """Return how many tokens the model reads at most, with what stands around the texts."""
+        return self.max_length if pair.max_tokens is None else min(self.max_length, pair.max_tokens)
+
+    def room(self, pair: QueryDocumentPair, taken: int) -> int:
         """Return how many tokens are left for a document, where `taken` are not free."""
-        return max(0, self.max_length - taken)
+        return max(0, self.longest(pair) - taken)
 
     def document(self, pair: QueryDocumentPair, taken: int) -> int:
         """Return how many tokens of its document the model reads, where `taken` are not free."""
-        room = self.room(taken)
+        room = self.room(pair, taken)
         return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
+
+
+def _share(max_length: int, max_query_tokens: int | None, frame_tokens: int) -> int:
+    # A document always keeps a token, or all documents of a long query would score the same.
+    wanted = query_share(max_length, max_query_tokens)
+    return max(1, min(wanted, max_length - frame_tokens - 1))
 
 
 def query_share(max_length: int, max_query_tokens: int | None) -> int:

@@ -135,7 +135,7 @@ def check_request(request: RerankRequest) -> None:
         raise InvalidRequest("query must not be blank", "query")
     if request.top_k is not None and request.top_k < 1:
         raise InvalidRequest("top_k must be at least 1; leave it out to keep all", "top_k")
-    for name in ("max_tokens_per_query", "max_tokens_per_doc"):
+    for name in ("max_tokens_per_query", "max_tokens_per_doc", "max_tokens_per_pair"):
         limit = getattr(request, name)
         if limit is not None and limit < 1:
             raise InvalidRequest(f"{name} must be at least 1; leave it out for no limit", name)
@@ -158,6 +158,7 @@ def pairs_of(request: RerankRequest, query_id: str | None = None) -> Iterable[Qu
             request.max_tokens_per_doc,
             request.instruction,
             query_id,
+            request.max_tokens_per_pair,
         )
         for candidate in request.candidates
     )

@@ -35,15 +35,17 @@ class RerankRequest:
     max_tokens_per_doc: int | None = None
     score_threshold: float | None = None
     instruction: str | None = None
+    max_tokens_per_pair: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueryDocumentPair:
     """All that a scorer ever sees. Unpacks into query and document.
 
-    `max_query_tokens` and `max_document_tokens` are the caller's own limits; the scorer's apply
-    in any case. `instruction` takes the place of the scorer's. `query_id` says which pairs belong
-    to one query, where scores depend on that (a cascade); without one the query's text does.
+    `max_query_tokens`, `max_document_tokens` and `max_tokens`, of all that is read, are the
+    caller's own limits; the scorer's apply in any case. `instruction` takes the place of the
+    scorer's. `query_id` says which pairs belong to one query, where scores depend on that (a
+    cascade); without one the query's text does.
     """
 
     query: str
@@ -52,6 +54,7 @@ class QueryDocumentPair:
     max_document_tokens: int | None = None
     instruction: str | None = None
     query_id: str | None = None
+    max_tokens: int | None = None
 
     @property
     def question(self) -> str:

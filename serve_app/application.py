@@ -11,18 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import ray
 from ray import serve
-from ray._private.accelerators import get_accelerator_manager_for_resource
-from ray._private.services import canonicalize_bootstrap_address
-from ray.serve import Application, metrics
+from ray.serve import Application, Deployment, metrics
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.types import LoadedScorer
-from serve_app.autoscaling import gateway_replicas, scorer_replicas
+from serve_app.autoscaling import gateway_replicas, gpus_of, scorer_replicas
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.gateway.meter import Metrics, RequestMeter
@@ -30,8 +27,11 @@ from serve_app.gateway.request_log import RequestRecord
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.live_settings import LiveSettings
+from serve_app.local_pool import FusedPool
+from serve_app.pool import ScoringPool
 from serve_app.ray_pool import LeastLoadedRouter, RayPool
 from serve_app.replica import ScorerReplica
+from serve_app.serve_command import prepare
 
 log = logging.getLogger("ray.serve")
 
@@ -42,23 +42,29 @@ Load = Callable[[ScorerConfig], LoadedScorer]
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
+_HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 10}
 _ROUTER = f"{LeastLoadedRouter.__module__}:{LeastLoadedRouter.__name__}"
 
 
 @serve.ingress()
 class GatewayDeployment:
-    """Holds a Gateway on a replica that needs no GPU."""
+    """Holds a Gateway, on a replica that needs no GPU; with `load` the only scorer, too."""
 
-    def __init__(self, config: ServeConfig, **handles: DeploymentHandle[Any]) -> None:
-        pools = {
-            name: RayPool(handle)
-            for name, handle in zip(config.served, handles.values(), strict=True)
-        }
+    def __init__(
+        self, config: ServeConfig, load: Load | None, **handles: DeploymentHandle[Any]
+    ) -> None:
+        served = config.served
+        self._scorers = [ScorerReplica(one, config, load) for one in served.values() if load]
+        behind = [FusedPool(scorer) for scorer in self._scorers]
+        pools: dict[str, ScoringPool] = dict(
+            zip(served, behind or map(RayPool, handles.values()), strict=True)
+        )
         api_keys = ApiKeys(config.api_keys_file, os.environ.get("RAY_RERANK_API_KEYS"))
         # Serve's proxy answers with x-request-id itself.
         self._gateway = Gateway(
             config, pools, api_keys=api_keys, observe=self._observe, names_requests=False
         )
+        self._drain_s = config.scaling.drain_s
         self._meter = RequestMeter(
             self._gateway.admission, Metrics(metrics.Counter, metrics.Gauge, metrics.Histogram)
         )
@@ -77,9 +83,15 @@ class GatewayDeployment:
         """Take new limits, whole or not at all."""
         self._settings.take(user_config)
 
-    def check_health(self) -> None:
-        """Note that the start is over."""
+    async def check_health(self) -> None:
+        """Note that the start is over; raise when a scorer in here has stopped or failed."""
         self._settings.started()
+        for scorer in self._scorers:
+            await scorer.check_health()
+
+    async def drain(self) -> None:
+        """Refuse what comes from now on; return when the rest is answered, or after `drain_s`."""
+        await self._gateway.drain(self._drain_s)
 
     def _observe(self, record: RequestRecord) -> None:
         self._meter(record)
@@ -93,22 +105,51 @@ def app(args: ServeConfig) -> Application:
 
 def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     """Build the application with another way to load scorers; benchmarks bring simulated ones."""
+    command = click.get_current_context(silent=True)
+    if command and command.info_name == "run":
+        # Called in the process that users start, just before it starts Ray.
+        prepare(command.params.get("address"))
+    if args.is_fused:
+        return _fused(args, load)
     scorers = {
         f"model_{place}": _scorer(place, scorer, args, load)
         for place, scorer in enumerate(args.served.values())
     }
-    gateway = serve.deployment(
-        name="Gateway",
+    options = {
         **gateway_replicas(args.scaling),
         # An update starts new gateways before it stops old ones: they need no GPU.
-        max_surge_percent=100,
+        "max_surge_percent": 100,
+        "ray_actor_options": {"num_cpus": args.scaling.gateway_cpus},
+    }
+    return _gateway(args, options).bind(args, None, **scorers)
+
+
+def _fused(config: ServeConfig, load: Load) -> Application:
+    """Return the application that is one deployment: a gateway with the scorer in it."""
+    scaling = config.scaling
+    gpus = gpus_of(config.scorer, config)
+    options = {
+        **_HEALTH,
+        "num_replicas": 1,
+        # A second one beside it needs a GPU of its own, which few have that need one replica.
+        "max_surge_percent": 0 if gpus else 100,
+        "ray_actor_options": {
+            "num_cpus": scaling.gateway_cpus + scaling.cpus_per_replica,
+            "num_gpus": gpus,
+        },
+    }
+    return _gateway(config, options).bind(config, load)
+
+
+def _gateway(config: ServeConfig, options: dict[str, Any]) -> Deployment:
+    return serve.deployment(
+        name="Gateway",
+        **options,
         logging_config=_LOGGING,
         # Slow senders wait here and cost little; the work is bounded by admission.
         max_ongoing_requests=10_000,
-        graceful_shutdown_timeout_s=args.scaling.drain_s,
-        ray_actor_options={"num_cpus": args.scaling.gateway_cpus},
+        graceful_shutdown_timeout_s=config.scaling.drain_s,
     )(GatewayDeployment)
-    return gateway.bind(args, **scorers)
 
 
 def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -> Application:
@@ -122,39 +163,10 @@ def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -
         "request_router_config": RequestRouterConfig(
             request_router_class=_ROUTER  # type: ignore[arg-type]
         ),
-        "health_check_period_s": 5,
-        "health_check_timeout_s": 10,
+        **_HEALTH,
         "ray_actor_options": {
             "num_cpus": scaling.cpus_per_replica,
-            "num_gpus": _gpus(scorer, config),
+            "num_gpus": gpus_of(scorer, config),
         },
     }
     return serve.deployment(**options)(ScorerReplica).bind(scorer, config, load)
-
-
-def _gpus(scorer: ScorerConfig, config: ServeConfig) -> float:
-    asked = config.scaling.gpus_per_replica
-    if asked != "auto":
-        return asked
-    if scorer.model == "lexical" or scorer.device == "cpu":
-        return 0
-    return 1 if _cluster_gpus() >= 1 else 0
-
-
-def _cluster_gpus() -> float:
-    if ray.is_initialized():
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return resources.get("GPU", 0)
-    # `serve run` builds the application before it connects: look where it will, and let go again.
-    command = click.get_current_context(silent=True)
-    asked = command.params.get("address") if command else None
-    address = canonicalize_bootstrap_address(asked)  # type: ignore[arg-type]
-    if address is None:
-        # It will start a cluster of this machine alone.
-        manager = get_accelerator_manager_for_resource("GPU")
-        return manager.get_current_node_num_accelerators() if manager else 0
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        return _cluster_gpus()
-    finally:
-        ray.shutdown()

@@ -1,15 +1,21 @@
-"""How many gateways and scorers there are, as options of their deployments.
+"""How many gateways and scorers there are, and on what, as options of their deployments.
 
 It translates settings for Serve; what a demand wants is decided in `serve_app.scaling`.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import click
+import ray
+from ray._private.accelerators import get_accelerator_manager_for_resource
+from ray._private.services import canonicalize_bootstrap_address
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from serve_app.config import Scaling
+from rerank_core import ScorerConfig
+from serve_app.config import Scaling, ServeConfig
 from serve_app.scaling import DemandPolicy
 
 # Serve asks a replica for its figures five times in it, and wants more than its push interval.
@@ -62,3 +68,32 @@ def _by_calls(scaling: Scaling, bounds: dict[str, Any], target: float) -> Autosc
         downscale_delay_s=scaling.downscale_delay_s,
         look_back_period_s=scaling.look_back_period_s,
     )
+
+
+def gpus_of(scorer: ScorerConfig, config: ServeConfig) -> float:
+    """Return the GPUs of one replica of a scorer."""
+    asked = config.scaling.gpus_per_replica
+    if asked != "auto":
+        return asked
+    if scorer.model == "lexical" or scorer.device == "cpu":
+        return 0
+    return 1 if _cluster_gpus() >= 1 else 0
+
+
+def _cluster_gpus() -> float:
+    if ray.is_initialized():
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return resources.get("GPU", 0)
+    # `serve run` builds the application before it connects: look where it will, and let go again.
+    command = click.get_current_context(silent=True)
+    asked = command.params.get("address") if command else None
+    address = canonicalize_bootstrap_address(asked)  # type: ignore[arg-type]
+    if address is None:
+        # It will start a cluster of this machine alone.
+        manager = get_accelerator_manager_for_resource("GPU")
+        return manager.get_current_node_num_accelerators() if manager else 0
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        return _cluster_gpus()
+    finally:
+        ray.shutdown()

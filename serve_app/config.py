@@ -65,6 +65,12 @@ class ServeConfig(Settings):
         rest = {name: value for name, value in values.items() if name not in given}
         return {**rest, "scorer": given}
 
+    @model_validator(mode="after")
+    def _fused_alone(self) -> ServeConfig:
+        if self.scaling.fused is True and self.models:
+            raise ValueError("fused serves one model; leave it to auto, or models out")
+        return self
+
     def changed(self, user_config: Mapping[str, Any]) -> ServeConfig:
         """Return this config with new `limits` and `admission`. Raises ValueError if wrong."""
         unknown = set(user_config) - {"limits", "admission"}
@@ -76,6 +82,12 @@ class ServeConfig(Settings):
         deployed = self.model_dump()
         merged = {name: {**deployed[name], **values} for name, values in given.items()}
         return ServeConfig.model_validate({**deployed, **merged})
+
+    @property
+    def is_fused(self) -> bool:
+        """Say whether gateway and scorer share a process. Several models never do."""
+        single = self.scaling.is_single and len(self.served) == 1
+        return single if self.scaling.fused == "auto" else self.scaling.fused
 
     def model_for(self, asked: str | None) -> str | None:
         """Return the public name of the model that answers for `asked`, None for a 404."""

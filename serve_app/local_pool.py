@@ -1,11 +1,45 @@
-"""A ScoringPool in this process: one scorer, no Ray, no queue. Tests and examples use it."""
+"""ScoringPools in this process: the one replica of a small service, or a bare scorer for tests.
+
+Neither crosses a process; they do not know Ray.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.calibration import Calibration
 from rerank_core.types import Scorer
 from serve_app.pool import LoadedModel, OtherModel, ReplicaReport, UnitScores, WorkUnit
+
+
+class Replica(Protocol):
+    """What a scorer replica offers."""
+
+    async def score(self, unit: WorkUnit) -> UnitScores:
+        """Score one unit."""
+        ...
+
+    async def loaded(self) -> LoadedModel:
+        """Return what was loaded."""
+        ...
+
+    async def report(self) -> ReplicaReport:
+        """Return what gateways are to know."""
+        ...
+
+
+class FusedPool:
+    """One replica, called as it is: its batcher and its scoring thread work as behind Ray."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.score = replica.score
+        self.loaded = replica.loaded
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return the replica's report."""
+        return [await self._replica.report()]
 
 
 class LocalPool:

@@ -69,6 +69,7 @@ class WorkUnit:
     max_query_tokens: int | None = None
     max_document_tokens: int | None = None
     instruction: str | None = None
+    max_tokens: int | None = None
     # What admission counts it as: less than the cost where a request is larger than half of all.
     charge: float = 0.0
     demand: GatewayDemand | None = None
@@ -84,9 +85,9 @@ class WorkUnit:
     ) -> WorkUnit:
         """Return the unit of `pairs`, at least one, which share limits and instruction."""
         first = pairs[0]
-        shared = first.max_query_tokens, first.max_document_tokens, first.instruction
+        shared = _shared(first)
         for pair in pairs:
-            if (pair.max_query_tokens, pair.max_document_tokens, pair.instruction) != shared:
+            if _shared(pair) != shared:
                 raise ValueError("the pairs of a unit must share limits and instruction")
         queries = tuple(pair.query for pair in pairs)
         if len(set(queries)) == 1:
@@ -100,9 +101,13 @@ class WorkUnit:
         queries = self.queries * len(self.documents) if len(self.queries) == 1 else self.queries
         limits = self.max_query_tokens, self.max_document_tokens, self.instruction
         return tuple(
-            QueryDocumentPair(query, document, *limits)
+            QueryDocumentPair(query, document, *limits, max_tokens=self.max_tokens)
             for query, document in zip(queries, self.documents, strict=True)
         )
+
+
+def _shared(pair: QueryDocumentPair) -> tuple[int | None, int | None, str | None, int | None]:
+    return pair.max_query_tokens, pair.max_document_tokens, pair.instruction, pair.max_tokens
 
 
 @dataclass(frozen=True, slots=True)

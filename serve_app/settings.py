@@ -63,7 +63,7 @@ class Admission(Settings):
         ge=0,
         le=1,
         description="Lost replicas whose units are sent again, and late units that are sent to a"
-        " second replica: each as a share of requests (and ten at any time). 0: none.",
+        " second replica, as a share of requests and of units (and ten at any time). 0: none.",
     )
 
 
@@ -134,6 +134,11 @@ class Scaling(Settings):
         ge=0,
         description="CPUs that each gateway reserves; with none it may land on the head.",
     )
+    fused: bool | Literal["auto"] = Field(
+        "auto",
+        description="Gateway and scorer in one process: no hop between them, and one fails with the"
+        " other. auto: where one model has one replica and one gateway.",
+    )
     drain_s: float = Field(35.0, ge=0, description="Time to finish work before a stop.")
 
     @model_validator(mode="after")
@@ -142,4 +147,12 @@ class Scaling(Settings):
             raise ValueError("max_replicas must be at least min_replicas")
         if self.max_gateways is not None and self.max_gateways < self.gateways:
             raise ValueError("max_gateways must be at least gateways")
+        if self.fused is True and not self.is_single:
+            raise ValueError("fused needs one replica and one gateway; leave it to auto")
         return self
+
+    @property
+    def is_single(self) -> bool:
+        """Say whether there is always just one scorer replica and one gateway."""
+        gateways = self.max_gateways or self.gateways
+        return self.min_replicas == self.max_replicas == self.gateways == gateways == 1

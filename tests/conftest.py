@@ -21,6 +21,13 @@ pytest_plugins = ["tests.skips"]
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
 # Serve kills a proxy that takes 5 s to import it, and `serve.start` then fails on the dead one.
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+# A proxy of the environment cannot reach this machine's own loopback.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get(_name))))
+# As every command and file of ours sets it.
+os.environ.setdefault(
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.upgrades:callback"
+)
 
 
 settings.register_profile("fast", max_examples=25)

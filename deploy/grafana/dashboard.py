@@ -27,9 +27,9 @@ class Panel:
     lines: tuple[tuple[str, str], ...]
 
 
-def _quantile(share: float, histogram: str, by: str = "") -> str:
+def _quantile(share: float, histogram: str, by: str = "", only: str = "") -> str:
     group = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({group}) (rate({histogram}_bucket[5m])))"
+    return f"histogram_quantile({share}, sum by ({group}) (rate({histogram}_bucket{only}[5m])))"
 
 
 def _mean(histogram: str, by: str) -> str:
@@ -54,11 +54,29 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Time to answer",
-            "From the first header to the last byte, of scored requests.",
+            "From the first header to the last byte. Refusals are quick; failures are not.",
             "s",
-            tuple(
-                (_quantile(share, "ray_rerank_request_duration_seconds"), name)
-                for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+            (
+                *(
+                    (
+                        _quantile(
+                            share,
+                            "ray_rerank_request_duration_seconds",
+                            only='{outcome="answered"}',
+                        ),
+                        name,
+                    )
+                    for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+                ),
+                (
+                    _quantile(
+                        0.95,
+                        "ray_rerank_request_duration_seconds",
+                        "outcome",
+                        only='{outcome!="answered"}',
+                    ),
+                    "p95, {{outcome}}",
+                ),
             ),
         ),
         Panel(
@@ -212,6 +230,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (
                     "sum by (deployment) (ray_serve_health_check_failures_total)",
                     "{{deployment}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Late event loops",
+            "How late each kind of loop comes to what waits. 200 ms: something blocks it.",
+            "ms",
+            (
+                (
+                    _quantile(
+                        0.95,
+                        "ray_serve_event_loop_scheduling_latency_ms",
+                        "component, loop_type",
+                    ),
+                    "{{component}}, {{loop_type}}",
                 ),
             ),
         ),

@@ -17,6 +17,7 @@ from rerank_core.scorers.frame import Frame, Question
 from rerank_core.scorers.texts import Ids, TextIds
 from rerank_core.types import QueryDocumentPair
 
+NO_ROOM = "the instruction, or the limit of tokens, leaves no room for the document"
 _EMPTY = Question("", 1, None)
 
 
@@ -88,9 +89,9 @@ class PairEncoder:
                 out.errors[index] = f"the tokenizer failed on the {part}; send other text"
                 continue
             tail = frame.tail(question.instruction)
-            room = self.limits.room(len(head[0]) + len(tail))
-            if room <= frame.prefix_tokens and frame.prefix:
-                out.errors[index] = "the instruction leaves no room for the document; shorten it"
+            room = self.limits.room(pair, len(head[0]) + len(tail))
+            if room <= frame.prefix_tokens and (frame.prefix or pair.max_tokens is not None):
+                out.errors[index] = NO_ROOM
             elif not (split and self._split(index, pair, (head, tail), document, out)):
                 if pair.max_document_tokens is not None:
                     room = min(room, pair.max_document_tokens + frame.prefix_tokens)
@@ -122,7 +123,7 @@ class PairEncoder:
         prefix, shift = self.frame.prefix_tokens, len(self.frame.prefix)
         policy = self.policy or SplitPolicy()
         head, tail = around
-        room = self.limits.room(len(head[0]) + len(tail))
+        room = self.limits.room(pair, len(head[0]) + len(tail))
         if len(document.ids) - prefix <= policy.size(room - prefix):
             return False
         offsets = [(max(0, a - shift), b - shift) for a, b in document.encoding.offsets[prefix:]]

@@ -45,7 +45,7 @@ def score_pool(
     for pair in pairs:
         # Not the pair itself: which query of the caller it belongs to changes no score.
         key = (pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
-               pair.instruction)  # fmt: skip
+               pair.instruction, pair.max_tokens)  # fmt: skip
         place = places.setdefault(key, len(distinct))
         if place == len(distinct):
             distinct.append(pair)

@@ -20,7 +20,7 @@ from rerank_core.errors import ModelUnavailable
 from rerank_core.limits import PairLimits
 from rerank_core.scorers.body import Rows
 from rerank_core.scorers.device import DTYPES, set_precision
-from rerank_core.scorers.encoder import Encoded, TokenizedPair
+from rerank_core.scorers.encoder import NO_ROOM, Encoded, TokenizedPair
 from rerank_core.scorers.heads import one_logit
 from rerank_core.scorers.loading import clear_errors, load_options
 from rerank_core.scorers.texts import TextTokenizer
@@ -113,32 +113,36 @@ class ModulesEncoder:
         if query is None:
             return "the tokenizer failed on the query; send other text"
         bare = len(self._ids(query[0], "", instruction))
-        room = self.limits.room(bare)
+        room = self.limits.room(pair, bare)
         if room < 1:
-            return "the instruction leaves no room for the document; shorten it"
+            return NO_ROOM
         found = self._passages(pair, room)
         if found is None:
             spans, room = [(0, len(pair.document))], self.limits.document(pair, bare)
         else:
             spans = [(passage.start, passage.end) for passage in found[0]]
         for start, end in spans:
-            ids, cut = self._fit(query[0], pair.document[start:end], instruction, room)
+            texts = query[0], pair.document[start:end]
+            ids, cut = self._fit(texts, instruction, room, self.limits.longest(pair))
             out.items.append(TokenizedPair(_NONE, ids, cut or query[1]))
             out.owners.append(index)
         if found is not None:
             out.add_passages(index, *found)
         return None
 
-    def _fit(self, query: str, text: str, instruction: str | None, room: int) -> tuple[Any, bool]:
-        """Return the pair's ids; a document loses tokens until all of the pair fits."""
+    def _fit(
+        self, texts: tuple[str, str], instruction: str | None, room: int, most: int
+    ) -> tuple[Any, bool]:
+        """Return the pair's ids, at most so many; the document loses tokens until they are."""
+        query, text = texts
         limit, cut = room, False
         while True:
             found = self._texts.cut_text(text, limit)
             document, lost = found if found is not None else ("", True)
             ids, cut = self._ids(query, document, instruction), cut or lost
-            over = len(ids) - self.limits.max_length
+            over = len(ids) - most
             if over <= 0 or limit == 0:
-                return ids[: self.limits.max_length], cut or over > 0
+                return ids[:most], cut or over > 0
             limit, cut = max(0, limit - over), True
 
     def _passages(self, pair: QueryDocumentPair, room: int) -> tuple[list[Passage], bool] | None:

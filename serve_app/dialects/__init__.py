@@ -8,6 +8,7 @@ from serve_app.dialects.cohere import COHERE_V2
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error
 from serve_app.dialects.fields import Body
 from serve_app.dialects.jina import JINA
+from serve_app.dialects.mixedbread import MIXEDBREAD
 from serve_app.dialects.nvidia import NVIDIA
 from serve_app.dialects.tei import TEI
 from serve_app.dialects.vllm import VLLM_RERANK, VLLM_SCORE
@@ -22,7 +23,7 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
     "/rerank": (VLLM_RERANK, TEI),
     # As llama.cpp and SageMaker's containers call it.
     "/reranking": (VLLM_RERANK, TEI),
-    "/v1/reranking": (VLLM_RERANK, TEI),
+    "/v1/reranking": (VLLM_RERANK, TEI, MIXEDBREAD),
     "/invocations": (VLLM_RERANK, TEI),
     "/score": (VLLM_SCORE,),
     "/v1/score": (VLLM_SCORE,),
@@ -31,10 +32,13 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
 
 
 def choose(path: str, given: Collection[str]) -> Dialect:
-    """Return the dialect of a body by its fields: `texts` is TEI's, `top_k` Voyage's."""
+    """Return the dialect of a body by its fields: `texts` is TEI's, `input` Mixedbread's, `top_k`
+    Voyage's."""
     dialects = ROUTES[path]
     if TEI in dialects and "texts" in given and "documents" not in given:
         return TEI
+    if MIXEDBREAD in dialects and "input" in given and "documents" not in given:
+        return MIXEDBREAD
     if VOYAGE in dialects and not {"top_k", "truncation"}.isdisjoint(given):
         return VOYAGE
     return dialects[0]

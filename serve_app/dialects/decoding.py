@@ -19,44 +19,49 @@ from serve_app.http.errors import RefusedRequest, refused
 
 # What the dialects call their lists of texts; all other fields are short.
 _LISTS = frozenset(
-    ("documents", "texts", "passages", "items", "queries", "text_1", "text_2", "data_1", "data_2")
+    (
+        *("documents", "texts", "passages", "items", "input", "queries"),
+        *("text_1", "text_2", "data_1", "data_2"),
+    )
 )
 _SHORT = frozenset(
     (
         *("query", "model", "instruction", "rank_fields", "on_error", "score_threshold"),
-        *("top_n", "top_k", "return_documents", "return_text", "raw_scores", "use_activation"),
-        *("max_tokens_per_doc", "max_tokens_per_query"),
+        *("top_n", "top_k", "return_documents", "return_text", "return_input"),
+        *("raw_scores", "use_activation", "priority"),
+        *("max_tokens_per_doc", "max_tokens_per_query", "truncate_prompt_tokens"),
         *("truncate", "truncation", "truncation_direction"),
     )
 )
 _SHORT_BYTES = 65_536
 _Body = msgspec.defstruct("_Body", [(name, Raw, Raw()) for name in sorted(_LISTS | _SHORT)])
 _body = msgspec.json.Decoder(_Body)
+_fields = msgspec.json.Decoder(dict[str, Raw])
+# Each field has a colon. With fewer than these their names can be told at little cost.
+_MOST_COLONS = 30_000
 _value = msgspec.json.Decoder()
 _documents = msgspec.json.Decoder(list[str | dict[str, Raw]])
 _BAD_JSON = "the body is not valid JSON in UTF-8, or is nested too deep"
-# Half of a pair of escapes without the other half.
-_LONE = re.compile(
-    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
-)
-_MOST_LONE = 10_000
+# An escape of a surrogate, or a pair of them, if no backslash escapes its own.
+_SURROGATE = re.compile(rb"\\u([dD][89a-fA-F][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
+_UNKNOWN = rb"\ufffd"
+_MOST_SURROGATES = 20_000
 _NOTHING = (b"", b"null")
 # Above it a list is counted when it is there.
 _MOST_COUNTED = 10_000
 
 
 def slice_fields(body: bytes) -> dict[str, Raw]:
-    """Return the fields of a JSON object that a dialect may read, as they came, without nulls.
+    """Return the fields of a JSON object as they came, without nulls.
 
-    Raises a 400 for what is no JSON object. Half an emoji (a surrogate alone) becomes U+FFFD.
+    Of very many only those that a dialect may read. Raises a 400 for what is no JSON object. Half
+    an emoji (a surrogate alone) becomes U+FFFD.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        given = _slices(body)
+        fields = _slices(body)
     except RefusedRequest:
-        given = _slices(_LONE.sub(_replacement, body, count=_MOST_LONE))
-    fields: dict[str, Raw] = msgspec.structs.asdict(given)
+        fields = _slices(_SURROGATE.sub(_replacement, body, count=_MOST_SURROGATES))
     return {name: raw for name, raw in fields.items() if bytes(memoryview(raw)[:5]) not in _NOTHING}
 
 
@@ -69,9 +74,11 @@ def decode_fields(fields: Mapping[str, Raw], max_documents: int) -> dict[str, An
     return {name: _decode(name, raw, max_documents) for name, raw in fields.items()}
 
 
-def _slices(body: bytes) -> Any:
+def _slices(body: bytes) -> dict[str, Raw]:
     try:
-        return _body.decode(body)
+        if body.count(b":") > _MOST_COLONS:
+            return msgspec.structs.asdict(_body.decode(body))
+        return _fields.decode(body)
     except msgspec.ValidationError:
         raise refused(400, "bad_json", "the body must be a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
@@ -80,10 +87,24 @@ def _slices(body: bytes) -> Any:
 
 
 def _replacement(found: re.Match[bytes]) -> bytes:
-    before = found.string[max(0, found.start() - 64) : found.start()]
-    backslashes = len(before) - len(before.rstrip(b"\\"))
-    # An escaped backslash before a `u` is no escape of a character.
-    return found[0] if backslashes % 2 else b"\\ufffd"
+    """Return a pair of surrogates as it is, and U+FFFD for half of one."""
+    first, second = found.groups()
+    is_escape = _backslashes(found.string, found.start()) % 2 == 0
+    if is_escape and second and first[1] in b"89abAB":
+        return found[0]
+    begin = _UNKNOWN if is_escape else rb"\u" + first
+    return begin + (_UNKNOWN if second else b"")
+
+
+def _backslashes(body: bytes, end: int) -> int:
+    """Count the backslashes just before `end`, however many there are."""
+    size = 64
+    while True:
+        before = body[max(0, end - size) : end]
+        count = len(before) - len(before.rstrip(b"\\"))
+        if count < len(before) or size >= end:
+            return count
+        size *= 2
 
 
 def _decode(name: str, raw: Raw, max_documents: int) -> Any:

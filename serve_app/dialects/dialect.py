@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from msgspec import Raw
@@ -24,6 +25,10 @@ from serve_app.config import Limits
 from serve_app.dialects.decoding import decode_fields
 from serve_app.http.errors import ErrorReply
 
+# Of fields that are not acted on so many are named, and so much of each name.
+_MOST_NAMES = 20
+_LONGEST_NAME = 64
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
@@ -32,7 +37,8 @@ class ParsedRequest:
     `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
     when asked for: the text, with the fields of an object around it. `field` is what the API calls
     the list of them. `cut` has the indices of documents that were shortened before scoring;
-    with `skip_errors` what cannot be scored is left out.
+    with `skip_errors` what cannot be scored is left out. `can_wait` gives way to others where there
+    is too much work. `ignored` names fields of the body that change nothing.
     """
 
     request: RerankRequest
@@ -45,6 +51,8 @@ class ParsedRequest:
     refuse_truncation: bool = False
     skip_errors: bool = False
     cut: frozenset[int] = frozenset()
+    can_wait: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +68,17 @@ class Answer:
     result: RerankResult
     truncated: tuple[int, ...]
     failed: tuple[int, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What an answer's `meta` says of documents, by their indices."""
-        failed = {"failed": list(self.failed)} if self.failed else {}
-        return {"truncated": list(self.truncated), **failed}
+        """What an answer's `meta` says of documents, by their indices, and of unknown fields."""
+        notes: dict[str, Any] = {"truncated": list(self.truncated)}
+        if self.failed:
+            notes["failed"] = list(self.failed)
+        if self.ignored:
+            notes["warnings"] = [f"{name} is not acted on" for name in self.ignored]
+        return notes
 
     @property
     def usage(self) -> dict[str, int]:
@@ -73,7 +86,7 @@ class Answer:
         return {"prompt_tokens": self.result.tokens, "total_tokens": self.result.tokens}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dialect:
     """One API: its body, and the way in and out."""
 
@@ -83,12 +96,22 @@ class Dialect:
     write: Callable[[ParsedRequest, Answer], Any]
     error: Callable[[ErrorReply, str], Any]
 
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The fields that this API has, as bodies spell them."""
+        names: set[str] = set()
+        for name, field in self.body.model_fields.items():
+            alias = field.validation_alias
+            names |= {name} if alias is None else set(alias.choices)  # type: ignore[union-attr,arg-type]
+        return frozenset(names)
+
     def parse(self, fields: Mapping[str, Raw], limits: Limits) -> ParsedRequest:
         """Return the request in a body's fields. Raises InvalidRequest, which never quotes them.
 
         Documents beyond `max_document_characters` are cut.
         """
-        values = decode_fields(fields, limits.max_documents)
+        read = {name: raw for name, raw in fields.items() if name in self.reads}
+        values = decode_fields(read, limits.max_documents)
         try:
             request = self.read(self.body.model_validate(values))
         except ValidationError as error:
@@ -97,6 +120,8 @@ class Dialect:
             param = ".".join(str(part) for part in first["loc"][:2])[:80]
             message = first["msg"].removeprefix("Value error, ")
             raise InvalidRequest(f"{param}: {message}", param) from None
+        unread = [name[:_LONGEST_NAME] for name in fields if name not in self.reads]
+        request = replace(request, ignored=(*request.ignored, *unread)[:_MOST_NAMES])
         check_request(request.request)
         for pair in request.pairs:
             if len(pair.question) > limits.max_query_characters:

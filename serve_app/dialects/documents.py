@@ -7,7 +7,16 @@ from typing import Any
 from pydantic import Field
 
 from serve_app.dialects.dialect import Answer, ParsedRequest, extras
-from serve_app.dialects.fields import Body, Document, Limit, Number, Query, Tokens, build_request
+from serve_app.dialects.fields import (
+    Body,
+    Document,
+    Limit,
+    Number,
+    Query,
+    Tokens,
+    Whole,
+    build_request,
+)
 
 
 class DocumentsBody(Body):
@@ -30,6 +39,12 @@ class DocumentsBody(Body):
     )
     max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
     max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
+    truncate_prompt_tokens: Tokens | None = Field(
+        None, description="Tokens read of query and document together; 0 or -1: as many as fit."
+    )
+    priority: Whole | None = Field(
+        None, description="Above 0: the request gives way to others when there is much work."
+    )
     instruction: str | None = Field(
         None,
         description="What relevance means: in the model's own place for it, else before the query.",
@@ -52,6 +67,8 @@ def read(body: DocumentsBody, *, documents_by_default: bool) -> ParsedRequest:
         score_threshold=body.score_threshold,
         max_tokens_per_query=token_limit(body.max_tokens_per_query),
         max_tokens_per_doc=token_limit(body.max_tokens_per_doc),
+        max_tokens_per_pair=token_limit(body.truncate_prompt_tokens),
+        can_wait=(body.priority or 0) > 0,
     )
 
 

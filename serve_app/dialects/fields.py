@@ -26,7 +26,7 @@ _parts = msgspec.json.Decoder(list[_Part])
 
 
 class Body(BaseModel):
-    """A request body. Unknown fields are ignored: every real client sends some."""
+    """A request body. Unknown fields are named in the answer: every real client sends some."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), populate_by_name=True)
 
@@ -91,6 +91,7 @@ def _document(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1)]
 Limit = Annotated[int, BeforeValidator(not_bool), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(not_bool)]
 Tokens = Annotated[int, BeforeValidator(not_bool), Field(ge=-1)]
 Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Query = Annotated[str, BeforeValidator(_query, json_schema_input_type=str | dict[str, Any])]
@@ -143,6 +144,7 @@ def build_request(
     top_k: int | None = None,
     max_tokens_per_query: int | None = None,
     max_tokens_per_doc: int | None = None,
+    max_tokens_per_pair: int | None = None,
     score_threshold: float | None = None,
     field: str = "documents",
     **options: Any,
@@ -163,6 +165,7 @@ def build_request(
         max_tokens_per_doc,
         score_threshold,
         instruction,
+        max_tokens_per_pair,
     )
     return ParsedRequest(
         request=request,

@@ -46,6 +46,8 @@ def read(body: TeiBody) -> ParsedRequest:
         raw_scores=bool(body.raw_scores),
         return_documents=bool(body.return_text),
         skip_errors=body.on_error == "skip",
+        # Documents are cut at their end.
+        ignored=("truncation_direction",) if body.truncation_direction == "left" else (),
         refuse_truncation=body.truncate is False,
     )
 

@@ -17,7 +17,7 @@ from pydantic import (
 from rerank_core import Candidate, InvalidRequest, QueryDocumentPair, RerankRequest
 from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
 from serve_app.dialects.documents import DocumentsBody, read, results, token_limit
-from serve_app.dialects.fields import Body, Texts, Tokens
+from serve_app.dialects.fields import Body, Texts, Tokens, Whole
 
 
 def write_rerank(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
@@ -60,6 +60,12 @@ class ScoreBody(Body):
     use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")
     max_tokens_per_doc: Tokens | None = Field(None, description="Tokens read of a document.")
     max_tokens_per_query: Tokens | None = Field(None, description="Tokens read of the query.")
+    truncate_prompt_tokens: Tokens | None = Field(
+        None, description="Tokens read of both together; 0 or -1: as many as fit."
+    )
+    priority: Whole | None = Field(
+        None, description="Above 0: the request gives way to others when there is much work."
+    )
     instruction: str | None = Field(
         None,
         description="What relevance means: in the model's own place for it, else before the query.",
@@ -95,16 +101,18 @@ def read_score(body: ScoreBody) -> ParsedRequest:
         )
     candidates = tuple(Candidate(str(i), text) for i, text in enumerate(right))
     limits = token_limit(body.max_tokens_per_query), token_limit(body.max_tokens_per_doc)
+    longest = token_limit(body.truncate_prompt_tokens)
     return ParsedRequest(
         request=RerankRequest(left[0], candidates),
         pairs=tuple(
-            QueryDocumentPair(query, document, *limits, body.instruction)
+            QueryDocumentPair(query, document, *limits, body.instruction, max_tokens=longest)
             for query, document in zip(left, right, strict=True)
         ),
         field=right_name,
         model=body.model,
         raw_scores=bool(body.raw_scores) or body.use_activation is False,
         skip_errors=body.on_error == "skip",
+        can_wait=(body.priority or 0) > 0,
     )
 
 

@@ -79,16 +79,24 @@ class AdmissionGate:
         return GatewayDemand(self._name, self._demand.per_s(self._clock()))
 
     @contextmanager
-    def admit(self, cost: int, key: str = "", time_left_s: float = float("inf")) -> Iterator[float]:
+    def admit(
+        self,
+        cost: int,
+        key: str = "",
+        time_left_s: float = float("inf"),
+        *,
+        can_wait: bool = False,
+    ) -> Iterator[float]:
         """Hold room for `cost` tokens while inside; yields the share of them that it counts as.
 
+        What `can_wait` finds room only in a half of the bound, so that others find the rest.
         Raises Overloaded when there is no room.
         """
         now = self._clock()
         self._demand.add(cost, now)
         charge = capacity.charge(cost, self.bound)
         mine = self._key(key, now)
-        self._check(cost, charge, mine, time_left_s)
+        self._check(cost, charge, mine, time_left_s, can_wait)
         number = next(self._numbers)
         self._costs[number] = cost
         self._count(mine, charge, 1)
@@ -98,17 +106,28 @@ class AdmissionGate:
             del self._costs[number]
             self._count(mine, -charge, -1)
 
-    def _check(self, cost: int, charge: float, mine: _Key, time_left_s: float) -> None:
+    def check_open(self, seems_to_cost: int, key: str) -> None:
+        """Raise Overloaded if not even a token more is admitted now, whatever a request costs."""
+        now = self._clock()
+        try:
+            self._check(1, 1.0, self._key(key, now), float("inf"), False)
+        except Overloaded:
+            self._demand.add(seems_to_cost, now)
+            raise
+
+    def _check(
+        self, cost: int, charge: float, mine: _Key, time_left_s: float, can_wait: bool
+    ) -> None:
         if not self._costs:
             return
         now = capacity.UnderWay(self.under_way, self.replicas.others, self.replicas.tokens_per_s)
         keys = len(self._keys)
         few = self.settings.min_requests
-        if len(self._costs) < few and mine.requests < max(1, few // keys):
+        if not can_wait and len(self._costs) < few and mine.requests < max(1, few // keys):
             costs = list(self._costs.values())
             if capacity.few_have_time(cost, costs, now, few=few, time_left_s=time_left_s):
                 return
-        bound = self.bound
+        bound = self.bound / 2 if can_wait else self.bound
         room = bound if mine.requests else bound * _NEWCOMER_ROOM
         if capacity.over(charge, now, room) > 0:
             message = (

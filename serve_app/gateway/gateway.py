@@ -5,29 +5,29 @@ It knows the replicas only as ScoringPools, so all of it runs and is tested with
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.config import ServeConfig
-from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, common_error
+from serve_app.dialects import Answer, Dialect, ParsedRequest, choose
 from serve_app.dialects.decoding import slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
+from serve_app.gateway.draining import Draining
 from serve_app.gateway.fan_out import score_in_units
-from serve_app.gateway.hedging import HedgedPool
+from serve_app.gateway.hedging import hedged
 from serve_app.gateway.local_metrics import LocalMetrics
 from serve_app.gateway.meter import RequestMeter
 from serve_app.gateway.ranking import answer_of
 from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.refusals import refusal
 from serve_app.gateway.request_log import Observe, RequestRecord
 from serve_app.gateway.retries import RetryBudget
-from serve_app.gateway.units import estimate_tokens, most_tokens
+from serve_app.gateway.units import estimate_tokens, most_tokens, tokens_of
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
 from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
 from serve_app.http.cors import Cors
-from serve_app.http.errors import error_reply, origin_of
 from serve_app.http.headers import (
     check_content,
     check_upgrade,
@@ -39,8 +39,6 @@ from serve_app.http.pages import Pages
 from serve_app.http.replies import Reply, json_reply, send_reply
 from serve_app.http.routes import dialects_at, model_name, plain
 from serve_app.pool import ScoringPool
-
-log = logging.getLogger("ray.serve")
 
 
 class Gateway:
@@ -61,16 +59,17 @@ class Gateway:
         self.config = self._deployed = config
         window_s = config.scaling.look_back_period_s
         self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
-        share = config.admission.retry_share
-        self._hedges = {name: RetryBudget(share) for name in pools}
-        self._pools = {name: HedgedPool(pool, self._hedges[name]) for name, pool in pools.items()}
+        self._pools = hedged(pools, config.admission.retry_share)
         self._scorers = config.served
         self._api_keys = api_keys or ApiKeys()
         self._observe = observe
         self._names_requests = names_requests
-        self._retries = RetryBudget(share)
+        self._retries = RetryBudget(config.admission.retry_share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
-        self._readiness = Readiness(pools, probe=config.scaling.min_replicas > 0)
+        self._draining = Draining()
+        self._readiness = Readiness(
+            pools, probe=config.scaling.min_replicas > 0, may_take=self._draining.check
+        )
         self._metrics = LocalMetrics()
         self._meter = RequestMeter(self.admission, self._metrics.kinds)
         self._pages = self._new_pages()
@@ -84,10 +83,14 @@ class Gateway:
         self.config = self._deployed.changed(user_config)
         for gate in self.admission.values():
             gate.settings = self.config.admission
-        for budget in (self._retries, *self._hedges.values()):
+        for budget in (self._retries, *(pool.budget for pool in self._pools.values())):
             budget.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
         self._pages = self._new_pages()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests; return when none is under way, or after so many seconds."""
+        await self._draining.drain(seconds)
 
     def _new_pages(self) -> Pages:
         return Pages(self.config, self._readiness, self._metrics.text)
@@ -97,6 +100,10 @@ class Gateway:
         if scope["type"] != "http":
             await answer_server(scope, receive, send)
             return
+        with self._draining.request():
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord(plain(local_path(scope)))
         try:
             reply = await self._answer(scope, receive, record)
@@ -130,10 +137,12 @@ class Gateway:
             if not dialects:
                 mount = scope.get("root_path", "")
                 return await self._pages.answer(scope["method"], record.path, mount)
+            self._draining.check()
             dialect = dialects[0]
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
             gzipped = check_content(headers, limits)
+            self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 fields = slice_fields(
                     await read_body(incoming, limits, count_bytes, gzipped=gzipped)
@@ -146,22 +155,28 @@ class Gateway:
         except ClientGone:
             raise
         except Exception as error:
-            reply = _refusal(error, dialect, record)
+            reply = refusal(error, dialect, record)
             if reply.status == 413:
                 await discard_body(scope, incoming, limits)
             return reply
 
+    def _check_open(self, headers: Mapping[bytes, bytes], record: RequestRecord) -> None:
+        """Refuse before the body is read what will be refused; of several models it names one."""
+        if len(self.admission) == 1:
+            ((record.model, gate),) = self.admission.items()
+            gate.check_open(tokens_of(int(headers.get(b"content-length", b"0"))), record.key)
+
     async def _rerank(
         self, request: ParsedRequest, record: RequestRecord, deadline: float
     ) -> Answer:
-        record.documents = len(request.pairs)
+        record.documents, record.ignored = len(request.pairs), request.ignored
         record.model = name = model_name(self.config, request.model)
         loaded = await self._readiness.loaded(name, deadline)
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
         await gate.replicas.ask(pool)
-        self._hedges[name].earn()
-        with gate.admit(sum(costs), record.key, deadline - time.monotonic()) as share:
+        left_s = deadline - time.monotonic()
+        with gate.admit(sum(costs), record.key, left_s, can_wait=request.can_wait) as share:
             record.gathered = gathered = await score_in_units(
                 CountedPool(pool, gate, share),
                 request.pairs,
@@ -174,8 +189,7 @@ class Gateway:
             )
         self._readiness.scored(name, gathered.model, gathered.scores)
         answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
-        record.tokens, record.truncated = answer.result.tokens, answer.truncated
-        record.failed = answer.failed
+        record.answered(answer)
         return answer
 
     def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:
@@ -184,13 +198,3 @@ class Gateway:
             return max(1, sum(costs))
         known = self.admission[name].replicas
         return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
-
-
-def _refusal(error: Exception, dialect: Dialect | None, record: RequestRecord) -> Reply:
-    reply = error_reply(error)
-    if reply.status == 500:
-        # The type only: a foreign exception's message could hold a text.
-        log.error("request %s failed: %s", record.id, origin_of(error))
-    record.error_type = reply.type
-    body = (dialect.error if dialect else common_error)(reply, record.id)
-    return json_reply(reply.status, body, reply.headers)

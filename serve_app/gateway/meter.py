@@ -39,7 +39,7 @@ class RequestMeter:
         self._admission = admission
         self._requests = _count("rerank_requests", "Requests by outcome.", "dialect", "status")
         self._seconds = _seconds(
-            "rerank_request_duration_seconds", "From first header to answer.", "dialect"
+            "rerank_request_duration_seconds", "From first header to answer.", "dialect", "outcome"
         )
         self._queue = _seconds("rerank_queue_duration_seconds", "Waiting in replicas.")
         self._inference = _seconds("rerank_inference_duration_seconds", "Slowest pass.")
@@ -66,10 +66,13 @@ class RequestMeter:
             self._bound.set(gate.bound, tags=model)
             self._under_way.set(gate.under_way, tags=model)
             self._demand.set(gate.demand().tokens_per_s, tags=model)
+        if record.dialect:
+            self._seconds.observe(
+                record.total_s, tags={**named, "outcome": _outcome(record.status)}
+            )
         gathered = record.gathered
         if gathered is None:
             return
-        self._seconds.observe(record.total_s, tags=named)
         self._queue.observe(gathered.queue_s, tags=model)
         self._inference.observe(gathered.inference_s, tags=model)
         for counter, amount in (
@@ -83,3 +86,10 @@ class RequestMeter:
         ):
             if amount:
                 counter.inc(amount, tags=model)
+
+
+def _outcome(status: int) -> str:
+    if status < 400:
+        return "answered"
+    # 499: the client has gone.
+    return "refused" if status < 499 else "failed"

@@ -25,6 +25,7 @@ def answer_of(
         result=rank(request, scores, loaded, cut),
         truncated=tuple(sorted(cut)),
         failed=tuple(sorted(scores.errors)),
+        ignored=request.ignored,
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.dialects import Answer
 from serve_app.gateway.fan_out import Gathered
+
+# What may stand in a header.
+_PLAIN = re.compile(r"[\w.-]+\Z", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -27,6 +32,7 @@ class RequestRecord:
     tokens: int = 0
     truncated: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
+    ignored: tuple[str, ...] = ()
     gathered: Gathered | None = None
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -36,6 +42,11 @@ class RequestRecord:
         """Seconds from the first header to the answer."""
         return (self.ended or time.monotonic()) - self.started
 
+    def answered(self, answer: Answer) -> None:
+        """Note what an answer says of its documents."""
+        self.tokens = answer.result.tokens
+        self.truncated, self.failed = answer.truncated, answer.failed
+
     def headers(self) -> dict[str, str]:
         """Return the response headers; times in milliseconds, under TEI's names."""
         if not self.gathered:
@@ -43,6 +54,7 @@ class RequestRecord:
         return {
             **_listed("x-truncated-documents", self.truncated),
             **_listed("x-failed-documents", self.failed),
+            **_listed("x-ignored-fields", [name for name in self.ignored if _PLAIN.match(name)]),
             "x-compute-tokens": str(self.tokens),
             "x-queue-time": f"{self.gathered.queue_s * 1000:.1f}",
             "x-inference-time": f"{self.gathered.inference_s * 1000:.1f}",
@@ -77,7 +89,7 @@ class RequestRecord:
         return fields
 
 
-def _listed(name: str, indices: Sequence[int]) -> dict[str, str]:
+def _listed(name: str, indices: Sequence[int | str]) -> dict[str, str]:
     # The first hundred: nginx refuses headers of more than 4 KB in all.
     shown = [str(index) for index in indices[:100]] + ["..."] * (len(indices) > 100)
     return {name: ",".join(shown)} if shown else {}

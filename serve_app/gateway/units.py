@@ -26,6 +26,11 @@ def most_tokens(scorer: ScorerConfig, info: ScorerInfo) -> int:
     return info.max_length * passages
 
 
+def tokens_of(size: int) -> int:
+    """Return the estimated tokens of so many bytes."""
+    return size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS
+
+
 def estimate_tokens(pairs: Sequence[QueryDocumentPair], most: int) -> list[int]:
     """Return an estimated token count per pair, at most `most`: what the model reads of one."""
     query_bytes: dict[str, int] = {}
@@ -36,7 +41,7 @@ def estimate_tokens(pairs: Sequence[QueryDocumentPair], most: int) -> list[int]:
             query_bytes[query] = len(query.encode())
         size = _within(query_bytes[query], pair.max_query_tokens)
         size += _within(len(pair.document.encode()), pair.max_document_tokens)
-        costs.append(min(size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, most))
+        costs.append(min(tokens_of(size), pair.max_tokens or most, most))
     return costs
 
 

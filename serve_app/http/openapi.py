@@ -24,6 +24,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "voyage": {"query": _QUERY, "documents": _TEXTS, "top_k": 1},
     "vllm": {"query": _QUERY, "documents": _TEXTS},
     "tei": {"query": _QUERY, "texts": _TEXTS, "raw_scores": False},
+    "mixedbread": {"query": _QUERY, "input": _TEXTS, "top_k": 1},
     "vllm_score": {"queries": _QUERY, "documents": _TEXTS},
     "nvidia": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
 }

@@ -26,6 +26,8 @@ from ray.autoscaler._private.resource_demand_scheduler import (
 )
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from serve_app.serve_command import UPGRADES
+
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster.yaml"
 LOCAL = ROOT / "deploy" / "cluster-local.yaml"
@@ -139,6 +141,7 @@ def test_tokens_and_the_production_proxy_are_on_everywhere(path: Path) -> None:
     config = load(path)
     assert "--env=RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     assert "--env=RAY_SERVE_ENABLE_HA_PROXY=1" in config["docker"]["run_options"]
+    assert f"--env={'='.join(UPGRADES)}" in config["docker"]["run_options"]
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 

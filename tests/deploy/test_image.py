@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serve_app.serve_command import UPGRADES
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
@@ -38,3 +40,8 @@ def test_the_health_check_asks_whether_scoring_works() -> None:
 def test_weights_are_baked_in_only_at_a_pinned_commit() -> None:
     assert "${MODEL_REVISION:?" in TEXT
     assert "*.bin" not in TEXT
+
+
+def test_the_image_stops_politely_and_takes_java_clients() -> None:
+    assert 'CMD ["rerank-serve", "/app/serve.yaml"]' in TEXT
+    assert "=".join(UPGRADES) in TEXT

@@ -29,6 +29,16 @@ def test_a_pair_may_ask_for_less_and_never_for_more():
     assert limits.document(pair, 120) == 0
 
 
+def test_a_pair_may_ask_for_a_shorter_whole():
+    limits = PairLimits(100, 60)
+    pair = QueryDocumentPair("q", "d", max_tokens=40)
+    assert (limits.longest(pair), limits.query(pair), limits.room(pair, 25)) == (40, 30, 15)
+    longer = QueryDocumentPair("q", "d", max_tokens=400)
+    assert (limits.longest(longer), limits.query(longer), limits.room(longer, 25)) == (100, 60, 75)
+    assert limits.query(QueryDocumentPair("q", "d", max_tokens=1)) == 1
+    assert PairLimits.of(100, None, 20).query(pair) == 19
+
+
 def test_the_usable_length_is_the_least_of_what_is_known():
     assert usable_length(None, 514, None, -1) == 514
     assert usable_length(100, 10**30, 512) == 100

@@ -190,3 +190,19 @@ def looks_for(count):
 
 def test_many_requests_cost_time_linear_in_their_number():
     assert 0 < looks_for(400) == 10 * looks_for(40)
+
+
+@pytest.mark.seconds
+def test_a_limit_of_the_whole_pair_reaches_the_model():
+    from rerank_core.reranker import check_request, pairs_of
+
+    scorer = load_scorer(ScorerConfig(model="embedded", threads=1))
+    texts = tuple(Candidate(str(i), "town " * n) for i, n in enumerate((3, 90)))
+    whole, cut = (
+        scorer.score(list(pairs_of(RerankRequest("town", texts, max_tokens_per_pair=limit))))
+        for limit in (None, 32)
+    )
+    assert cut.tokens.tolist() == [whole.tokens[0], 32]
+    assert cut.truncated.tolist() == [False, True]
+    with pytest.raises(InvalidRequest, match="max_tokens_per_pair must be at least 1"):
+        check_request(RerankRequest("town", texts, max_tokens_per_pair=0))

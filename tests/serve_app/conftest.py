@@ -89,11 +89,10 @@ class Caller:
 
 
 @contextlib.contextmanager
-def over_http(gateway):
+def over_http(gateway, **options):
     """Serve a gateway on a loopback port from a thread; yields the base URL."""
-    server = uvicorn.Server(
-        uvicorn.Config(gateway, host="127.0.0.1", port=0, log_config=None, lifespan="off")
-    )
+    options = {"log_config": None, "lifespan": "off", **options}
+    server = uvicorn.Server(uvicorn.Config(gateway, host="127.0.0.1", port=0, **options))
     sock = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 import serve_app
-from serve_app import application
+from serve_app import autoscaling
 from serve_app.config import ServeConfig
 
 FOLDER = Path(serve_app.__file__).parent
@@ -87,7 +87,32 @@ def test_a_folder_is_served_under_its_own_name_without_its_path(tmp_path):
     ],
 )
 def test_gpus_are_used_where_the_cluster_has_them(monkeypatch, settings, resources, gpus):
-    monkeypatch.setattr(application.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(application.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(autoscaling.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(autoscaling.ray, "cluster_resources", lambda: resources)
     config = ServeConfig.model_validate(settings)
-    assert application._gpus(config.scorer, config) == gpus
+    assert autoscaling.gpus_of(config.scorer, config) == gpus
+
+
+@pytest.mark.parametrize(
+    ("settings", "fused"),
+    [
+        ({}, True),
+        ({"scaling": {"fused": False}}, False),
+        ({"scaling": {"max_replicas": 2}}, False),
+        ({"scaling": {"min_replicas": 0}}, False),
+        ({"scaling": {"gateways": 2}}, False),
+        ({"scaling": {"max_gateways": 2}}, False),
+        ({"models": {"second": {"model": "lexical"}}}, False),
+    ],
+)
+def test_one_model_with_one_replica_and_one_gateway_is_one_process(settings, fused):
+    assert ServeConfig.model_validate({"model": "lexical", **settings}).is_fused is fused
+
+
+@pytest.mark.parametrize(
+    "settings", [{"scaling": {"gateways": 2}}, {"models": {"second": {"model": "lexical"}}}]
+)
+def test_what_cannot_be_one_process_is_not_called_so(settings):
+    scaling = {**settings.get("scaling", {}), "fused": True}
+    with pytest.raises(ValidationError, match=r"fused .* one"):
+        ServeConfig.model_validate({"model": "lexical", **settings, "scaling": scaling})

@@ -21,6 +21,7 @@ WHAT_A_PROXY_CAN_CHANGE = " or ".join(
         "one_request_id",
         "route_prefix",
         "slow_senders",
+        "upgrade",
     )
 )
 PORTS = ("METRICS_PORT", "STATS_PORT")
@@ -71,8 +72,8 @@ def test_the_same_holds_behind_haproxy(short_folder):
         timeout=560,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    # Three paths and five more.
-    assert "8 passed" in done.stdout
+    # Three paths, four upgrades and five more.
+    assert "12 passed" in done.stdout
     assert " skipped" not in done.stdout
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from rerank_core import (
@@ -15,6 +16,7 @@ from rerank_core import (
 )
 from rerank_core.calibration import Calibration
 from serve_app.config import ServeConfig
+from serve_app.local_pool import FusedPool
 from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.replica import ScorerReplica
 
@@ -176,3 +178,21 @@ def test_health_fails_when_a_pass_hangs(replica_of):
             await hanging
 
     asyncio.run(go())
+
+
+def test_a_gateway_with_its_replica_in_it_answers_as_over_a_hop(replica_of, gateway_of, pools):
+    body = {"query": "capital of China", "documents": ["bananas", "the capital of China"] * 20}
+
+    async def ask():
+        # The replica belongs to the event loop of its gateway.
+        gateway = gateway_of(FusedPool(replica_of())).gateway
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            ready = await client.get("/health/ready")
+            return ready, await client.post("/v2/rerank", json=body), gateway
+
+    ready, fused, gateway = asyncio.run(ask())
+    assert ready.status_code == 200
+    assert fused.json()["results"] == gateway_of().post("/v2/rerank", body).json()["results"]
+    # Admission knows what the replica measured.
+    assert gateway.admission["lexical"].replicas.tokens_per_s > 0

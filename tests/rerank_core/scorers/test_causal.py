@@ -117,7 +117,9 @@ def test_an_instruction_that_fills_the_prompt_fails_alone(tmp_path):
     scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, max_length=300)
     long = QueryDocumentPair("q", "d", instruction="judge it " * 300)
     scores = scorer.score([long, PAIRS[0]])
-    assert scores.errors == {0: "the instruction leaves no room for the document; shorten it"}
+    assert scores.errors == {
+        0: "the instruction, or the limit of tokens, leaves no room for the document"
+    }
     assert np.isfinite(scores.raw[1])
 
 
@@ -174,3 +176,14 @@ def test_padded_and_packed_ask_the_same_prompt_and_share_their_fingerprint(check
     assert (packed.info.backend, padded.info.backend) == ("packed", "cross_encoder")
     assert packed.info.fingerprint == padded.info.fingerprint
     np.testing.assert_allclose(padded.score(PAIRS).raw, packed.score(PAIRS).raw, rtol=0, atol=1e-5)
+
+
+def test_a_limit_of_the_whole_pair_counts_all_that_is_read(tmp_path):
+    scorer = load(save_causal(tmp_path, "qwen2"), MXBAI_V2)
+    most = scorer.encoder.frame.tokens + 12
+    pair = QueryDocumentPair("town " * 50, "town " * 50, max_tokens=most)
+    scores = scorer.score([pair, QueryDocumentPair("town", "town", max_tokens=most)])
+    assert scores.tokens.tolist()[0] <= most
+    assert scores.truncated.tolist() == [True, False]
+    refused = scorer.score([QueryDocumentPair("town", "town", max_tokens=1)])
+    assert list(refused.errors) == [0]

@@ -1,12 +1,16 @@
 """Whole answers of each dialect, against a pool whose scores are known."""
 
+import json
 import math
+import time
 
 import pytest
 
 from rerank_core import QueryDocumentPair, ScorerConfig
 from rerank_core.calibration import Calibration
-from serve_app.config import ServeConfig
+from serve_app.config import Limits, ServeConfig
+from serve_app.dialects import choose
+from serve_app.dialects.decoding import slice_fields
 
 DOCS = ["-1 first", "2 second", "0 third"]
 
@@ -389,7 +393,7 @@ def test_openapi_shows_each_dialects_own_answers(fixed):
 
 
 def numbered(body):
-    name = next(n for n in ("documents", "texts", "passages") if n in body)
+    name = next(n for n in ("documents", "texts", "passages", "input") if n in body)
     return {name: [{"text": "1"} if isinstance(v, dict) else "1" for v in body[name]]}
 
 
@@ -466,3 +470,94 @@ def test_a_null_is_as_if_its_field_were_not_there(fixed):
     assert [hit["index"] for hit in tei.json()] != []
     jina = {"query": "q", "documents": DOCS, "top_k": None, "top_n": 1}
     assert len(fixed.post("/v1/rerank", jina).json()["results"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/v2/rerank", "/v1/rerank", "/rerank"])
+def test_fields_that_are_not_acted_on_are_named(fixed, path):
+    body = {"query": "q", "documents": ["1", "2"], "encoding": "utf-8", "user": "x", "null": None}
+    answer = fixed.post(path, body)
+    assert answer.json()["meta"]["warnings"] == [
+        "encoding is not acted on",
+        "user is not acted on",
+    ]
+    assert answer.headers["x-ignored-fields"] == "encoding,user"
+    clean = fixed.post(path, {"query": "q", "documents": ["1", "2"], "top_n": 1})
+    assert "warnings" not in clean.json()["meta"]
+    assert "x-ignored-fields" not in clean.headers
+
+
+def test_a_dialect_without_meta_names_them_in_a_header(fixed):
+    body = {"query": "q", "texts": ["1"], "top_n": 1, "truncation_direction": "LEFT", "a\r\nb": 1}
+    answer = fixed.post("/rerank", body)
+    assert answer.headers["x-ignored-fields"] == "truncation_direction,top_n"
+    assert "x-ignored-fields" not in fixed.post("/rerank", {"query": "q", "texts": ["1"]}).headers
+
+
+def test_a_million_unknown_fields_are_no_burden_and_not_named(fixed):
+    junk = ",".join(f'"f{i}":0' for i in range(500_000))
+    body = f'{{"query":"q","documents":["1"],{junk}}}'.encode()
+    started = time.perf_counter()
+    answer = fixed.send("POST", "/v2/rerank", content=body)
+    assert time.perf_counter() - started < 5
+    assert answer.status_code == 200
+    assert "warnings" not in answer.json()["meta"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q", "documents": ["d"]}),
+        ("/score", {"queries": "q", "documents": ["d"]}),
+        ("/v2/rerank", {"query": "q", "documents": ["d"]}),
+    ],
+)
+def test_a_limit_of_tokens_for_the_whole_pair_reaches_the_scorer(gateway_of, pool, path, body):
+    caller = gateway_of(pool)
+    for limit in (128, -1, 0):
+        assert caller.post(path, {**body, "truncate_prompt_tokens": limit}).status_code == 200
+    assert [unit.pairs[0].max_tokens for unit in pool.units] == [128, None, None]
+    assert pool.units[0].cost <= 128
+
+
+def test_priority_says_what_can_wait():
+    def read(priority):
+        fields = slice_fields(
+            json.dumps({"query": "q", "documents": ["d"], "priority": priority}).encode()
+        )
+        return choose("/v2/rerank", fields).parse(fields, Limits()).can_wait
+
+    assert [read(priority) for priority in (-5, 0, None, 1, 999)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_mixedbread_asks_by_input_and_gets_its_list(fixed):
+    body = {"query": "q", "input": ["1", {"text": "2"}, "0"], "top_k": 2, "return_input": True}
+    answer = fixed.post("/v1/reranking", body).json()
+    hits = [(hit["index"], hit["input"], hit["object"]) for hit in answer["data"]]
+    assert hits == [(1, "2", "rank_result"), (0, "1", "rank_result")]
+    assert (answer["object"], answer["top_k"], answer["return_input"]) == ("list", 2, True)
+    refused = fixed.post("/v1/reranking", {"query": "q", "input": []})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "input")
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (rb"a\\ud83d\udc00", "a\\ud83d\ufffd"),
+        (rb"\\\ud83d \ud83d\ude00", "\\\ufffd \U0001f600"),
+        (rb"\ude00\ude01\ud83d\ud83d\ude00", "\ufffd\ufffd\ufffd\U0001f600"),
+        (rb"\\ud83d\\ud83d\ud83d", "\\ud83d\\ud83d\ufffd"),
+        (b"\\" * 200 + rb"\ud83d", "\\" * 100 + "\ufffd"),
+    ],
+)
+def test_only_half_an_emoji_is_replaced_whatever_stands_before_it(
+    fixed, pool, gateway_of, sent, read
+):
+    body = b'{"query": "q", "documents": ["' + sent + b'"]}'
+    assert gateway_of(pool).send("POST", "/v2/rerank", content=body).status_code == 200
+    assert pool.units[0].documents == (read,)

@@ -260,3 +260,24 @@ def test_a_round_that_fails_stops_no_request():
     gate, pool = admission(), Reporting(error=RuntimeError("broken"))
     asyncio.run(gate.replicas.ask(pool))
     assert gate.bound == 100
+
+
+def test_work_that_can_wait_leaves_half_of_the_room_to_others():
+    gate = admission(min_requests=8)
+    hear(gate, a=100.0)
+    with gate.admit(30, can_wait=True):
+        with pytest.raises(Overloaded), gate.admit(30, can_wait=True):
+            pass
+        with gate.admit(30), gate.admit(20):
+            assert gate.under_way == 80
+
+
+def test_a_full_gate_says_so_before_anything_is_read_and_counts_what_is_asked_for():
+    gate = admission()
+    gate.check_open(10**6, "")
+    with gate.admit(50), gate.admit(50):
+        before = gate.demand().tokens_per_s
+        with pytest.raises(Overloaded):
+            gate.check_open(2000, "")
+        assert gate.demand().tokens_per_s == pytest.approx(before + 2000 / 20)
+    gate.check_open(10**6, "")

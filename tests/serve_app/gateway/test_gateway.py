@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
+from serve_app.config import Admission, ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.http.asgi import local_path
 from serve_app.local_pool import LocalPool
@@ -478,3 +479,74 @@ def test_several_models_are_chosen_by_name(pools):
         *("lexical", "other", "lexical")
     ]
     assert (len(first.units), len(other.units)) == (2, 1)
+
+
+def test_what_would_be_refused_is_refused_before_its_body_is_read(pools):
+    gateway = Gateway(ServeConfig.model_validate({"model": "lexical"}), {"lexical": pools.local()})
+    messages = []
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    async def send(message):
+        messages.append(message)
+
+    async def go():
+        (gate,) = gateway.admission.values()
+        gate.settings = Admission(min_requests=1)
+        headers = [(b"content-length", b"4000000"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v2/rerank", "headers": headers}
+        with gate.admit(10**9), gate.admit(10**9):
+            await gateway(scope, receive, send)
+
+    asyncio.run(go())
+    assert messages[0]["status"] == 429
+    assert (b"retry-after", b"1") in messages[0]["headers"]
+
+
+def test_a_gateway_that_drains_finishes_what_it_has_and_takes_no_more(pools):
+    gateway = Gateway(ServeConfig.model_validate({"model": "lexical"}), {"lexical": SlowPool()})
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            asked = asyncio.ensure_future(client.post("/v2/rerank", json=BODY))
+            await asyncio.sleep(0.1)
+            drained = asyncio.ensure_future(gateway.drain(20))
+            await asyncio.sleep(0)
+            late = await client.post("/v2/rerank", json=BODY)
+            probes = [
+                (await client.get(f"/health/{kind}")).status_code for kind in ("ready", "live")
+            ]
+            assert not drained.done()
+            answer = await asked
+            await drained
+            return answer.status_code, late, probes
+
+    status, late, probes = asyncio.run(go())
+    assert (status, late.status_code, probes) == (200, 503, [503, 200])
+    assert late.headers["connection"] == "close"
+
+
+class SlowPool(LocalPool):
+    """Takes half a second a unit."""
+
+    async def score(self, unit):
+        await asyncio.sleep(0.5)
+        return await super().score(unit)
+
+
+def test_a_drain_ends_in_time_though_requests_do_not(pools):
+    gateway = Gateway(ServeConfig.model_validate({"model": "lexical"}), {"lexical": pools.stuck()})
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            asked = asyncio.ensure_future(client.post("/v2/rerank", json=BODY))
+            await asyncio.sleep(0.1)
+            await gateway.drain(0.1)
+            asked.cancel()
+
+    started = time.monotonic()
+    asyncio.run(go())
+    assert time.monotonic() - started < 5

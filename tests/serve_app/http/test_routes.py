@@ -1,12 +1,12 @@
 """What people who swap servers ask for: paths, probes, pages, browsers, readable refusals."""
 
 import re
-import socket
 
 import httpx
 import pytest
 
 from serve_app.http.routes import plain
+from tests.serve_app.raw_http import exchange, head
 
 BODY = {"query": "capital", "documents": ["banana", "capital"]}
 READY = ["/health", "/healthz", "/ping", "/health/ready", "/v1/health/ready"]
@@ -96,8 +96,11 @@ def test_metrics_stand_on_the_serving_port(gateway_of):
     asked = 'rerank_requests_total{dialect="cohere",model="lexical",status="200"} 1.0'
     assert asked in lines
     assert 'rerank_documents_total{model="lexical"} 2.0' in lines
-    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="lexical"} 1.0'
-    assert kept in lines
+    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="%s",outcome="%s"} 1.0'
+    assert kept % ("lexical", "answered") in lines
+    assert caller.post("/v2/rerank", {}).status_code == 422
+    lines = caller.send("GET", "/metrics").text.splitlines()
+    assert kept % ("lexical", "refused") in lines
 
 
 def test_the_api_is_described_on_a_page_that_needs_nothing_else(gateway_of):
@@ -142,35 +145,6 @@ def test_no_page_of_another_origin_may_call(gateway_of):
         assert caller.send("OPTIONS", "/v2/rerank", headers=ASKS).status_code in (401, 405)
         answer = caller.post("/v2/rerank", BODY, headers=ORIGIN)
         assert "access-control-allow-origin" not in answer.headers
-
-
-def exchange(url, *segments, close_after=True):
-    """Send raw bytes in segments of their own; return all that comes back until the end."""
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        received = b""
-        for segment in segments:
-            sock.sendall(segment)
-            sock.settimeout(0.3)
-            try:
-                received += sock.recv(65_536)
-            except TimeoutError:
-                pass
-            except ConnectionError:
-                return received
-        sock.settimeout(20)
-        try:
-            while chunk := sock.recv(65_536):
-                received += chunk
-        except (TimeoutError, ConnectionError):
-            pass
-        return received
-
-
-def head(length, *headers):
-    lines = ["POST /v2/rerank HTTP/1.1", "host: x", f"content-length: {length}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "TLS/1.2"])

@@ -1,0 +1,52 @@
+"""Requests as bytes on a socket, for what no client library would send."""
+
+import socket
+
+
+def exchange(url, *segments, close_after=True):
+    """Send raw bytes in segments of their own; return all that comes back until the end."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        received = b""
+        for segment in segments:
+            sock.sendall(segment)
+            sock.settimeout(0.3)
+            try:
+                received += sock.recv(65_536)
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                return received
+        sock.settimeout(20)
+        try:
+            while chunk := sock.recv(65_536):
+                received += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+        return received
+
+
+def head(length, *headers):
+    """Return the head of a POST; without a length it is up to `headers` to say where it ends."""
+    sized = [] if length is None else [f"content-length: {length}"]
+    lines = ["POST /v2/rerank HTTP/1.1", "host: x", *sized, *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def offers_of_upgrade(protocol, *, chunked=False):
+    """Return three requests on one connection, as segments: two offer an upgrade.
+
+    The body of the first looks like a request, and the last has no such header.
+    """
+    body = b'{"query": "q", "documents": ["q"]}'
+    upgrade = (f"upgrade: {protocol}", "connection: Upgrade, HTTP2-Settings")
+    hidden = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    segments = []
+    for content in (hidden, body):
+        if chunked:
+            segments.append(head(None, *upgrade, "transfer-encoding: chunked"))
+            segments.append(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content))
+        else:
+            segments += [head(len(content), *upgrade), content]
+    return [*segments, head(len(body), "connection: close"), body]

@@ -1,0 +1,168 @@
+"""The commands that users start: a stop cuts nobody off, and no `Upgrade` breaks a request."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
+
+BIN = Path(sys.executable).parent
+BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"]}
+PASS_S = 2.0
+DRAIN_S = 30.0
+APPLICATION = f"""
+import time
+
+from serve_app.application import build
+from serve_app.config import ServeConfig
+from rerank_core import load_scorer
+
+
+def load(config):
+    scorer = load_scorer(config)
+    fast = scorer.score
+
+    def slow(pairs):
+        if len(pairs) > 1:  # not the probe of readiness
+            time.sleep({PASS_S})
+        return fast(pairs)
+
+    scorer.score = slow
+    return scorer
+
+
+def app(args: ServeConfig):
+    return build(args, load)
+"""
+FILE = """
+http_options: {{host: 127.0.0.1, port: {port}}}
+applications:
+  - name: rerank
+    import_path: slow:app
+    args: {{model: lexical, warm_up: false, scaling: {{drain_s: {drain_s}}}}}
+"""
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(folder, command, *words):
+    """Start a command in `folder` with a Ray of its own; yields the process and its log."""
+    # Short, because Ray's socket paths may not exceed 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rr-", ignore_cleanup_errors=True) as ray_folder:
+        environment = {
+            **os.environ,
+            "RAY_TMPDIR": ray_folder,
+            "PYTHONPATH": str(folder),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [BIN / command, *words],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def in_background(function):
+    """Call a function in a thread; returns it and a list that its result goes into."""
+    outcomes = []
+
+    def call():
+        with contextlib.suppress(httpx.TransportError):
+            outcomes.append(function())
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread, outcomes
+
+
+def log_of(folder):
+    return (folder / "log").read_text(errors="replace")[-4000:]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "slow.py").write_text(APPLICATION)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def serving(folder, command, wait_ready):
+    """Start the slow application by a command; yields its process and URL once it is ready."""
+    if command == "serve":
+        port, words = 8000, ["run", "--address", "local", "slow:app", "model=lexical"]
+        words += ["warm_up=false"]
+    else:
+        port, words = free_port(), ["--address", "local", "slow.yaml"]
+        (folder / "slow.yaml").write_text(FILE.format(port=port, drain_s=DRAIN_S))
+    url = f"http://127.0.0.1:{port}"
+    with started(folder, command, *words) as process:
+        try:
+            wait_ready(url, 240)
+        except AssertionError:
+            pytest.fail(log_of(folder))
+        yield process, url
+
+
+def ask(url):
+    return httpx.post(f"{url}/v2/rerank", json=BODY, timeout=60).status_code
+
+
+@pytest.mark.parametrize("command", ["serve", "rerank-serve"])
+def test_sigterm_answers_what_is_under_way_and_then_ends(folder, command, wait_ready):
+    with serving(folder, command, wait_ready) as (process, url):
+        asked = [in_background(lambda: ask(url)) for _ in range(4)]
+        time.sleep(1.0)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.0)
+        # Readiness goes first, then new requests: both say so while others are answered.
+        ready = httpx.get(f"{url}/health/ready", timeout=5)
+        late = httpx.post(f"{url}/v2/rerank", json=BODY, timeout=5)
+        assert (ready.status_code, late.status_code) == (503, 503)
+        assert late.headers["connection"] == "close"
+        assert late.json()["error"]["type"] == "service_unavailable_error"
+        assert process.wait(timeout=DRAIN_S) == 0, log_of(folder)
+        assert time.monotonic() - begun < DRAIN_S
+        for thread, _ in asked:
+            thread.join(5)
+        assert [outcomes for _, outcomes in asked] == [[200]] * 4
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+    assert "Traceback" not in log_of(folder)
+
+
+def test_a_second_sigterm_ends_at_once(folder, wait_ready):
+    with serving(folder, "rerank-serve", wait_ready) as (process, url):
+        for _ in range(10):
+            in_background(lambda: ask(url))
+        time.sleep(1.0)
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        # Ten passes of two seconds are not waited for.
+        process.wait(timeout=12)
