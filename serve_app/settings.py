@@ -63,7 +63,7 @@ class Admission(Settings):
         ge=0,
         le=1,
         description="Lost replicas whose units are sent again, and late units that are sent to a"
-        " second replica: each as a share of requests (and ten at any time). 0: none.",
+        " second replica, as a share of requests and of units (and ten at any time). 0: none.",
     )
 
 

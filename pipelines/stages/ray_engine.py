@@ -7,11 +7,7 @@ results go to files from the workers. Nothing here knows how a pair is scored.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, TextIO
 
@@ -27,6 +23,7 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
 from pipelines.stages.failures import failure_line, read_line
 from pipelines.stages.ray_pool import pool, replica_needs, require_machine, resources
+from pipelines.stages.ray_start import connect
 from pipelines.stages.read import failed_row, read_slice, slice_row
 from pipelines.stages.score import ScoreUnits
 from rerank_core import RerankError
@@ -56,20 +53,9 @@ class RayEngine:
         """Join the running Ray or the cluster of RAY_ADDRESS, else start one on this machine."""
         if self._former:
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._started = not ray.is_initialized()
         if self._started:
-            # A bare init would join any cluster that happens to run on this machine.
-            address = os.environ.get("RAY_ADDRESS", "local")
-            self._alone = address == "local"
-            with _own_sigterm(), _said_in_a_line(address):
-                ray.init(
-                    address=address,
-                    # A dashboard takes seconds to start, and would go with the job.
-                    include_dashboard=False if self._alone else None,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
+            self._alone = connect()
         context = DataContext.get_current()
         self._former = {name: getattr(context, name) for name in _SETTINGS}
         for name, value in _SETTINGS.items():
@@ -135,27 +121,6 @@ class RayEngine:
             blocks = min(len(items), _MOST_TASKS)
             stream = ray.data.from_items(items, override_num_blocks=blocks)
             yield from _lines(stream.map(partial(_guarded, task=task)))
-
-
-@contextmanager
-def _said_in_a_line(address: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if address == "local":
-            fix = "on a busy machine give it longer: RAY_raylet_start_wait_time_s=120"
-        else:
-            fix = f"is RAY_ADDRESS={address} the cluster's?"
-        raise RerankError(f"Ray did not start: {str(error).split('. ')[0]}; {fix}") from error
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what the program does on SIGTERM: starting Ray sets a handler of Ray's own."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
 
 
 def _read(

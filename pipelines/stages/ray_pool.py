@@ -59,9 +59,8 @@ def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str]
     needs = {name: count for name, count in (("GPU", gpus), ("CPU", cpus)) if count}
     if _somewhere(needs):
         return
-    said = " and ".join(f"{count:g} {name}s" for name, count in needs.items())
-    best = ", ".join(f"{n.get('GPU', 0):g} GPUs and {n.get('CPU', 0):g} CPUs" for n in _machines())
-    lacking = f"no machine has the {said} that a copy of the model takes; there are {best}"
+    there = "; ".join(_said(machine) for machine in _machines())
+    lacking = f"no machine has the {_said(needs)} that a copy of the model takes; they have {there}"
     until_s = time.monotonic() + wait_s
     if wait_s:
         say(f"{lacking}. Waiting {wait_s:g} s for another\n")
@@ -74,6 +73,11 @@ def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str]
                 "cpus_per_replica",
             )
         time.sleep(min(1.0, wait_s))
+
+
+def _said(needs: Needs) -> str:
+    each = [f"{count:g} {name}{'' if count == 1 else 's'}" for name, count in needs.items()]
+    return " and ".join(each)
 
 
 def _machines() -> list[Needs]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -158,13 +158,6 @@ class AdmissionGate:
         # Where nobody has measured, nobody knows; and nobody should stay away for hours.
         rate = self.replicas.tokens_per_s
         return min(max(0.0, tokens) / rate if rate else 1.0, _LONGEST_WAIT_S)
-
-
-def check_room(gates: Mapping[str, AdmissionGate], seems_to_cost: int, key: str) -> None:
-    """Raise Overloaded if the only model has no room. Of several, the body names one."""
-    if len(gates) == 1:
-        for gate in gates.values():
-            gate.check_open(seems_to_cost, key)
 
 
 class CountedPool:

@@ -12,10 +12,10 @@ from typing import Any
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose
 from serve_app.dialects.decoding import slice_fields
-from serve_app.gateway.admission import AdmissionGate, CountedPool, check_room
+from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.draining import Draining
 from serve_app.gateway.fan_out import score_in_units
-from serve_app.gateway.hedging import HedgedPool
+from serve_app.gateway.hedging import hedged
 from serve_app.gateway.local_metrics import LocalMetrics
 from serve_app.gateway.meter import RequestMeter
 from serve_app.gateway.ranking import answer_of
@@ -59,14 +59,12 @@ class Gateway:
         self.config = self._deployed = config
         window_s = config.scaling.look_back_period_s
         self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
-        share = config.admission.retry_share
-        self._hedges = {name: RetryBudget(share) for name in pools}
-        self._pools = {name: HedgedPool(pool, self._hedges[name]) for name, pool in pools.items()}
+        self._pools = hedged(pools, config.admission.retry_share)
         self._scorers = config.served
         self._api_keys = api_keys or ApiKeys()
         self._observe = observe
         self._names_requests = names_requests
-        self._retries = RetryBudget(share)
+        self._retries = RetryBudget(config.admission.retry_share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._draining = Draining()
         self._readiness = Readiness(
@@ -85,7 +83,7 @@ class Gateway:
         self.config = self._deployed.changed(user_config)
         for gate in self.admission.values():
             gate.settings = self.config.admission
-        for budget in (self._retries, *self._hedges.values()):
+        for budget in (self._retries, *(pool.budget for pool in self._pools.values())):
             budget.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
         self._pages = self._new_pages()
@@ -144,8 +142,7 @@ class Gateway:
             record.dialect = dialect.name
             deadline = deadline_of(headers, record.started, limits)
             gzipped = check_content(headers, limits)
-            size = int(headers.get(b"content-length", b"0"))
-            check_room(self.admission, tokens_of(size), record.key)
+            self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 fields = slice_fields(
                     await read_body(incoming, limits, count_bytes, gzipped=gzipped)
@@ -163,6 +160,12 @@ class Gateway:
                 await discard_body(scope, incoming, limits)
             return reply
 
+    def _check_open(self, headers: Mapping[bytes, bytes], record: RequestRecord) -> None:
+        """Refuse before the body is read what will be refused; of several models it names one."""
+        if len(self.admission) == 1:
+            ((record.model, gate),) = self.admission.items()
+            gate.check_open(tokens_of(int(headers.get(b"content-length", b"0"))), record.key)
+
     async def _rerank(
         self, request: ParsedRequest, record: RequestRecord, deadline: float
     ) -> Answer:
@@ -172,7 +175,6 @@ class Gateway:
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
         await gate.replicas.ask(pool)
-        self._hedges[name].earn()
         left_s = deadline - time.monotonic()
         with gate.admit(sum(costs), record.key, left_s, can_wait=request.can_wait) as share:
             record.gathered = gathered = await score_in_units(
@@ -187,8 +189,7 @@ class Gateway:
             )
         self._readiness.scored(name, gathered.model, gathered.scores)
         answer = answer_of(request, gathered.scores, gathered.model, id=record.id, model=name)
-        record.tokens, record.truncated = answer.result.tokens, answer.truncated
-        record.failed = answer.failed
+        record.answered(answer)
         return answer
 
     def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -53,19 +53,20 @@ class HedgedPool:
         self, pool: ScoringPool, budget: RetryBudget, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pool = pool
-        self._budget = budget
+        self.budget = budget
         self._clock = clock
         self.times = UnitTimes()
         self._overtaken: set[asyncio.Future[UnitScores]] = set()
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit. Raises what the pool raises, once every call for it has failed."""
+        self.budget.earn()
         late_s = self.times.late_s
         begun = self._clock()
         calls: set[asyncio.Future[UnitScores]] = {asyncio.ensure_future(self._pool.score(unit))}
         try:
             await asyncio.wait(calls, timeout=late_s)
-            hedged = not any(call.done() for call in calls) and self._budget.allows("")
+            hedged = not any(call.done() for call in calls) and self.budget.allows("")
             if hedged:
                 left_s = unit.timeout_s - (self._clock() - begun)
                 calls.add(asyncio.ensure_future(self._pool.score(replace(unit, timeout_s=left_s))))
@@ -94,6 +95,11 @@ class HedgedPool:
     async def reports(self) -> list[ReplicaReport]:
         """Return a report of every replica."""
         return await self._pool.reports()
+
+
+def hedged(pools: Mapping[str, ScoringPool], share: float) -> dict[str, HedgedPool]:
+    """Return the pools, each with a budget of its own."""
+    return {name: HedgedPool(pool, RetryBudget(share)) for name, pool in pools.items()}
 
 
 async def _first(calls: set[asyncio.Future[UnitScores]]) -> UnitScores:

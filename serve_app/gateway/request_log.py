@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.dialects import Answer
 from serve_app.gateway.fan_out import Gathered
 
 # What may stand in a header.
@@ -40,6 +41,11 @@ class RequestRecord:
     def total_s(self) -> float:
         """Seconds from the first header to the answer."""
         return (self.ended or time.monotonic()) - self.started
+
+    def answered(self, answer: Answer) -> None:
+        """Note what an answer says of its documents."""
+        self.tokens = answer.result.tokens
+        self.truncated, self.failed = answer.truncated, answer.failed
 
     def headers(self) -> dict[str, str]:
         """Return the response headers; times in milliseconds, under TEI's names."""

@@ -171,7 +171,7 @@ def test_a_copy_of_the_model_that_no_machine_can_hold_ends_the_job(tmp_path, pai
     assert main([*options, "--cpus-per-replica", "64", "--machine-wait-s", "0.5"]) == 2
     said = capsys.readouterr().err
     assert (
-        "no machine has the 64 CPUs that a copy of the model takes; there are 0 GPUs and 4" in said
+        "no machine has the 64 CPUs that a copy of the model takes; they have 0 GPUs and 4 " in said
     )
     assert "raise --machine-wait-s where machines come on demand" in said
 

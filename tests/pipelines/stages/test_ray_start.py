@@ -1,12 +1,10 @@
-"""A Ray that does not start is said in a line; Ray itself is not needed for that."""
-
-import io
+"""A Ray that cannot or does not start is said in a line; none is needed to test that."""
 
 import pytest
 import ray
 
-from pipelines.stages.ray_engine import RayEngine
-from rerank_core import RerankError
+from pipelines.stages.ray_start import connect
+from rerank_core import InvalidRequest, RerankError
 
 SLOW = Exception("The current node timed out during startup. This could happen because ...")
 
@@ -34,8 +32,17 @@ def test_a_ray_that_does_not_start_is_a_line_with_the_fix(monkeypatch, address, 
         raise error
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with RayEngine(io.StringIO()) as engine, pytest.raises(RerankError) as raised:
-        engine._start()
+    with pytest.raises(RerankError) as raised:
+        connect()
     assert str(raised.value) == line
+
+
+@pytest.mark.parametrize(
+    ("address", "words"), [("ray://head:10001", "ray job submit"), ("local", "RAY_TMPDIR=/tmp")]
+)
+def test_an_address_by_which_no_job_runs_and_a_deep_folder_are_refused(monkeypatch, address, words):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "deep" * 20)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InvalidRequest, match=words):
+        connect()
