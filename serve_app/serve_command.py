@@ -72,7 +72,6 @@ def _take_sigterm() -> None:
     if not node.is_head():
         # Ray was there before, and stays with all that it serves.
         return
-    stop_at_once: Any = signal.getsignal(signal.SIGTERM)
     drained = threading.Event()
     stops: list[threading.Thread] = []
 
@@ -81,7 +80,9 @@ def _take_sigterm() -> None:
             # What else Ray started goes with this process.
             sys.exit(0)
         if stops:
-            stop_at_once(number, frame)
+            # Nothing that Python does on its way out is worth waiting for.
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            os._exit(1)
         stops.append(threading.Thread(target=_drain, args=(drained,), daemon=True))
         stops[0].start()
 

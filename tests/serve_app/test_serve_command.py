@@ -141,8 +141,8 @@ def test_sigterm_answers_what_is_under_way_and_then_ends(folder, command, wait_r
         process.send_signal(signal.SIGTERM)
         time.sleep(1.0)
         # Readiness goes first, then new requests: both say so while others are answered.
-        ready = httpx.get(f"{url}/health/ready", timeout=5)
-        late = httpx.post(f"{url}/v2/rerank", json=BODY, timeout=5)
+        ready = httpx.get(f"{url}/health/ready", timeout=20)
+        late = httpx.post(f"{url}/v2/rerank", json=BODY, timeout=20)
         assert (ready.status_code, late.status_code) == (503, 503)
         assert late.headers["connection"] == "close"
         assert late.json()["error"]["type"] == "service_unavailable_error"
