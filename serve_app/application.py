@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import ray
 from ray import serve
 from ray.serve import Application, Deployment, metrics
 from ray.serve.config import RequestRouterConfig
@@ -109,7 +110,7 @@ def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     if command and command.info_name == "run":
         # Called in the process that users start, just before it starts Ray.
         prepare(command.params.get("address"))
-    if args.is_fused:
+    if args.is_fused and not (args.scaling.fused == "auto" and _in_a_file()):
         return _fused(args, load)
     scorers = {
         f"model_{place}": _scorer(place, scorer, args, load)
@@ -122,6 +123,11 @@ def build(args: ServeConfig, load: Load = load_scorer) -> Application:
         "ray_actor_options": {"num_cpus": args.scaling.gateway_cpus},
     }
     return _gateway(args, options).bind(args, None, **scorers)
+
+
+def _in_a_file() -> bool:
+    """Say whether Serve builds this from a file: such may have options for a `Scorer`."""
+    return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
 def _fused(config: ServeConfig, load: Load) -> Application:

@@ -137,7 +137,8 @@ class Scaling(Settings):
     fused: bool | Literal["auto"] = Field(
         "auto",
         description="Gateway and scorer in one process: no hop between them, and one fails with the"
-        " other. auto: where one model has one replica and one gateway.",
+        " other. auto: where one model has one replica and one gateway, and no Serve file, which"
+        " may have options for a deployment `Scorer`.",
     )
     drain_s: float = Field(35.0, ge=0, description="Time to finish work before a stop.")
 

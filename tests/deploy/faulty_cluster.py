@@ -58,8 +58,6 @@ class FaultyCluster:
 
     def deploy(self, args: dict[str, Any], target: str = "serve_app:app", surge: int = 100) -> str:
         """Take a Serve file as `serve deploy` does; returns at once."""
-        # Whatever the number of replicas, the faults are meant for two kinds of processes.
-        args = {**args, "scaling": {"fused": False, **args.get("scaling", {})}}
         at_head = {"num_cpus": 0, "resources": {"head": 0.1}}
         deployments = [
             {"name": "Gateway", "ray_actor_options": at_head},

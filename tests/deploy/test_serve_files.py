@@ -30,7 +30,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "deploy/two-nodes.yaml": {
         "proxy_location": "HeadOnly",
         "args.scorer.threads": 1,
-        "args.scaling": {"gateway_cpus": 1, "fused": False},
+        "args.scaling": {"gateway_cpus": 1},
         "deployments": [
             {"name": "Gateway", "max_surge_percent": 100},
             {"name": "Scorer", "max_surge_percent": 100},

@@ -22,7 +22,8 @@ def deploy(user_config):
         "route_prefix": "/live",
         "import_path": "serve_app:app",
         "args": {"model": "lexical", "scaling": SCALING},
-        "deployments": [{"name": "Gateway", "user_config": user_config}],
+        # One replica each: a file that names both deployments stays valid.
+        "deployments": [{"name": "Gateway", "user_config": user_config}, {"name": "Scorer"}],
     }
     schema = ServeDeploySchema.model_validate({"applications": [application]})
     _get_global_client().deploy_apps(schema, _blocking=True)
