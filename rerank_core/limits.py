@@ -33,16 +33,12 @@ class PairLimits:
 
     def query(self, pair: QueryDocumentPair) -> int:
         """Return how many tokens of its query the model reads."""
-        return min(pair.max_query_tokens or self.max_query_tokens, self.max_query_tokens)
+        asked = pair.max_query_tokens
+        return self.max_query_tokens if asked is None else min(asked, self.max_query_tokens)
 
     def room(self, taken: int) -> int:
         """Return how many tokens are left for a document, where `taken` are not free."""
         return max(0, self.max_length - taken)
-
-    def document(self, pair: QueryDocumentPair, taken: int) -> int:
-        """Return how many tokens of its document the model reads, where `taken` are not free."""
-        room = self.room(taken)
-        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
 
 
 def query_share(max_length: int, max_query_tokens: int | None) -> int:

@@ -1,6 +1,6 @@
 """The questions that a reranker must get right before it serves."""
 
-from rerank_core.catalog.questions import obvious_pairs
+from rerank_core.catalog.checks import obvious_pairs
 
 
 def test_obvious_pairs_come_in_turn():
