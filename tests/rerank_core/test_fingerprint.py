@@ -109,8 +109,7 @@ class Folders:
             shutil.copytree(self[family], folder)
             (folder / "trainer_state.json").write_text("{}")
             (folder / "README.md").write_text("# trained")
-            if family != "modules":
-                shutil.copytree(self[family], folder / "checkpoint-500")
+            shutil.copytree(self[family], folder / "checkpoint-500")
         return folder
 
 
@@ -244,6 +243,17 @@ def test_weights_and_vocabularies_count(folders, tmp_path, name):
     before = config(folder).fingerprint()
     with open(folder / name, "ab") as file:
         file.write(b" ")
+    assert config(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize("place", ["model", "checkpoint-500"])
+def test_what_lies_in_the_folders_of_modules_counts(folders, tmp_path, place):
+    """Below a folder that is called checkpoint-..., none of it did."""
+    folder = shutil.copytree(folders["modules"], tmp_path / place)
+    inner = [module["path"] for module in json.loads((folder / "modules.json").read_text())]
+    path = next(folder / part for part in inner if part) / "config.json"
+    before = config(folder).fingerprint()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"true_token_id": 9}))
     assert config(folder).fingerprint() != before
 
 
