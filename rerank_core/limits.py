@@ -36,7 +36,7 @@ class PairLimits:
         most = self.max_query_tokens
         if pair.max_tokens is not None:
             most = min(most, _share(pair.max_tokens, None, self.frame_tokens))
-        return min(pair.max_query_tokens or most, most)
+        return most if pair.max_query_tokens is None else min(pair.max_query_tokens, most)
 
     def longest(self, pair: QueryDocumentPair) -> int:
         """Return how many tokens the model reads at most, with what stands around the texts."""
@@ -45,11 +45,6 @@ class PairLimits:
     def room(self, pair: QueryDocumentPair, taken: int) -> int:
         """Return how many tokens are left for a document, where `taken` are not free."""
         return max(0, self.longest(pair) - taken)
-
-    def document(self, pair: QueryDocumentPair, taken: int) -> int:
-        """Return how many tokens of its document the model reads, where `taken` are not free."""
-        room = self.room(pair, taken)
-        return room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
 
 
 def _share(max_length: int, max_query_tokens: int | None, frame_tokens: int) -> int:

@@ -17,6 +17,11 @@ from rerank_core.errors import ModelUnavailable
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                  "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")  # fmt: skip
+# What sentence-transformers reads beside the weights, and what of its modules' own folders.
+_MODULES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
+            "chat_template.jinja", "processor_config.json",
+            "preprocessor_config.json")  # fmt: skip
+_READ = (".json", ".safetensors", ".jinja", ".txt", ".model")
 _UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 # Of config.json and tokenizer_config.json: what changes no score, or is resolved and hashed apart.
 _NO_MATTER = frozenset({
@@ -92,12 +97,10 @@ def folder_hash(folder: Path, with_modules: bool = False) -> str:
     files += [folder / name for name in ("config.json", "adapter_config.json", *_VOCABULARIES)]
     files += [*folder.glob("*.model"), *folder.glob("*.py")]
     if with_modules:
-        inner = {
-            path for end in ("json", "safetensors", "jinja") for path in folder.rglob(f"*.{end}")
-        }
-        files += [
-            path for path in inner if not any(p.startswith("checkpoint-") for p in path.parts)
-        ]
+        files += [folder / name for name in _MODULES]
+        parts = {str(module.get("path") or "") for module in read_json(folder / "modules.json")}
+        inner = [folder / part for part in parts if part]
+        files += [path for part in inner for path in part.rglob("*") if path.suffix in _READ]
     stamps = {(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()}
     return _files_hash(str(folder), tuple(sorted(stamps)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -21,6 +23,16 @@ def no_safetensors(model: str, pickled: bool) -> str:
             " save_pretrained(..., safe_serialization=True)"
         )
     return f"model {model!r} has no model.safetensors; fetch the complete checkpoint"
+
+
+def no_head(model: str, absent: Sequence[str]) -> str:
+    """Say what to do about weights that the model has and its file has not."""
+    shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+    return (
+        f"model {model!r}: weights are missing from the checkpoint ({shown}), so scores would be"
+        " random. It is probably an embedding or language model without a reranking head; name a"
+        " reranker"
+    )
 
 
 def explain(model: str, error: BaseException) -> str:

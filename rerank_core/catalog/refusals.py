@@ -1,4 +1,4 @@
-"""What is refused before anything is loaded, and the fix. It does not know torch."""
+"""What is refused of a checkpoint's small files, and the fix. It does not know torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rerank_core.config import ScorerConfig
 
 _LAYERWISE = ("LayerWise", "CostWise")
+_LISTWISE = ("JinaForRanking",)
+_SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "sentencepiece.model",
+                  "tokenizer.model")  # fmt: skip
 
 
 def refuse_unsupported(
@@ -23,6 +26,11 @@ def refuse_unsupported(
         raise ModelUnavailable(
             f"{name} is a layerwise reranker ({architecture}), whose score is chosen by"
             " `cutoff_layers`; that is not supported. Name bge-reranker-v2-gemma or -m3 instead"
+        )
+    if architecture in _LISTWISE:
+        raise ModelUnavailable(
+            f"{name} is a listwise reranker ({architecture}), which scores a query's documents"
+            " together; that is not supported. Name one that scores pairs, such as Qwen3-Reranker"
         )
     if settings.get("is_encoder_decoder") and architecture.endswith("ForConditionalGeneration"):
         raise ModelUnavailable(
@@ -81,3 +89,16 @@ def refuse_unasked(
         raise ModelUnavailable(
             f"{name} is asked without a place for an instruction; leave `instruction` out"
         )
+
+
+def no_tokenizer(model: str, checkpoint: Checkpoint) -> str:
+    """Say what to do about a checkpoint whose tokenizer is absent or cannot be read."""
+    copy = "copy tokenizer.json and tokenizer_config.json of the model that it was trained from"
+    if checkpoint.file("tokenizer.json") is None:
+        for name in _SENTENCEPIECE:
+            if checkpoint.file(name) is not None:
+                return (
+                    f"model {model!r} has its vocabulary only as {name}, which could not be read;"
+                    f" that needs two packages: pip install 'ray-rerank[sentencepiece]'. Or {copy}"
+                )
+    return f"model {model!r} has no tokenizer, or one without a vocabulary that can be read; {copy}"

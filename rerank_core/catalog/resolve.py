@@ -14,6 +14,7 @@ from rerank_core.catalog.checkpoint import Checkpoint, find_checkpoint, read_jso
 from rerank_core.catalog.families import Family, find_family, read_template
 from rerank_core.catalog.labels import declared_activation, output_count, positive_label
 from rerank_core.catalog.refusals import refuse_unasked, refuse_unsupported
+from rerank_core.documents import SplitPolicy
 from rerank_core.errors import ModelUnavailable
 from rerank_core.limits import query_share, usable_length
 
@@ -81,6 +82,13 @@ class Resolved:
     def max_query_tokens(self) -> int:
         """How much of `max_length` a query may keep."""
         return query_share(self.max_length, self.config.max_query_tokens)
+
+    @property
+    def policy(self) -> SplitPolicy | None:
+        """How long documents are split; None where they are cut."""
+        c = self.config
+        settings = (c.passage_tokens, c.passage_overlap, c.passage_score, c.max_passages)
+        return SplitPolicy(*settings) if c.long_documents == "split" else None
 
 
 def resolve(config: ScorerConfig) -> Resolved:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from rerank_core.catalog.checks import refuse_nonsense
 from rerank_core.catalog.resolve import resolve
 from rerank_core.config import ScorerConfig
-from rerank_core.documents import SplitPolicy
 from rerank_core.fingerprint import resolved_fingerprint
 from rerank_core.types import LoadedScorer
 
@@ -40,21 +40,15 @@ def load_scorer(config: ScorerConfig) -> LoadedScorer:
 def _load_model(config: ScorerConfig) -> LoadedScorer:
     resolved = resolve(config)
     fingerprint = resolved_fingerprint(resolved)
-    policy = None
-    if config.long_documents == "split":
-        policy = SplitPolicy(
-            config.passage_tokens, config.passage_overlap, config.passage_score, config.max_passages
-        )
     if resolved.engine == "lexical":
         from rerank_core.scorers.lexical import LexicalScorer
 
-        return LexicalScorer(resolved, fingerprint, policy)
+        return LexicalScorer(resolved, fingerprint)
     for name, most in _KEPT_PRODUCTS.items():
         os.environ.setdefault(name, most)
     from rerank_core.scorers.choice import load_torch_scorer
-    from rerank_core.scorers.self_check import refuse_nonsense
 
-    scorer = load_torch_scorer(resolved, fingerprint, policy)
+    scorer = load_torch_scorer(resolved, fingerprint)
     if config.self_check:
         refuse_nonsense(config.model, scorer)
     return scorer

@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 ATTENTION_NAME = "rerank_segments"
 # FlashAttention, which torch's kernel for packed rows is, starts with Ampere.
 _KERNEL_CAPABILITY = (8, 0)
+# Where an older torch does not know one that matters, the comparison at load takes the runs.
+_KERNEL_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,10 @@ class Segments:
         return cls(max(lengths), tuple(runs), starts)
 
 
-def register_attention() -> None:
-    """Make `ATTENTION_NAME` known to transformers. Doing it twice does no harm."""
+def plug_attention(model: Any) -> None:
+    """Let a transformers model attend in packed segments."""
     AttentionInterface.register(ATTENTION_NAME, segment_attention)
+    model.set_attn_implementation(ATTENTION_NAME)
 
 
 def segment_attention(
@@ -76,32 +79,27 @@ def segment_attention(
     `query`, `key`, `value`: (1, heads, tokens, size). Returns (1, tokens, heads, size).
     `sliding_window` is, as in transformers, one more than the farthest visible distance.
     """
-    rows = [part[0].transpose(0, 1) for part in (query, key, value)]
-    seen = attend(
-        *(rows[0], rows[1], rows[2], segments),
-        causal=bool(getattr(module, "is_causal", False)),
-        scaling=scaling,
-        sliding_window=sliding_window,
-    )
-    return seen.unsqueeze(0), None
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    how = How(bool(getattr(module, "is_causal", False)), scaling, sliding_window)
+    return attend(q, k, v, segments, how).unsqueeze(0), None
+
+
+class How(NamedTuple):
+    """What each token sees; with `first_only` one token asks for each segment, its first."""
+
+    causal: bool = False
+    scaling: float | None = None
+    sliding_window: int | None = None
+    first_only: bool = False
+
+
+_ALL = How()
 
 
 def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Segments,
-    *,
-    causal: bool = False,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    first_only: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How = _ALL
 ) -> Tensor:
-    """Attend inside each segment; all shapes are (tokens, heads, size).
-
-    With `first_only` there is one query for each segment, its first token's.
-    """
-    how = _How(causal, scaling, sliding_window, first_only)
+    """Attend inside each segment; all shapes are (tokens, heads, size)."""
     attending = _attend_in_runs if segments.bounds is None else _attend_with_kernel
     return attending(query, key, value, segments, how)
 
@@ -110,22 +108,11 @@ def kernel_fits(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch's kernel for packed rows exists for this device and precision."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
-    except ImportError:
-        return False
     return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= _KERNEL_CAPABILITY
 
 
-class _How(NamedTuple):
-    causal: bool
-    scaling: float | None
-    sliding_window: int | None
-    first_only: bool
-
-
 def _attend_in_runs(
-    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: _How
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How
 ) -> Tensor:
     """Dense attention per run of equal lengths: nothing is padded and no pair sees another."""
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
@@ -158,41 +145,21 @@ def _window_mask(
     return near & (distance >= 0) if causal else near
 
 
-@cache
-def _arguments(function: Any) -> frozenset[str]:
-    # Read once: a signature takes longer than a launch, and every layer asks.
-    return frozenset(inspect.signature(function).parameters)
-
-
 def _attend_with_kernel(
-    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: _How
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    known = _arguments(varlen_attn)
-    options: dict[str, Any] = {}
-    if "scale" in known:
-        options["scale"] = how.scaling
-    elif how.scaling is not None:
-        # Older torch always divides by the root of the head size; make up for it beforehand.
-        query = query * (how.scaling * query.shape[-1] ** 0.5)
+    # One split: a pair's sums then have one order, whoever shares its pass.
+    wanted: dict[str, Any] = {"scale": how.scaling, "num_splits": 1}
     if how.causal or how.sliding_window is not None:
-        # An older torch without windows raises here, at load, and the runs are taken instead.
         reach = -1 if how.sliding_window is None else how.sliding_window - 1
-        options["window_size"] = (reach, 0 if how.causal else reach)
+        wanted["window_size"] = (reach, 0 if how.causal else reach)
     if query.shape[1] != key.shape[1]:
-        if "enable_gqa" in known:
-            options["enable_gqa"] = True
-        else:
-            times = query.shape[1] // key.shape[1]
-            key, value = (part.repeat_interleave(times, dim=1) for part in (key, value))
-    if "num_splits" in known:
-        # One split: a pair's sums then have one order, whoever shares its pass.
-        options["num_splits"] = 1
+        wanted["enable_gqa"] = True
+    options = {name: value for name, value in wanted.items() if name in _KERNEL_OPTIONS}
     bounds: Any = segments.bounds
     asked, most = bounds, segments.longest
     if how.first_only:
         asked, most = torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), 1
-    seen: Any = varlen_attn(query, key, value, asked, bounds, most, segments.longest, **options)
-    result: Tensor = seen
-    return result
+    kernel: Any = varlen_attn
+    seen: Tensor = kernel(query, key, value, asked, bounds, most, segments.longest, **options)
+    return seen

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rerank_core.scorers.attention import ATTENTION_NAME, Segments, register_attention
+from rerank_core.scorers.attention import Segments
 from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.scorers.heads import Pool, one_logit
 from rerank_core.scorers.passes.transfer import upload
@@ -32,17 +32,13 @@ class Rows:
     """
 
     def __init__(self, types: Types, offset: int, pad_id: int, *, left: bool = False) -> None:
-        self._types = types
-        self._offset = offset
-        self._pad_id = pad_id
-        self._left = left
+        self._types, self._offset, self._pad_id, self._left = types, offset, pad_id, left
 
     def pack(
         self, batch: Sequence[TokenizedPair], device: torch.device, *, kernel: bool
     ) -> tuple[dict[str, Any], Tensor, Tensor]:
         """Return the body's arguments, and where each pair starts in the row and its length."""
-        lengths = [len(pair) for pair in batch]
-        ids = np.concatenate([part for pair in batch for part in (pair.head, pair.tail)])
+        lengths, ids = [len(pair) for pair in batch], _ids(batch)
         ends = np.cumsum([0, *lengths])
         positions = np.arange(len(ids)) - np.repeat(ends[:-1], lengths) + self._offset
         arrays = [ids, positions, ends, np.array(lengths)]
@@ -76,7 +72,7 @@ class Rows:
         filled = np.array(lengths)[:, None]
         mask = columns >= shape[1] - filled if self._left else columns < filled
         ids = np.full(shape, self._pad_id)
-        ids[mask] = np.concatenate([part for pair in batch for part in (pair.head, pair.tail)])
+        ids[mask] = _ids(batch)
         arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         if self._types is not None:
             types = np.zeros(shape, dtype=np.int64)
@@ -85,71 +81,83 @@ class Rows:
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
-class PackedForward:
-    """The body on one row without padding, the head on one state of each pair."""
+def _ids(batch: Sequence[TokenizedPair]) -> Any:
+    return np.concatenate([part for pair in batch for part in (pair.head, pair.tail)])
 
-    padded = False
 
-    def __init__(
-        self, body: Any, head: nn.Module, pool: Pool, rows: Rows, positive: int | None
-    ) -> None:
-        self.module, self._head, self._pool, self._rows = body, head, pool, rows
-        self._positive = positive
-        self.kernel = False
+class Forward:
+    """A batch in, one logit a pair out, on the device and not waited for.
+
+    `module` holds the weights whose precision is the body's; `parts` move with it. `backend` is how
+    it computes, as it is shown.
+    """
+
+    backend = "cross_encoder"
+    padded = True
+    kernel = False
+
+    def __init__(self, module: Any, *parts: Any, positive: int | None = None) -> None:
+        self.module, self._parts, self._positive = module, parts, positive
         self.device = torch.device("cpu")
-        # Nothing is generated: a cache would keep and copy the keys and values of every layer.
-        body.config.use_cache = False
 
     def to(self, device: torch.device) -> None:
         """Move body and head."""
         self.device = device
-        self.module.to(device)
-        self._head.to(device)
+        for part in (self.module, *self._parts):
+            part.to(device)
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
-        """Return one logit a pair, on the device, not waited for."""
+        """Return one logit a pair."""
+        return one_logit(self._logits(batch), self._positive)
+
+    def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
+        raise NotImplementedError
+
+
+class PackedForward(Forward):
+    """The body on one row without padding, the head on one state of each pair."""
+
+    backend, padded = "packed", False
+
+    def __init__(
+        self, body: Any, head: nn.Module, pool: Pool, rows: Rows, positive: int | None
+    ) -> None:
+        super().__init__(body, head, positive=positive)
+        self._head, self._pool, self._rows = head, pool, rows
+        # Nothing is generated: a cache would keep and copy the keys and values of every layer.
+        body.config.use_cache = False
+
+    def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
         # The kernel knows half precision only; a pair scored again in float32 goes in runs.
         kernel = self.kernel and next(self.module.parameters()).dtype != torch.float32
         inputs, starts, lengths = self._rows.pack(batch, self.device, kernel=kernel)
         hidden = self.module(**inputs).last_hidden_state[0]
-        return one_logit(self._head(self._pool(hidden, starts, lengths)), self._positive)
+        return self._head(self._pool(hidden, starts, lengths))
 
 
-class PaddedForward:
+class PaddedForward(Forward):
     """The whole model on a padded rectangle; with `head`, its body alone and each last token."""
-
-    padded = True
 
     def __init__(
         self, model: Any, head: nn.Module | None, rows: Rows, positive: int | None
     ) -> None:
         body = body_of(model)
-        self.module = model if body is None else body
-        self._model, self._head, self._rows, self._positive = model, head, rows, positive
-        self.device = torch.device("cpu")
-        if head is None and body is not None:
-            # Half precision ends with the body; what stands behind it is float32.
-            body.register_forward_hook(_in_float32)
+        rest = model if head is None else head
+        super().__init__(model if body is None else body, rest, positive=positive)
+        self._model, self._head, self._rows = model, head, rows
 
-    def to(self, device: torch.device) -> None:
-        """Move the model."""
-        self.device = device
-        (self._model if self._head is None else self.module).to(device)
-        if self._head is not None:
-            self._head.to(device)
-
-    @torch.inference_mode()
-    def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
-        """Return one logit a pair, on the device, not waited for."""
+    def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
         inputs = self._rows.pad(batch, self.device)
         if self._head is None:
-            return one_logit(self._model(**inputs).logits, self._positive)
+            # Half precision ends with the body; what stands behind it is float32. For this call
+            # alone: the same body may serve packed, where every state would be copied for nothing.
+            with self.module.register_forward_hook(_in_float32):
+                return self._model(**inputs).logits
         hidden = self.module(**inputs, use_cache=False).last_hidden_state
         # Padding stands behind: no token of a causal body sees it.
         last = inputs["attention_mask"].sum(1) - 1
-        states = hidden[torch.arange(len(batch), device=self.device), last].float()
-        return one_logit(self._head(states), self._positive)
+        return self._head(hidden[torch.arange(len(batch), device=self.device), last].float())
 
 
 def _in_float32(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -167,15 +175,12 @@ def body_of(model: PreTrainedModel) -> Any:
 
 def refuse_unpackable(model: PreTrainedModel) -> None:
     """Raise NotPackable for a model whose attention cannot be plugged."""
+    reason = None
     if getattr(model.config, "is_encoder_decoder", False):
-        raise NotPackable(f"{type(model).__name__} is an encoder with a decoder")
-    if body_of(model) is None:
-        raise NotPackable(f"{type(model).__name__} does not keep its body apart from its head")
-    if not model._supports_attention_backend:
-        raise NotPackable(f"{type(model).__name__} has an attention of its own")
-
-
-def plug_attention(model: PreTrainedModel) -> None:
-    """Let the model attend in packed segments."""
-    register_attention()
-    model.set_attn_implementation(ATTENTION_NAME)
+        reason = "is an encoder with a decoder"
+    elif body_of(model) is None:
+        reason = "does not keep its body apart from its head"
+    elif not model._supports_attention_backend:
+        reason = "has an attention of its own"
+    if reason is not None:
+        raise NotPackable(f"{type(model).__name__} {reason}")

@@ -10,51 +10,38 @@ import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_layers import GenericForSequenceClassification
 
+from rerank_core.catalog.checks import probe_pairs
 from rerank_core.catalog.resolve import Resolved
-from rerank_core.documents import SplitPolicy
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.attention import ATTENTION_NAME, kernel_fits
+from rerank_core.scorers import heads
+from rerank_core.scorers.attention import ATTENTION_NAME, kernel_fits, plug_attention
 from rerank_core.scorers.body import (
+    Forward,
     NotPackable,
     PackedForward,
     PaddedForward,
     Rows,
     body_of,
-    plug_attention,
     refuse_unpackable,
 )
-from rerank_core.scorers.device import (
-    DTYPES,
-    can_optimize,
-    optimize,
-    resolve_device,
-    set_precision,
-)
-from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
+from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
-from rerank_core.scorers.heads import (
-    ClassifierHead,
-    RowsHead,
-    all_tokens,
-    first_token,
-    last_token,
-    mean_of_tokens,
-)
 from rerank_core.scorers.loading import load_model, load_tokenizer
 from rerank_core.scorers.passes.bert_layers import flatten_layers
 from rerank_core.scorers.scorer import TorchScorer
-from rerank_core.scorers.self_check import agreement, probe_pairs
 from rerank_core.scorers.texts import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
+# How far packed scores may be from padded ones, for logits up to 1; larger ones in proportion.
+_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
-def load_torch_scorer(
-    resolved: Resolved, fingerprint: str, policy: SplitPolicy | None
-) -> TorchScorer:
+
+def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
     """Load a checkpoint; ModelUnavailable says the fix where it cannot be served."""
     config = resolved.config
     if config.threads is not None:
@@ -67,8 +54,8 @@ def load_torch_scorer(
         # Imported here, because it takes seconds and nothing else needs it.
         from rerank_core.scorers.sentence_transformers import load_modules
 
-        encoder, forward = load_modules(resolved, device, policy)
-        return TorchScorer(resolved, fingerprint, encoder, forward, "sentence_transformers")
+        encoder, forward = load_modules(resolved, device)
+        return TorchScorer(resolved, fingerprint, encoder, forward)
     model = load_model(resolved)
     tokenizer = load_tokenizer(resolved, model.get_input_embeddings().num_embeddings)
     frame: Frame
@@ -76,14 +63,12 @@ def load_torch_scorer(
         frame = read_frame(tokenizer, TextTokenizer(tokenizer))
     else:
         frame = PromptFrame(resolved.family, resolved.instruction, tokenizer)
-    pairs = PairEncoder(frame, resolved.max_length, config.max_query_tokens, policy)
+    pairs = PairEncoder(frame, resolved.max_length, config.max_query_tokens, resolved.policy)
     # XLNet reads its summary off the last place.
     left = model.config.model_type == "xlnet"
     offset = _first_position(resolved, body_of(model))
     rows = Rows(frame.types, offset, tokenizer.pad_token_id or 0, left=left)
-    chosen = _choose(resolved, model, rows, pairs, device)
-    backend = "cross_encoder" if chosen.padded else "packed"
-    return TorchScorer(resolved, fingerprint, pairs, chosen, backend)
+    return TorchScorer(resolved, fingerprint, pairs, _choose(resolved, model, rows, pairs, device))
 
 
 def _choose(
@@ -102,9 +87,8 @@ def _choose(
             if model.config._attn_implementation == ATTENTION_NAME:
                 # It was taken apart on the way; what serves is a whole one.
                 model = load_model(resolved)
-    padded = PaddedForward(
-        model, _rows_head(resolved, model, encoder.frame), rows, resolved.positive
-    )
+    head = _rows_head(resolved, model, encoder.frame)
+    padded = PaddedForward(model, head, rows, resolved.positive)
     set_precision(padded.module, DTYPES[config.dtype])
     padded.to(device)
     return padded
@@ -127,19 +111,20 @@ def _packed(
     expected = padded(probes)
     plug_attention(model)
     mean = getattr(settings, "classifier_pooling", "cls") == "mean"
-    pool = last_token if resolved.causal else mean_of_tokens if mean else first_token
-    if flatten_layers(body, first_only=pool is first_token) and pool is first_token:
-        pool = all_tokens
-    if device.type == "cpu" and config.dtype == "float32" and can_optimize():
+    pool = heads.mean_of_tokens if mean else heads.first_token
+    if resolved.causal:
+        pool = heads.last_token
+    if flatten_layers(body, first_only=pool is heads.first_token) and pool is heads.first_token:
+        pool = heads.all_tokens
+    if device.type == "cpu" and config.dtype == "float32":
         optimize(body)
-    forward = PackedForward(
-        body, head or ClassifierHead(model, body), pool, rows, resolved.positive
-    )
+    head = head or heads.ClassifierHead(model, body)
+    forward = PackedForward(body, head, pool, rows, resolved.positive)
     set_precision(body, DTYPES[config.dtype])
     forward.to(device)
     reason: str | None = None
     for forward.kernel in (True, False) if kernel_fits(device, DTYPES[config.dtype]) else (False,):
-        reason = agreement(forward, probes, expected, config.dtype)
+        reason = _disagreement(forward, probes, expected, config.dtype)
         if reason is None:
             return forward
         if forward.kernel:
@@ -147,10 +132,27 @@ def _packed(
     raise NotPackable(reason or "")
 
 
-def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> RowsHead | None:
+def _disagreement(
+    forward: Forward, probes: list[TokenizedPair], expected: Tensor, dtype: str
+) -> str | None:
+    """Return why a way to compute is not to be trusted, None where its scores are as expected."""
+    try:
+        found = forward(probes).float().cpu()
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        return f"its attention does not take packed rows ({type(error).__name__}: {error})"
+    wanted = expected.float().cpu()
+    if not bool(wanted.isfinite().all()):
+        return None
+    difference = float((found - wanted).abs().max())
+    if difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
+        return None
+    return f"packed and padded scores differ by {difference:.2g}"
+
+
+def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> heads.RowsHead | None:
     """Return the head of a language model: its answers' rows, or its classifier's."""
     if resolved.answers and isinstance(frame, PromptFrame):
-        return RowsHead(model.get_output_embeddings(), *frame.answers())
+        return heads.RowsHead(model.get_output_embeddings(), *frame.answers())
     if not resolved.causal:
         return None
     if not isinstance(model, GenericForSequenceClassification):
@@ -159,8 +161,8 @@ def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> RowsHead | None:
             " not found; name another reranker"
         )
     if resolved.positive is None:
-        return RowsHead(model.score, 0)
-    return RowsHead(model.score, resolved.positive, 1 - resolved.positive)
+        return heads.RowsHead(model.score, 0)
+    return heads.RowsHead(model.score, resolved.positive, 1 - resolved.positive)
 
 
 def _first_position(resolved: Resolved, body: Any) -> int:

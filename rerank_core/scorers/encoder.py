@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,22 @@ from rerank_core.scorers.frame import Frame, Question
 from rerank_core.scorers.texts import Ids, TextIds
 from rerank_core.types import QueryDocumentPair
 
-NO_ROOM = "the instruction, or the limit of tokens, leaves no room for the document"
+_NO_ROOM = "the instruction, or the limit of tokens, leaves no room for the document"
 _EMPTY = Question("", 1, None)
+
+
+class Asked(NamedTuple):
+    """A pair whose texts are ids: its document's, and what stands around it (`head`, `tail`).
+
+    `cut` says that the head has not the whole query.
+    """
+
+    pair: QueryDocumentPair
+    question: Question
+    document: TextIds
+    head: Ids
+    cut: bool
+    tail: Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +55,7 @@ class TokenizedPair:
 class Encoded:
     """Items in the order of their pairs. `owners` has the pair of each item; a pair has none where
     `errors` says why, and several where `passages` has it. `unread`: even those left something out.
+    `passage_score` is how their scores become the document's.
     """
 
     items: list[TokenizedPair] = field(default_factory=list)
@@ -47,12 +63,7 @@ class Encoded:
     errors: dict[int, str] = field(default_factory=dict)
     passages: dict[int, list[Passage]] = field(default_factory=dict)
     unread: set[int] = field(default_factory=set)
-
-    def add_passages(self, pair: int, passages: list[Passage], left_out: bool) -> None:
-        """Say that a pair's items are these passages of its document."""
-        self.passages[pair] = passages
-        if left_out:
-            self.unread.add(pair)
+    passage_score: str = "max"
 
 
 class PairEncoder:
@@ -75,13 +86,13 @@ class PairEncoder:
 
     def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
         """Encode pairs in input order."""
-        frame, out = self.frame, Encoded()
+        frame, policy = self.frame, self.policy
+        out = Encoded() if policy is None else Encoded(passage_score=policy.score)
         asked = [frame.question(pair, self.limits.query(pair)) for pair in pairs]
         heads = frame.heads(dict.fromkeys(asked))
-        prefix = frame.prefix
-        texts = [prefix + pair.document if prefix else pair.document for pair in pairs]
-        split = self.policy is not None
-        documents = frame.texts.batch(texts, self._document_tokens, offsets=split)
+        texts = [frame.prefix + pair.document for pair in pairs]
+        offsets = policy is not None
+        documents = frame.texts.batch(texts, self._document_tokens, offsets=offsets)
         for index, (pair, question, text) in enumerate(zip(pairs, asked, texts, strict=True)):
             head, document = heads[question], documents[text]
             if head is None or document is None:
@@ -89,17 +100,49 @@ class PairEncoder:
                 out.errors[index] = f"the tokenizer failed on the {part}; send other text"
                 continue
             tail = frame.tail(question.instruction)
-            room = self.limits.room(pair, len(head[0]) + len(tail))
-            if room <= frame.prefix_tokens and (frame.prefix or pair.max_tokens is not None):
-                out.errors[index] = NO_ROOM
-            elif not (split and self._split(index, pair, (head, tail), document, out)):
-                if pair.max_document_tokens is not None:
-                    room = min(room, pair.max_document_tokens + frame.prefix_tokens)
-                cut = head[1] or document.cut or len(document.ids) > room
-                ids = np.concatenate((document.ids[:room], tail))
-                out.items.append(TokenizedPair(head[0], ids, cut))
-                out.owners.append(index)
+            try:
+                self._add(index, Asked(pair, question, document, *head, tail), out)
+            except Exception as error:
+                # A text that the tokenizer changed may not fit its offsets: one pair's fault.
+                out.errors[index] = f"the pair could not be encoded ({type(error).__name__})"
         return out
+
+    def _add(self, index: int, asked: Asked, out: Encoded) -> None:
+        """Add a pair's items: one, or one for each passage of a document that is too long."""
+        pair, prefix = asked.pair, self.frame.prefix_tokens
+        room = self.limits.room(pair, len(asked.head) + len(asked.tail)) - prefix
+        if room < 1:
+            out.errors[index] = _NO_ROOM
+            return
+        found = self._passages(asked, room)
+        if found is None:
+            kept = room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
+            cut = asked.cut or asked.document.cut or len(asked.document.ids) - prefix > kept
+            items = [self._item(asked, Passage(0, len(pair.document), 0, kept), cut)]
+        else:
+            items = [self._item(asked, passage, asked.cut) for passage in found[0]]
+            out.passages[index] = found[0]
+            if found[1]:
+                out.unread.add(index)
+        out.items += items
+        out.owners += [index] * len(items)
+
+    def _passages(self, asked: Asked, room: int) -> tuple[list[Passage], bool] | None:
+        """Return a long document's passages, in its own text and tokens; None where all fits."""
+        prefix, shift = self.frame.prefix_tokens, len(self.frame.prefix)
+        if self.policy is None or len(asked.document.ids) - prefix <= self.policy.size(room):
+            return None
+        spans = asked.document.encoding.offsets[prefix:]
+        offsets = [(max(0, start - shift), end - shift) for start, end in spans]
+        most = asked.pair.max_document_tokens
+        return read_passages(asked.pair.document, offsets, self.policy, room, most)
+
+    def _item(self, asked: Asked, passage: Passage, cut: bool) -> TokenizedPair:
+        """Return what the model reads of a passage."""
+        prefix, ids = self.frame.prefix_tokens, asked.document.ids
+        body = ids[prefix + passage.first : prefix + passage.last]
+        parts = (ids[:prefix], body, asked.tail) if prefix else (body, asked.tail)
+        return TokenizedPair(asked.head, np.concatenate(parts), cut)
 
     def longest_pair(self) -> TokenizedPair:
         """Return a pair of `max_length` tokens that mean nothing."""
@@ -110,37 +153,3 @@ class PairEncoder:
         filler = np.resize(before if word is None or not len(word) else word,
                            self.limits.max_length - len(before) - len(tail))  # fmt: skip
         return TokenizedPair(before, np.concatenate((filler, tail)), False)
-
-    def _split(
-        self,
-        index: int,
-        pair: QueryDocumentPair,
-        around: tuple[tuple[Ids, bool], Ids],
-        document: TextIds,
-        out: Encoded,
-    ) -> bool:
-        """Add a long document's passages; False where it is to be read as it is."""
-        prefix, shift = self.frame.prefix_tokens, len(self.frame.prefix)
-        policy = self.policy or SplitPolicy()
-        head, tail = around
-        room = self.limits.room(pair, len(head[0]) + len(tail))
-        if len(document.ids) - prefix <= policy.size(room - prefix):
-            return False
-        offsets = [(max(0, a - shift), b - shift) for a, b in document.encoding.offsets[prefix:]]
-        try:
-            found = read_passages(
-                pair.document, offsets, policy, room - prefix, pair.max_document_tokens
-            )
-        except Exception as error:
-            # A text that the tokenizer changed may not fit its offsets: this pair's fault alone.
-            out.errors[index] = f"the document could not be split ({type(error).__name__})"
-            return True
-        if found is None:
-            return False
-        before, body = document.ids[:prefix], document.ids[prefix:]
-        for passage in found[0]:
-            ids = np.concatenate((before, body[passage.first : passage.last], tail))
-            out.items.append(TokenizedPair(head[0], ids, head[1]))
-            out.owners.append(index)
-        out.add_passages(index, *found)
-        return True

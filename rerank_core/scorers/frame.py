@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ _PROBES = (
     ("how many people live here", "About three million, most of them in the old town."),
     ("中国的首都", "北京是中国的首都。"),
     ("a", ""),
+)
+_UNREADABLE = (
+    "the tokenizer joins a query and a document in a way that cannot be read off it; use its"
+    " tokenizer.json with a pair template (special tokens before, between and behind)"
 )
 
 
@@ -87,7 +92,8 @@ class PromptFrame:
         bos = tokenizer.bos_token_id
         self._bos = [bos] if family.starts_with_bos and bos is not None else []
         self.prefix = family.around("")
-        self._tails: dict[str | None, Ids] = {}
+        # Most calls ask for one tail; a caller's instructions may be many.
+        self.tail = lru_cache(1000)(self._tail)
         (probe,) = self.texts.batch([self.prefix + "word"], 64, offsets=True).values()
         self.prefix_tokens = (
             sum(end <= len(self.prefix) for _, end in probe.encoding.offsets) if probe else 0
@@ -102,23 +108,16 @@ class PromptFrame:
 
     def heads(self, asked: Iterable[Question]) -> dict[Question, tuple[Ids, bool] | None]:
         """Return the ids before the document and whether the query was cut; None: unreadable."""
-        return {question: self._head(question) for question in set(asked)}
+        return {question: self._head(question) for question in asked}
 
-    def tail(self, instruction: str | None) -> Ids:
-        """Return the ids behind the document."""
-        if instruction not in self._tails:
-            wanted = instruction or self._instruction
-            pieces = self._family.pieces(self._family.behind, "", wanted)
-            if len(self._tails) > 1000:
-                self._tails.clear()
-            self._tails[instruction] = self._join([], pieces)
-        return self._tails[instruction]
+    def _tail(self, instruction: str | None) -> Ids:
+        pieces = self._family.pieces(self._family.behind, "", instruction or self._instruction)
+        return self._join([], pieces)
 
     def answers(self) -> list[int]:
         """Return the ids of the positive answer and, where there is one, of the negative."""
-        wanted = [self._family.positive, self._family.negative]
         found = []
-        for answer in filter(None, wanted):
+        for answer in filter(None, [self._family.positive, self._family.negative]):
             ids = self.texts.one(answer)
             if ids is None or len(ids) != 1:
                 raise ModelUnavailable(
@@ -173,11 +172,11 @@ def read_frame(tokenizer: Any, texts: TextTokenizer) -> TemplateFrame:
     for place, (query, document) in enumerate(sides):
         head = [*before, *query, *between]
         if whole["input_ids"][place] != [*head, *document, *behind]:
-            raise _unknown()
+            raise ModelUnavailable(_UNREADABLE)
         if types is not None and kinds is not None:
             (one, other), rest = kinds
             if types[place] != [one] * len(head) + [other] * len(document) + list(rest):
-                raise _unknown()
+                raise ModelUnavailable(_UNREADABLE)
     first, middle, last = (np.array(part, np.int64) for part in (before, between, behind))
     return TemplateFrame(texts, first, middle, last, kinds)
 
@@ -186,11 +185,4 @@ def _find(ids: Sequence[int], part: Sequence[int], start: int) -> int:
     for place in range(start, len(ids) - len(part) + 1):
         if list(ids[place : place + len(part)]) == list(part):
             return place
-    raise _unknown()
-
-
-def _unknown() -> ModelUnavailable:
-    return ModelUnavailable(
-        "the tokenizer joins a query and a document in a way that cannot be read off it; use its"
-        " tokenizer.json with a pair template (special tokens before, between and behind)"
-    )
+    raise ModelUnavailable(_UNREADABLE)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 
 from rerank_core.catalog.resolve import LEXICAL_LENGTH, Resolved
-from rerank_core.documents import SplitPolicy
 from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import TemplateFrame
 from rerank_core.scorers.pipeline import score_pool
@@ -31,13 +30,16 @@ class LexicalScorer:
     """Raw score: logit of the share of the query's distinct terms that the document has.
 
     Long documents lose a little, so that of two documents with the same words the shorter wins.
+    `info` says what was loaded.
     """
 
-    def __init__(self, resolved: Resolved, fingerprint: str, policy: SplitPolicy | None) -> None:
+    def __init__(self, resolved: Resolved, fingerprint: str) -> None:
         config = resolved.config
         frame = TemplateFrame(_Terms(), _NONE, _NONE, _NONE, None)
-        self.encoder = PairEncoder(frame, resolved.max_length, config.max_query_tokens, policy)
-        self._info = ScorerInfo(
+        self.encoder = PairEncoder(
+            frame, resolved.max_length, config.max_query_tokens, resolved.policy
+        )
+        self.info = ScorerInfo(
             model="lexical",
             revision=None,
             backend="lexical",
@@ -49,25 +51,12 @@ class LexicalScorer:
             fingerprint=fingerprint,
         )
 
-    @property
-    def info(self) -> ScorerInfo:
-        """What was loaded."""
-        return self._info
-
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a token is a word or an ideograph."""
-        policy = self.encoder.policy
-        how = "max" if policy is None else policy.score
-        scores = score_pool(pairs, self.encoder.encode, _score, passage_score=how)
-        return scores.stamped(self._info.fingerprint)
+        return score_pool(pairs, self.encoder.encode, _score).stamped(self.info.fingerprint)
 
     def warm_up(self) -> None:
         """Do nothing: the first call is as fast as any."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    offsets: list[tuple[int, int]]
 
 
 class _Terms(TextTokenizer):
@@ -85,7 +74,7 @@ class _Terms(TextTokenizer):
             found = list(islice(_TERM.finditer(text), max_tokens + 1))
             # Word by word: the lower case of a whole text may be longer than the text.
             ids = np.array([hash(match[0].lower()) for match in found], dtype=np.int64)
-            spans = _Found([match.span() for match in found]) if offsets else None
+            spans = SimpleNamespace(offsets=[match.span() for match in found]) if offsets else None
             out[text] = TextIds(ids, False, spans)
         return out
 

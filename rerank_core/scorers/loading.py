@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rerank_core.catalog.load_errors import explain
+from rerank_core.catalog.load_errors import explain, no_head
+from rerank_core.catalog.refusals import no_tokenizer
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.device import DTYPES
@@ -59,53 +57,38 @@ def load_model(resolved: Resolved) -> Any:
         model, report = loader.from_pretrained(
             source.place, use_safetensors=True, output_loading_info=True, **options
         )
-    merged = _merge_adapter(resolved, model) if resolved.adapter else set()
+    merged = _merge_adapter(resolved, resolved.adapter, model) if resolved.adapter else set()
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     random = [name for name in absent if name not in merged]
     if random:
-        shown = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")
-        raise ModelUnavailable(
-            f"model {resolved.config.model!r}: weights are missing from the checkpoint ({shown}),"
-            " so scores would be random. It is probably an embedding or language model without a"
-            " reranking head; name a reranker"
-        )
+        raise ModelUnavailable(no_head(resolved.config.model, random))
     return model.eval()
 
 
 def load_tokenizer(resolved: Resolved, embeddings: int | None) -> Any:
     """Return the checkpoint's tokenizer; one that is absent or another model's is refused."""
-    source, name = resolved.source, f"model {resolved.config.model!r}"
+    source, name = resolved.source, resolved.config.model
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, **load_options(resolved))
     except Exception as error:
-        raise ModelUnavailable(
-            f"{name} has no tokenizer that can be loaded ({type(error).__name__}); copy"
-            " tokenizer.json and tokenizer_config.json of the model that it was trained from"
-        ) from error
+        raise ModelUnavailable(no_tokenizer(name, source)) from error
     rust = getattr(tokenizer, "backend_tokenizer", None)
     # Without what its class adds: those ids stand in no text.
     known = tokenizer.get_vocab() if rust is None else rust.get_vocab(with_added_tokens=False)
     largest = max(known.values(), default=-1)
     if largest < _FEWEST_TOKENS:
-        raise ModelUnavailable(
-            f"{name} has no tokenizer, or one without a vocabulary; copy tokenizer.json of the"
-            " model that it was trained from"
-        )
+        raise ModelUnavailable(no_tokenizer(name, source))
     if embeddings is not None and largest >= embeddings:
         raise ModelUnavailable(
-            f"{name} has the tokenizer of another model: its ids reach {largest}, the model knows"
-            f" {embeddings}; copy the tokenizer of the model that it was trained from"
+            f"model {name!r} has the tokenizer of another model: its ids reach {largest}, the model"
+            f" knows {embeddings}; copy the tokenizer of the model that it was trained from"
         )
     return tokenizer
 
 
-def _merge_adapter(resolved: Resolved, model: Any) -> set[str]:
+def _merge_adapter(resolved: Resolved, folder: Path, model: Any) -> set[str]:
     """Add a LoRA adapter's products to the weights; return the names of weights it replaced."""
-    folder = resolved.adapter
-    if folder is None:
-        return set()
-    settings = resolved.adapter_settings
-    name = f"adapter {str(folder)!r}"
+    settings, name = resolved.adapter_settings, f"adapter {str(folder)!r}"
     if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
         raise ModelUnavailable(f"{name} is not plain LoRA; merge it with peft, and give the result")
     path = folder / "adapter_model.safetensors"
@@ -115,26 +98,24 @@ def _merge_adapter(resolved: Resolved, model: Any) -> set[str]:
         tensors = {key.removeprefix(_PEFT_PREFIX): value for key, value in load_file(path).items()}
     weights = dict(model.named_parameters())
     replaced: set[str] = set()
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            if key.endswith(".lora_B.weight"):
-                continue
-            target = key.replace(".lora_A.weight", ".weight").replace(".modules_to_save", "")
-            weight = weights.get(target)
-            change = tensor
-            if key.endswith(".lora_A.weight"):
-                pair = tensors.get(key.replace("lora_A", "lora_B"))
-                change = torch.empty(0) if pair is None else _product(settings, key, tensor, pair)
-            if weight is None or weight.shape != change.shape:
-                raise ModelUnavailable(
-                    f"{name} does not fit model {resolved.source.name!r} ({key}); set `model` to"
-                    " the model that it was trained on"
-                )
-            if key.endswith(".lora_A.weight"):
-                weight.add_(change.to(weight.dtype))
-            else:
-                weight.copy_(change)
-                replaced.add(target)
+    for key, tensor in tensors.items():
+        if key.endswith(".lora_B.weight"):
+            continue
+        target = key.replace(".lora_A.weight", ".weight").replace(".modules_to_save", "")
+        weight, value = weights.get(target), tensor
+        second = tensors.get(key.replace("lora_A", "lora_B"))
+        if key.endswith(".lora_A.weight"):
+            value = torch.empty(0) if second is None else _product(settings, key, tensor, second)
+        if weight is None or weight.shape != value.shape:
+            raise ModelUnavailable(
+                f"{name} does not fit model {resolved.source.name!r} ({key}); set `model` to"
+                " the model that it was trained on"
+            )
+        if value is tensor:
+            replaced.add(target)
+            weight.data.copy_(value)
+        else:
+            weight.data.add_(value.to(weight.dtype))
     return replaced
 
 

@@ -21,7 +21,6 @@ Encode = Callable[[Sequence[QueryDocumentPair]], Encoded]
 # Chunks that are tokenised while one is scored; more only costs memory.
 _AHEAD = 2
 
-
 # Scores items: one logit each, in order, NaN exactly where there is a reason.
 Run = Callable[[Sequence[Any]], tuple[Float32s, dict[int, str]]]
 
@@ -31,7 +30,6 @@ def score_pool(
     encode: Encode,
     run: Run,
     chunk_characters: int | None = None,
-    passage_score: str = "max",
 ) -> PairScores:
     """Score every pair, in input order.
 
@@ -39,49 +37,37 @@ def score_pool(
     size, and a thread tokenises the next ones while one is scored; without, it is one chunk, sorted
     by tokens throughout.
     """
-    places: dict[tuple[object, ...], int] = {}
-    index = []
-    distinct: list[QueryDocumentPair] = []
-    for pair in pairs:
-        # Not the pair itself: which query of the caller it belongs to changes no score.
-        key = (pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
-               pair.instruction, pair.max_tokens)  # fmt: skip
-        place = places.setdefault(key, len(distinct))
-        if place == len(distinct):
-            distinct.append(pair)
-        index.append(place)
+    # Not the pairs themselves: which query of the caller one belongs to changes no score.
+    keys = [(pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
+             pair.instruction, pair.max_tokens) for pair in pairs]  # fmt: skip
+    unique = dict(zip(keys, pairs, strict=True))
+    distinct, places = list(unique.values()), {key: place for place, key in enumerate(unique)}
     parts: list[PairScores] = []
     order: list[int] = []
     for chunk, encoded in _encoded_chunks(distinct, encode, chunk_characters):
-        parts.append(_score_chunk(len(chunk), encoded, run, passage_score))
+        parts.append(_score_chunk(len(chunk), encoded, run))
         order += chunk
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
-    return PairScores.concat(parts).take(back[np.asarray(index, dtype=np.int64)])
+    index = np.array([places[key] for key in keys], dtype=np.int64)
+    return PairScores.concat(parts).take(back[index])
 
 
-def _score_chunk(count: int, encoded: Encoded, run: Run, passage_score: str) -> PairScores:
+def _score_chunk(count: int, encoded: Encoded, run: Run) -> PairScores:
     items, owners = encoded.items, encoded.owners
     raw, failed = run(items)
     tokens = np.fromiter(map(len, items), np.int32, len(items))
     truncated = np.fromiter((item.truncated for item in items), np.bool_, len(items))
     scores = PairScores(raw, tokens, truncated, failed)
     if encoded.passages:
-        scores, owners = merge_passages(
-            scores, owners, encoded.passages, encoded.unread, passage_score
-        )
-    return _with_unreadable(count, scores, owners, encoded.errors)
-
-
-def _with_unreadable(
-    count: int, scores: PairScores, owners: Sequence[int], unreadable: dict[int, str]
-) -> PairScores:
-    """Put the scores at their pairs' places; the others have none, and a reason."""
+        how = encoded.passage_score
+        scores, owners = merge_passages(scores, owners, encoded.passages, encoded.unread, how)
+    # At their pairs' places; the others have no score, and a reason.
     raw = np.full(count, np.nan, dtype=np.float32)
     tokens = np.zeros(count, dtype=np.int32)
     truncated = np.zeros(count, dtype=np.bool_)
     raw[owners], tokens[owners], truncated[owners] = scores.raw, scores.tokens, scores.truncated
-    errors = unreadable | {owners[i]: why for i, why in scores.errors.items()}
+    errors = encoded.errors | {owners[i]: why for i, why in scores.errors.items()}
     return PairScores(raw, tokens, truncated, errors,
                       {owners[i]: span for i, span in scores.passages.items()})  # fmt: skip
 

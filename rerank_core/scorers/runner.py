@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence, Sized
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -28,18 +28,8 @@ from rerank_core.types import Float32s
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item", bound=Sized)
 
-
-class Arriving(Protocol):
-    """Logits of a pass that has been launched."""
-
-    def wait(self) -> Float32s:
-        """Return them, one a pair of the batch, as soon as they are there."""
-        ...
-
-
-class BatchRunner(Generic[Item]):
+class BatchRunner:
     """Scores items whose `len` is their token count.
 
     `launch` takes a batch and returns its logits on the device, not waited for; `download` sends
@@ -48,21 +38,19 @@ class BatchRunner(Generic[Item]):
 
     def __init__(
         self,
-        launch: Callable[[Sequence[Item]], Tensor],
+        launch: Callable[[Sequence[Any]], Tensor],
         exact: Callable[[], contextlib.AbstractContextManager[None]],
         max_batch_tokens: int,
         *,
         padded: bool,
-        download: Callable[[Tensor], Arriving] = Download,
+        download: Callable[[Tensor], Download] = Download,
     ) -> None:
-        self._launch = launch
-        self._download = download
-        self._exact = exact
-        self._padded = padded
+        self._launch, self._download = launch, download
+        self._exact, self._padded = exact, padded
         self.rescued = 0
         self.budget = TokenBudget(max_batch_tokens)
 
-    def run(self, items: Sequence[Item]) -> tuple[Float32s, dict[int, str]]:
+    def run(self, items: Sequence[Any]) -> tuple[Float32s, dict[int, str]]:
         """Return one logit per item, in input order, and for those without one the reason.
 
         Raises ModelUnavailable when the device itself has failed.
@@ -74,11 +62,11 @@ class BatchRunner(Generic[Item]):
             self._retry_non_finite(items, infinite, raw, errors)
         return raw, errors
 
-    def _pass(self, items: Sequence[Item]) -> tuple[Float32s, dict[int, str]]:
+    def _pass(self, items: Sequence[Any]) -> tuple[Float32s, dict[int, str]]:
         raw = np.full(len(items), np.nan, dtype=np.float32)
         errors: dict[int, str] = {}
         queue = deque(self._plan(items, range(len(items))))
-        running: tuple[list[int], Arriving] | None = None
+        running: tuple[list[int], Download] | None = None
         while queue or running:
             launched = None
             if queue:
@@ -97,7 +85,7 @@ class BatchRunner(Generic[Item]):
         return raw, errors
 
     def _retry_non_finite(
-        self, items: Sequence[Item], places: list[int], raw: Float32s, errors: dict[int, str]
+        self, items: Sequence[Any], places: list[int], raw: Float32s, errors: dict[int, str]
     ) -> None:
         """Score again what came out infinite: together, in float32, said once in the log."""
         if not self.rescued:
@@ -113,7 +101,7 @@ class BatchRunner(Generic[Item]):
                 errors[place] = "the model's score is not a finite number, also in float32"
         errors |= {places[i]: reason for i, reason in failed.items()}
 
-    def _plan(self, items: Sequence[Item], places: Sequence[int]) -> list[list[int]]:
+    def _plan(self, items: Sequence[Any], places: Sequence[int]) -> list[list[int]]:
         lengths = [len(items[i]) for i in places]
         batches = plan_batches(lengths, self.budget.tokens, padded=self._padded)
         return [[places[i] for i in batch] for batch in batches]
@@ -131,7 +119,7 @@ class BatchRunner(Generic[Item]):
     def _after_failure(
         self,
         error: Exception,
-        items: Sequence[Item],
+        items: Sequence[Any],
         batch: list[int],
         queue: deque[list[int]],
         errors: dict[int, str],
@@ -154,7 +142,7 @@ class BatchRunner(Generic[Item]):
             queue.extend(self._plan(items, waiting))
 
 
-def _collect(logits: Arriving) -> Float32s:
+def _collect(logits: Download) -> Float32s:
     try:
         return logits.wait()
     except RuntimeError as error:

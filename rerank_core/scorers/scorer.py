@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.resolve import Resolved
-from rerank_core.scorers.body import PackedForward, PaddedForward
+from rerank_core.scorers.body import Forward
 from rerank_core.scorers.device import in_float32
 from rerank_core.scorers.encoder import PairEncoder
 from rerank_core.scorers.pipeline import score_pool
 from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
-
-if TYPE_CHECKING:
-    from rerank_core.scorers.sentence_transformers import ModulesEncoder, ModulesForward
-
-    Encoder = PairEncoder | ModulesEncoder
-    Forward = PackedForward | PaddedForward | ModulesForward
 
 # Measured: on CPUs larger batches fall out of the cache; GPUs want to be full. Padded batches hold
 # the attention of whole rectangles, so they stay smaller.
@@ -31,19 +24,19 @@ _CHUNK_CHARACTERS = 16
 
 
 class TorchScorer:
-    """Scores pairs with a model that is loaded and checked; `backend` is how it computes."""
+    """Scores pairs with a model that is loaded and checked; `info` says what was loaded."""
 
     def __init__(
-        self, resolved: Resolved, fingerprint: str, encoder: Encoder, forward: Forward, backend: str
+        self, resolved: Resolved, fingerprint: str, encoder: PairEncoder, forward: Forward
     ) -> None:
         config, source = resolved.config, resolved.source
         self.encoder, self.forward = encoder, forward
         sizes = _BUDGETS[forward.device.type]
         budget = config.max_batch_tokens or sizes[2 if resolved.causal else int(forward.padded)]
-        self._info = ScorerInfo(
+        self.info = ScorerInfo(
             model=config.model,
             revision=source.commit or config.revision,
-            backend=backend,
+            backend=forward.backend,
             device=str(forward.device),
             dtype=config.dtype,
             max_length=resolved.max_length,
@@ -51,23 +44,14 @@ class TorchScorer:
             activation=resolved.activation,
             fingerprint=fingerprint,
         )
-        self.runner: BatchRunner[Any] = BatchRunner(
-            forward, self.exactly, budget, padded=forward.padded
-        )
+        self.runner = BatchRunner(forward, self.exactly, budget, padded=forward.padded)
         # On a CPU a tokenising thread would only take cores from the model.
         self._chunk = budget * _CHUNK_CHARACTERS if forward.device.type == "cuda" else None
 
-    @property
-    def info(self) -> ScorerInfo:
-        """What was loaded."""
-        return self._info
-
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        policy = self.encoder.policy
-        how = "max" if policy is None else policy.score
-        scores = score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk, how)
-        return scores.stamped(self._info.fingerprint)
+        scores = score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk)
+        return scores.stamped(self.info.fingerprint)
 
     def exactly(self) -> contextlib.AbstractContextManager[None]:
         """Compute in float32 for a while."""
@@ -76,4 +60,4 @@ class TorchScorer:
     def warm_up(self) -> None:
         """Score one batch of the largest size, so that the first caller meets a warm device."""
         longest = self.encoder.longest_pair()
-        self.runner.run([longest] * max(1, self._info.max_batch_tokens // len(longest)))
+        self.runner.run([longest] * max(1, self.info.max_batch_tokens // len(longest)))

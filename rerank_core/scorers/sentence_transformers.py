@@ -6,32 +6,28 @@ Every token of its frame is counted, and nothing is cut behind our back. It does
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from torch import Tensor
 
 from rerank_core.catalog.resolve import Resolved
-from rerank_core.documents import Passage, SplitPolicy, read_passages
+from rerank_core.documents import Passage
 from rerank_core.errors import ModelUnavailable
-from rerank_core.limits import PairLimits
-from rerank_core.scorers.body import Rows
+from rerank_core.scorers.body import Forward, Rows
 from rerank_core.scorers.device import DTYPES, set_precision
-from rerank_core.scorers.encoder import NO_ROOM, Encoded, TokenizedPair
-from rerank_core.scorers.heads import one_logit
+from rerank_core.scorers.encoder import Asked, PairEncoder, TokenizedPair
+from rerank_core.scorers.frame import Question, TemplateFrame
 from rerank_core.scorers.loading import clear_errors, load_options
-from rerank_core.scorers.texts import TextTokenizer
+from rerank_core.scorers.texts import Ids, TextTokenizer
 from rerank_core.types import QueryDocumentPair
 
 _NONE = np.empty(0, dtype=np.int64)
 
 
-def load_modules(
-    resolved: Resolved, device: torch.device, policy: SplitPolicy | None
-) -> tuple[ModulesEncoder, ModulesForward]:
+def load_modules(resolved: Resolved, device: torch.device) -> tuple[ModulesEncoder, ModulesForward]:
     """Load the checkpoint's modules; more than one output is ModelUnavailable."""
     config = resolved.config
     if config.backend == "packed":
@@ -55,109 +51,78 @@ def load_modules(
     # Cutting is ours; what it would cut beyond it, it would not say.
     model.max_seq_length = 10**6
     set_precision(model, DTYPES[config.dtype])
-    model.to(device)
-    return ModulesEncoder(resolved, model, policy), ModulesForward(model, device)
+    frame, tokenizer = ModulesFrame(model, config.instruction), model.tokenizer
+    encoder = ModulesEncoder(frame, resolved.max_length, config.max_query_tokens, resolved.policy)
+    left = tokenizer.padding_side == "left"
+    forward = ModulesForward(model, tokenizer.pad_token_id or 0, left=left)
+    forward.to(device)
+    return encoder, forward
 
 
-class ModulesForward:
+class ModulesForward(Forward):
     """All modules on a padded rectangle."""
 
-    padded = True
+    backend = "sentence_transformers"
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.module, self.device = model, device
-        tokenizer = model.tokenizer
-        self._rows = Rows(
-            None, 0, tokenizer.pad_token_id or 0, left=tokenizer.padding_side == "left"
-        )
+    def __init__(self, model: Any, pad_id: int, *, left: bool) -> None:
+        super().__init__(model)
+        self._rows = Rows(None, 0, pad_id, left=left)
 
-    @torch.inference_mode()
-    def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
-        """Return one logit a pair."""
-        return one_logit(self.module(self._rows.pad(batch, self.device))["scores"], None)
+    def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
+        return self.module(self._rows.pad(batch, self.device))["scores"]
 
 
-class ModulesEncoder:
-    """Cuts texts to what fits beside the frame, and has sentence-transformers tokenise the rest."""
+class ModulesFrame(TemplateFrame):
+    """What sentence-transformers puts around texts; found by asking it for a pair without any."""
 
-    def __init__(self, resolved: Resolved, model: Any, policy: SplitPolicy | None) -> None:
-        self._model, self.policy = model, policy
-        self._instruction = resolved.config.instruction
-        self._texts = TextTokenizer(model.tokenizer)
+    def __init__(self, model: Any, instruction: str | None) -> None:
+        super().__init__(TextTokenizer(model.tokenizer), _NONE, _NONE, _NONE, None)
+        self._model, self._instruction = model, instruction
         marks = sorted(map(re.escape, model.tokenizer.all_special_tokens), key=len, reverse=True)
         self._marks = re.compile("|".join(marks) or r"(?!)")
-        frame = len(self._ids("", "", self._instruction))
-        self.limits = PairLimits.of(resolved.max_length, resolved.config.max_query_tokens, frame)
+        self.before = self.ids(Question("", 0, instruction), "")
 
-    def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
-        """Encode pairs in input order."""
-        out = Encoded()
-        for index, pair in enumerate(pairs):
-            try:
-                reason = self._encode_one(index, pair, out)
-            except Exception as error:
-                reason = f"the tokenizer failed on this pair ({type(error).__name__})"
-            if reason is not None:
-                out.errors[index] = reason
-        return out
+    def question(self, pair: QueryDocumentPair, limit: int) -> Question:
+        """Return the query, cut, and the instruction."""
+        return Question(pair.query, limit, pair.instruction or self._instruction)
 
-    def longest_pair(self) -> TokenizedPair:
-        """Return a pair of `max_length` tokens that mean nothing."""
-        return TokenizedPair(
-            _NONE, np.resize(self._ids("a", "a", None), self.limits.max_length), False
-        )
+    def heads(self, asked: Iterable[Question]) -> dict[Question, tuple[Ids, bool] | None]:
+        """Return the ids of a pair without its document, and whether the query was cut."""
+        cut = {question: self.texts.cut_text(question.query, question.limit) for question in asked}
+        return {one: found and (self.ids(one, ""), found[1]) for one, found in cut.items()}
 
-    def _encode_one(self, index: int, pair: QueryDocumentPair, out: Encoded) -> str | None:
-        instruction = pair.instruction or self._instruction
-        query = self._texts.cut_text(pair.query, self.limits.query(pair))
-        if query is None:
-            return "the tokenizer failed on the query; send other text"
-        bare = len(self._ids(query[0], "", instruction))
-        room = self.limits.room(pair, bare)
-        if room < 1:
-            return NO_ROOM
-        found = self._passages(pair, room)
-        if found is None:
-            spans, room = [(0, len(pair.document))], self.limits.document(pair, bare)
-        else:
-            spans = [(passage.start, passage.end) for passage in found[0]]
-        for start, end in spans:
-            texts = query[0], pair.document[start:end]
-            ids, cut = self._fit(texts, instruction, room, self.limits.longest(pair))
-            out.items.append(TokenizedPair(_NONE, ids, cut or query[1]))
-            out.owners.append(index)
-        if found is not None:
-            out.add_passages(index, *found)
-        return None
+    def ids(self, question: Question, document: str) -> Ids:
+        """Return a pair's ids as sentence-transformers makes them."""
+        query, _ = self.texts.cut_text(question.query, question.limit) or ("", False)
+        # A space inside a mark's spelling makes text of it.
+        texts = [self._marks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", t) for t in (query, document)]
+        try:
+            features = self._model.preprocess([tuple(texts)], prompt=question.instruction)
+        except IndexError:
+            # A frame without a token, around nothing: a row that it cannot hold.
+            if any(texts):
+                raise
+            return _NONE
+        real = features["attention_mask"][0].bool()
+        found: Ids = features["input_ids"][0][real].numpy().astype(np.int64)
+        return found
 
-    def _fit(
-        self, texts: tuple[str, str], instruction: str | None, room: int, most: int
-    ) -> tuple[Any, bool]:
-        """Return the pair's ids, at most so many; the document loses tokens until they are."""
-        query, text = texts
-        limit, cut = room, False
+
+class ModulesEncoder(PairEncoder):
+    """Cuts texts to what fits beside the frame, and has sentence-transformers tokenise the rest."""
+
+    frame: ModulesFrame
+
+    def _item(self, asked: Asked, passage: Passage, cut: bool) -> TokenizedPair:
+        """Return the pair's ids; its document loses tokens until all of the pair fits."""
+        text = asked.pair.document[passage.start : passage.end]
+        most = self.limits.longest(asked.pair)
+        whole = text == asked.pair.document
+        limit = passage.last if whole else self.limits.room(asked.pair, len(asked.head))
         while True:
-            found = self._texts.cut_text(text, limit)
-            document, lost = found if found is not None else ("", True)
-            ids, cut = self._ids(query, document, instruction), cut or lost
+            shown, lost = self.frame.texts.cut_text(text, limit) or ("", True)
+            ids, cut = self.frame.ids(asked.question, shown), cut or lost
             over = len(ids) - most
             if over <= 0 or limit == 0:
-                return ids[:most], cut or over > 0
+                return TokenizedPair(_NONE, ids[:most], cut or over > 0)
             limit, cut = max(0, limit - over), True
-
-    def _passages(self, pair: QueryDocumentPair, room: int) -> tuple[list[Passage], bool] | None:
-        if self.policy is None:
-            return None
-        limit = self.policy.size(room) * self.policy.max_passages + 1
-        found = self._texts.batch([pair.document], limit, offsets=True)[pair.document]
-        offsets = [] if found is None else found.encoding.offsets
-        return read_passages(pair.document, offsets, self.policy, room, pair.max_document_tokens)
-
-    def _ids(self, query: str, document: str, instruction: str | None) -> Any:
-        # A space inside a mark's spelling makes text of it.
-        texts = [
-            self._marks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text) for text in (query, document)
-        ]
-        features = self._model.preprocess([tuple(texts)], prompt=instruction)
-        real = features["attention_mask"][0].bool()
-        return features["input_ids"][0][real].numpy().astype(np.int64)

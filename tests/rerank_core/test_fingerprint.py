@@ -2,76 +2,183 @@
 
 import json
 import shutil
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import Qwen2ForSequenceClassification, Qwen3ForSequenceClassification
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.catalog.resolve import resolve
 from tests.rerank_core.scorers import tiny_checkpoints
 
-# Per family: the folder's name, how it is saved, its prompt, and the length that it resolves to.
-FAMILIES = {
-    "bert": ("bert", 128),
-    "roberta": ("roberta", 128),
-    "modernbert": ("modernbert", 256),
-    "deberta": ("deberta", 128),
-    "qwen3": ("Qwen3-Reranker-tiny", 1024),
-    "gemma": ("bge-reranker-v2-gemma", 1024),
-    "qwen2": ("mxbai-rerank-base-v2", 1024),
-}
+# What a family's prompt is called, by the folder that it is found by.
 TEMPLATES = {
-    "qwen3": "qwen3-reranker",
-    "gemma": "bge-reranker-v2-gemma",
-    "qwen2": "mxbai-rerank-v2",
+    "Qwen3-Reranker-tiny": "qwen3-reranker",
+    "bge-reranker-v2-gemma": "bge-reranker-v2-gemma",
+    "mxbai-rerank-base-v2": "mxbai-rerank-v2",
+    "Qwen3-Reranker-tiny-seq-cls": "qwen3-reranker",
+    "mxbai-rerank-base-v2-seq": "mxbai-rerank-v2",
 }
+
+
+def modules(folder: Path) -> None:
+    """A language model that sentence-transformers saved as modules of its own."""
+    from sentence_transformers import CrossEncoder
+
+    model = tiny_checkpoints.save_causal(folder / "model", "qwen3")
+    CrossEncoder(str(model), device="cpu").save_pretrained(str(folder))
+    shutil.rmtree(model)
+
+
+# Per family, by the name of its folder, how it is saved: every row of docs/models.md.
+FAMILIES = {
+    "bert": tiny_checkpoints.save_bert,
+    "roberta": tiny_checkpoints.save_roberta,
+    "xlm_roberta": tiny_checkpoints.save_xlm_roberta,
+    "modernbert": tiny_checkpoints.save_modernbert,
+    "modernbert-mean": partial(tiny_checkpoints.save_modernbert, classifier_pooling="mean"),
+    "deberta": tiny_checkpoints.save_deberta,
+    **{
+        kind: partial(tiny_checkpoints.save_encoder, kind=kind)
+        for kind in tiny_checkpoints.ENCODERS
+    },
+    "two-labels": partial(tiny_checkpoints.save_bert, num_labels=2),
+    "Qwen3-Reranker-tiny": partial(tiny_checkpoints.save_causal, kind="qwen3"),
+    "bge-reranker-v2-gemma": partial(tiny_checkpoints.save_causal, kind="gemma"),
+    "mxbai-rerank-base-v2": partial(tiny_checkpoints.save_causal, kind="qwen2"),
+    "Qwen3-Reranker-tiny-seq-cls": partial(
+        tiny_checkpoints.save_causal,
+        kind="qwen3", model_class=Qwen3ForSequenceClassification, num_labels=1,
+    ),
+    "mxbai-rerank-base-v2-seq": partial(
+        tiny_checkpoints.save_causal,
+        kind="qwen2", model_class=Qwen2ForSequenceClassification, num_labels=2,
+    ),
+    "modules": modules,
+    "lexical": None,
+}  # fmt: skip
 PAIRS = [
     QueryDocumentPair("how many people live here", text)
     for text in ("a river", "the old town " * 3, "")
 ]
+# Settings that no score depends on, or that only spell what they would be anyway.
+NEUTRAL = ("backend", "moved", "max_length", "max_query_tokens", "activation", "template",
+           "passages", "machine")  # fmt: skip
+# Settings that some score depends on, and to what they are changed.
+CHANGES = {
+    "max_length": {"max_length": 60},
+    "max_query_tokens": {"max_query_tokens": 3},
+    "activation": {"activation": "identity"},
+    "split": {"long_documents": "split", "passage_tokens": 20},
+    "dtype": {"dtype": "bfloat16"},
+}
+PROMPTS = {
+    "instruction": {"instruction": "Find the tool."},
+    "template": {"template": "own.yaml"},
+}
+
+
+class Folders:
+    """Checkpoints of every family, made when they are asked for, and the same ones elsewhere."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "own.yaml").write_text(OWN_PROMPT)
+
+    def __getitem__(self, family: str) -> Path:
+        folder = self.root / family
+        if not folder.is_dir():
+            folder.mkdir()
+            FAMILIES[family](folder)
+        return folder
+
+    @cache  # noqa: B019
+    def plain(self, family: str):
+        """The fingerprint and the scores of a family as it is, with nothing set."""
+        scorer = load_scorer(asked(self, family, set(), None))
+        return scorer.info.fingerprint, scorer.score(PAIRS).raw
+
+    def moved(self, family: str) -> Path:
+        """The same files below another family's name, with what training leaves beside them."""
+        folder = self.root / "elsewhere-rerank-gemma" / family
+        if not folder.is_dir():
+            shutil.copytree(self[family], folder)
+            (folder / "trainer_state.json").write_text("{}")
+            (folder / "README.md").write_text("# trained")
+            shutil.copytree(self[family], folder / "checkpoint-500")
+        return folder
+
+
+OWN_PROMPT = (
+    'name: own\nbefore: ["Q {query}"]\ndocument: "D {document}"\nbehind: ["?"]\npositive: "yes"\n'
+)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
-    found = {}
-    for kind, (name, _) in FAMILIES.items():
-        (root / name).mkdir()
-        if kind in TEMPLATES:
-            found[kind] = tiny_checkpoints.save_causal(root / name, kind)
-        else:
-            found[kind] = getattr(tiny_checkpoints, f"save_{kind}")(root / name)
-    return found
+    return Folders(tmp_path_factory.mktemp("families"))
 
 
 def config(folder, **options) -> ScorerConfig:
     return ScorerConfig(model=str(folder), device="cpu", self_check=False, **options)
 
 
+def asked(folders: Folders, family: str, neutral: set[str], change: str | None) -> ScorerConfig:
+    """A config with some settings spelled, or changed where that is no matter, and one changed."""
+    label = {"positive_label": "LABEL_1"} if family == "two-labels" else {}
+    options = dict(label)
+    place = "lexical" if family == "lexical" else folders[family]
+    longest = resolve(config(place, **label)).max_length
+    spelled = {
+        "backend": {} if family == "lexical" else {"backend": "cross_encoder"},
+        "max_length": {"max_length": longest},
+        "max_query_tokens": {"max_query_tokens": longest * 3 // 4},
+        "activation": {"activation": "sigmoid"},
+        "template": {"template": TEMPLATES[family]} if family in TEMPLATES else {},
+        "passages": {"passage_overlap": 7, "max_passages": 3, "passage_score": "mean_of_top"},
+        "machine": {"max_batch_tokens": 300, "threads": 1, "cache_pairs": 9,
+                    "local_files_only": True},
+    }  # fmt: skip
+    for name in neutral - {"moved"}:
+        options |= spelled[name]
+    if change is not None:
+        options |= (CHANGES | PROMPTS)[change]
+    if options.get("template") == "own.yaml":
+        options["template"] = str(folders.root / "own.yaml")
+    if "moved" in neutral and family != "lexical":
+        place = folders.moved(family)
+    return config(place, **options)
+
+
+def changes_of(family: str) -> list[str]:
+    """What can be changed of a family: the fake has no weights, a prompt only some."""
+    if family == "lexical":
+        return [name for name in CHANGES if name != "dtype"]
+    return [*CHANGES, *(PROMPTS if family in TEMPLATES else ())]
+
+
+@pytest.mark.seconds
 @pytest.mark.parametrize("family", FAMILIES)
-def test_equal_fingerprints_are_equal_scores(folders, family, tmp_path):
+@given(data=st.data())
+@settings(
+    max_examples=max(1, settings.default.max_examples // 50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_equal_fingerprints_are_equal_scores(folders, family, data):
     """Over backend, folder, spelled and default settings, and what training leaves behind."""
-    folder, (name, longest) = folders[family], FAMILIES[family]
-    moved = shutil.copytree(folder, tmp_path / "elsewhere-rerank-gemma" / name)
-    (moved / "trainer_state.json").write_text("{}")
-    (moved / "README.md").write_text("# trained")
-    shutil.copytree(folder, moved / "checkpoint-500")
-    spelled = {"activation": "sigmoid", "max_length": longest, "max_query_tokens": longest * 3 // 4}
-    if family in TEMPLATES:
-        spelled["template"] = TEMPLATES[family]
-    same = [
-        config(folder),
-        config(folder, backend="cross_encoder"),
-        config(moved, **spelled),
-        config(folder, passage_overlap=7, max_passages=3, passage_score="mean_of_top"),
-        config(folder, max_batch_tokens=300, threads=1, cache_pairs=9, local_files_only=True),
-    ]
-    assert {one.fingerprint() for one in same} == {same[0].fingerprint()}
-    scorers = [load_scorer(one) for one in same[:3]]
-    assert {scorer.info.fingerprint for scorer in scorers} == {same[0].fingerprint()}
-    raw = [scorer.score(PAIRS).raw for scorer in scorers]
-    for other in raw[1:]:
-        np.testing.assert_allclose(other, raw[0], rtol=0, atol=1e-5)
+    spelled = data.draw(st.sets(st.sampled_from(NEUTRAL)))
+    same = load_scorer(asked(folders, family, spelled, None))
+    plain, raw = folders.plain(family)
+    assert same.info.fingerprint == plain
+    np.testing.assert_allclose(same.score(PAIRS).raw, raw, rtol=0, atol=1e-5)
+    # How documents are split no longer counts for nothing where they are.
+    change = data.draw(st.sampled_from(changes_of(family)))
+    assert asked(folders, family, spelled - {"passages"}, change).fingerprint() != plain
 
 
 @pytest.mark.parametrize(
@@ -108,11 +215,8 @@ def test_every_change_is_another_fingerprint(folders):
 def test_another_prompt_is_another_fingerprint(folders, tmp_path, change):
     if change.get("template") == "own.yaml":
         change = {"template": str(tmp_path / "own.yaml")}
-        (tmp_path / "own.yaml").write_text(
-            'name: own\nbefore: ["Q {query}"]\ndocument: "D {document}"\nbehind: ["?"]\n'
-            'positive: "yes"\n'
-        )
-    before, after = (config(folders["qwen3"], **asked) for asked in ({}, change))
+        (tmp_path / "own.yaml").write_text(OWN_PROMPT)
+    before, after = (config(folders["Qwen3-Reranker-tiny"], **asked) for asked in ({}, change))
     assert before.fingerprint() != after.fingerprint()
     raw = [load_scorer(one).score(PAIRS).raw for one in (before, after)]
     assert abs(raw[0] - raw[1]).max() > 1e-4
@@ -120,17 +224,17 @@ def test_another_prompt_is_another_fingerprint(folders, tmp_path, change):
 
 def test_the_family_s_own_instruction_spelled_out_changes_nothing(folders):
     spelled = "Given a web search query, retrieve relevant passages that answer the query"
-    same = config(folders["qwen3"], instruction=spelled).fingerprint()
-    assert same == config(folders["qwen3"]).fingerprint()
+    same = config(folders["Qwen3-Reranker-tiny"], instruction=spelled).fingerprint()
+    assert same == config(folders["Qwen3-Reranker-tiny"]).fingerprint()
 
 
 def test_a_folders_name_never_lends_a_model_a_foreign_prompt(folders, tmp_path):
     """The same files under the name of another family had their order reversed."""
-    moved = shutil.copytree(folders["qwen3"], tmp_path / "bge-reranker-v2-gemma-like")
+    moved = shutil.copytree(folders["Qwen3-Reranker-tiny"], tmp_path / "bge-reranker-v2-gemma-like")
     with pytest.raises(ModelUnavailable, match="without a known reranking prompt"):
         config(moved).fingerprint()
     asked = config(moved, template="qwen3-reranker")
-    assert asked.fingerprint() == config(folders["qwen3"]).fingerprint()
+    assert asked.fingerprint() == config(folders["Qwen3-Reranker-tiny"]).fingerprint()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "sentencepiece.model"])
@@ -139,6 +243,17 @@ def test_weights_and_vocabularies_count(folders, tmp_path, name):
     before = config(folder).fingerprint()
     with open(folder / name, "ab") as file:
         file.write(b" ")
+    assert config(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize("place", ["model", "checkpoint-500"])
+def test_what_lies_in_the_folders_of_modules_counts(folders, tmp_path, place):
+    """Below a folder that is called checkpoint-..., none of it did."""
+    folder = shutil.copytree(folders["modules"], tmp_path / place)
+    inner = [module["path"] for module in json.loads((folder / "modules.json").read_text())]
+    path = next(folder / part for part in inner if part) / "config.json"
+    before = config(folder).fingerprint()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"true_token_id": 9}))
     assert config(folder).fingerprint() != before
 
 

@@ -21,12 +21,15 @@ def test_a_frame_that_leaves_no_room_is_refused():
         PairLimits.of(21, None, 20)
 
 
-def test_a_pair_may_ask_for_less_and_never_for_more():
-    limits = PairLimits(100, 30)
-    pair = QueryDocumentPair("q", "d", max_query_tokens=50, max_document_tokens=10)
-    assert (limits.query(pair), limits.document(pair, 60)) == (30, 10)
-    assert (limits.document(QueryDocumentPair("q", "d"), 60), limits.document(pair, 95)) == (40, 5)
-    assert limits.document(pair, 120) == 0
+@pytest.mark.parametrize(("asked", "read"), [(None, 30), (50, 30), (10, 10), (0, 0)])
+def test_a_pair_may_ask_for_less_of_its_query_and_never_for_more(asked, read):
+    """0 was read as "no limit", where None alone is."""
+    pair = QueryDocumentPair("q", "d", max_query_tokens=asked)
+    assert PairLimits(100, 30).query(pair) == read
+
+
+def test_what_is_left_for_a_document_is_never_less_than_nothing():
+    assert [PairLimits(100, 30).room(taken) for taken in (60, 95, 120)] == [40, 5, 0]
 
 
 def test_a_pair_may_ask_for_a_shorter_whole():

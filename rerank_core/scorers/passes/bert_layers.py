@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from rerank_core.scorers.attention import Segments, attend
+from rerank_core.scorers.attention import How, Segments, attend
 
 # Whose layers are spelled as BERT's are. Whether they also compute what BERT's do is seen at load.
 _KIN = ("bert", "camembert", "roberta", "xlm-roberta")
@@ -83,7 +83,7 @@ class _FirstTokensLayer(_Layer):
         first = rows.index_select(0, segments.starts)
         key, value = self.projections(rows).view(len(rows), 2, self.heads, -1).unbind(1)
         query = self.query(first).view(len(first), self.heads, -1)
-        return self._rest(attend(query, key, value, segments, first_only=True), first)
+        return self._rest(attend(query, key, value, segments, How(first_only=True)), first)
 
 
 def _joined(*linears: nn.Linear) -> nn.Linear:

@@ -307,6 +307,12 @@ def test_a_layerwise_reranker_is_refused_clearly(tmp_path):
     assert "is a layerwise reranker" in refusal(folder)
 
 
+def test_a_listwise_reranker_is_refused_clearly(tmp_path):
+    folder = save_bert(tmp_path)
+    change_config(folder, architectures=["JinaForRanking"])
+    assert "scores a query's documents together; that is not supported" in refusal(folder)
+
+
 def test_a_model_that_generates_its_answer_is_refused_clearly(tmp_path):
     folder = save_encoder(tmp_path, "t5")
     change_config(folder, architectures=["T5ForConditionalGeneration"])
@@ -373,6 +379,37 @@ def test_modules_of_sentence_transformers_count_every_token_and_cut_nothing_in_s
     assert own == pytest.approx(
         load(folder, instruction="else").score([QueryDocumentPair("who", "a")]).raw[0], abs=1e-5
     )
+
+
+def test_modules_whose_frame_has_no_token_are_scored_without_an_instruction(tmp_path):
+    """Without a template and an instruction nothing stands around the texts: it did not load."""
+    from sentence_transformers import CrossEncoder
+
+    made = CrossEncoder(str(save_causal(tmp_path / "lm", "qwen3")), device="cpu")
+    made.save_pretrained(str(tmp_path / "modules"))
+    expected = CrossEncoder(str(tmp_path / "modules"), device="cpu").predict(
+        [tuple(pair) for pair in PAIRS]
+    )
+    scores = load(tmp_path / "modules").score(PAIRS)
+    assert scores.errors == {}
+    np.testing.assert_allclose(scores.raw, np.log(expected / (1 - expected)), rtol=0, atol=1e-4)
+
+
+def test_modules_split_a_long_document_and_read_all_of_it(tmp_path):
+    from sentence_transformers import CrossEncoder
+
+    made = CrossEncoder(str(save_causal(tmp_path / "lm", "qwen3")), device="cpu")
+    made.save_pretrained(str(tmp_path / "modules"))
+    split = {"long_documents": "split", "passage_overlap": 0, "max_length": 60}
+    scorer = load(tmp_path / "modules", instruction="judge", **split)
+    text = "the old town and the river. " * 12
+    scores = scorer.score([QueryDocumentPair("who", text), PAIRS[0]])
+    (start, end) = scores.passages[0]
+    plain = load(tmp_path / "modules", instruction="judge")
+    (best,) = plain.score([QueryDocumentPair("who", text[start:end])]).raw
+    assert (scores.errors, scores.truncated.tolist()) == ({}, [False, False])
+    assert scores.raw[0] == pytest.approx(best, abs=1e-4)
+    assert scores.tokens[0] > 84
 
 
 def test_a_classifier_with_a_plain_modules_json_needs_no_sentence_transformers(

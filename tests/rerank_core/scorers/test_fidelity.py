@@ -7,6 +7,7 @@ from sentence_transformers import CrossEncoder
 
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.ranking import activate
+from rerank_core.scorers import attention
 from tests.rerank_core.scorers.conftest import FAMILIES, random_config
 
 QUERIES = ("how many people live here", "中国的首都是哪里?", "q")
@@ -66,6 +67,19 @@ def test_what_cannot_be_packed_is_padded(tiny_models, caplog):
     assert [record.message for record in caplog.records if "padded" in record.message] == [
         f"{folder} is scored padded: DebertaV2ForSequenceClassification has an attention of its own"
     ]
+
+
+def test_a_wrong_window_is_seen_while_loading(tiny_models, monkeypatch, caplog):
+    """Probes were shorter than any window: a planted one of 3 tokens served packed."""
+    right = attention._window_mask
+
+    def narrow(length, window, causal, device):
+        return right(length, None if window is None else 3, causal, device)
+
+    monkeypatch.setattr(attention, "_window_mask", narrow)
+    scorer = load_scorer(random_config(model=str(tiny_models["modernbert"]), device="cpu"))
+    assert scorer.info.backend == "cross_encoder"
+    assert "packed and padded scores differ by" in caplog.text
 
 
 def test_both_backends_count_and_cut_the_same_tokens(tiny_models):

@@ -131,9 +131,8 @@ def save_roberta(folder: Path, **changes) -> Path:
 
 def save_xlm_roberta(folder: Path, **changes) -> Path:
     tokenizer = roberta_tokenizer()
-    config = XLMRobertaConfig(
-        **_WIDE, vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, **changes
-    )
+    wanted = _WIDE | {"vocab_size": len(tokenizer), "max_position_embeddings": 130} | changes
+    config = XLMRobertaConfig(**wanted, pad_token_id=1)
     return _save(folder, XLMRobertaForSequenceClassification, config, tokenizer)
 
 

@@ -9,7 +9,8 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from rerank_core import ScorerConfig, load_scorer
-from rerank_core.scorers.body import PackedForward, Rows, body_of, plug_attention
+from rerank_core.scorers.attention import plug_attention
+from rerank_core.scorers.body import PackedForward, Rows, body_of
 from rerank_core.scorers.device import set_precision
 from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.scorers.heads import ClassifierHead, all_tokens
@@ -44,6 +45,16 @@ def test_every_family_launches_without_waiting_and_with_one_copy(
     )  # fmt: skip
     assert len(seen.crossings) == 1, seen.crossings
     assert seen.names["_varlen_attn"] == 3, "one call of the kernel in each layer"
+
+
+@pytest.mark.parametrize("family", [*BERTS, *CAUSAL])
+def test_the_padded_reference_leaves_nothing_on_a_packed_body(family, gpu_models):
+    """Its hook stayed there, and copied every hidden state to float32 in each pass."""
+    scorer = load_scorer(
+        ScorerConfig(**gpu_models[family], dtype="bfloat16", device="cpu", self_check=False)
+    )
+    assert not scorer.forward.padded
+    assert [m for m in scorer.forward.module.modules() if m._forward_hooks] == []
 
 
 @pytest.mark.parametrize(

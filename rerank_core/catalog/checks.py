@@ -1,21 +1,35 @@
-"""What a model must pass before it serves: probes scored two ways, and obvious questions.
+"""What a model is asked before it serves: questions whose answer is obvious, and probes.
 
 It does not know how a scorer computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
-
-from rerank_core.catalog.questions import obvious_pairs
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.types import QueryDocumentPair, Scorer
 
-# How far packed scores may be from padded ones, for logits up to 1; larger ones in proportion.
-_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+# For each query a relevant and an irrelevant document; the first must come out above the other.
+OBVIOUS = (
+    (
+        "What is the capital of France?",
+        "Paris is the capital of France.",
+        "Bananas are yellow and rich in potassium.",
+    ),
+    (
+        "How do plants make their food?",
+        "Plants make their food from light, water and carbon dioxide; this is photosynthesis.",
+        "The last train to the airport leaves at half past nine.",
+    ),
+)
+
+
+def obvious_pairs() -> list[QueryDocumentPair]:
+    """Return the pairs of `OBVIOUS`, relevant and irrelevant in turn."""
+    return [
+        QueryDocumentPair(query, document)
+        for query, *documents in OBVIOUS
+        for document in documents
+    ]
 
 
 def refuse_nonsense(model: str, scorer: Scorer) -> None:
@@ -46,23 +60,3 @@ def probe_pairs(window: int | None) -> list[QueryDocumentPair]:
     query, answer = "how many people live in the town", "About three million live there."
     texts = [(query, answer), (answer, query), ("what", long), ("中国的首都是哪里?", "北京。" * 9)]
     return [QueryDocumentPair(query, document) for query, document in texts]
-
-
-def agreement(
-    forward: Callable[[Sequence[TokenizedPair]], Tensor],
-    probes: Sequence[TokenizedPair],
-    expected: Tensor,
-    dtype: str,
-) -> str | None:
-    """Return why a way to compute is not to be trusted, None where its scores are as expected."""
-    try:
-        found = forward(probes).float().cpu()
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        return f"its attention does not take packed rows ({type(error).__name__}: {error})"
-    wanted = expected.float().cpu()
-    if not bool(wanted.isfinite().all()):
-        return None
-    difference = float((found - wanted).abs().max())
-    if difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
-        return None
-    return f"packed and padded scores differ by {difference:.2g}"
