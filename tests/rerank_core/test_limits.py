@@ -29,7 +29,8 @@ def test_a_pair_may_ask_for_less_of_its_query_and_never_for_more(asked, read):
 
 
 def test_what_is_left_for_a_document_is_never_less_than_nothing():
-    assert [PairLimits(100, 30).room(taken) for taken in (60, 95, 120)] == [40, 5, 0]
+    pair = QueryDocumentPair("q", "d")
+    assert [PairLimits(100, 30).room(pair, taken) for taken in (60, 95, 120)] == [40, 5, 0]
 
 
 def test_a_pair_may_ask_for_a_shorter_whole():
