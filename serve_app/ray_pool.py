@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,8 @@ from serve_app.pool import LoadedModel, ReplicaLost, ReplicaReport, UnitScores, 
 
 # A replica that is slower than this to say how it is can be asked again.
 _REPORTS_S = 2.0
+# Between a choice and its unit's departure lie some turns of the event loop.
+_CHOSEN_S = 0.5
 
 _DIED = "a replica died; send the request again"
 # Work or scores above 100 KB travel through object stores, which die with their machines.
@@ -102,6 +105,8 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
         # Gateways must not begin at the same replica.
         self._next = random.randrange(2**16)  # noqa: S311
         self._under_way: Counter[ReplicaID] = Counter()
+        # Units are chosen for side by side, each some steps of the loop before it is sent.
+        self._chosen: list[tuple[ReplicaID, float]] = []
         # Could not be reached: asked first, and last in line, until they answer.
         self._in_doubt: set[ReplicaID] = set()
 
@@ -109,6 +114,10 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
         """Count a unit that was sent."""
         super().on_send_request(replica_id)
         self._under_way[replica_id] += 1
+        for place, (chosen, _) in enumerate(self._chosen):
+            if chosen == replica_id:
+                del self._chosen[place]
+                break
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Forget a unit that ended in any way; Serve calls this once for each."""
@@ -140,12 +149,14 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
                 self._in_doubt.discard(name)
             elif name not in self._in_doubt:
                 self.replica_queue_len_cache.update(name, self._under_way[name])
+        now = time.monotonic()
+        # What was chosen for a unit that went elsewhere, or nowhere, is forgotten.
+        self._chosen = [one for one in self._chosen if now - one[1] < _CHOSEN_S]
         self._next += 1
         places = turn(len(candidate_replicas), self._next)
         looked_at = [candidate_replicas[i] for i in places]
-        looked_at.sort(key=self._load)
+        held = self._under_way + Counter(name for name, _ in self._chosen)
+        looked_at.sort(key=lambda one: (one.replica_id in self._in_doubt, held[one.replica_id]))
+        if looked_at:
+            self._chosen.append((looked_at[0].replica_id, now))
         return [[replica] for replica in looked_at]
-
-    def _load(self, replica: RunningReplica) -> tuple[bool, int]:
-        name = replica.replica_id
-        return name in self._in_doubt, self._under_way[name]

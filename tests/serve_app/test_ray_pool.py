@@ -1,6 +1,7 @@
 """What the gateway makes of the failures that Serve's handles raise."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -118,12 +119,23 @@ def choices(router):
 
 
 def test_units_go_to_the_replica_with_the_fewest_that_have_not_ended(router):
-    for _ in range(8):
-        router.on_send_request(choices(router)[0])
+    # Two are chosen for before either is sent.
+    for _ in range(4):
+        for name in [choices(router)[0], choices(router)[0]]:
+            router.on_send_request(name)
     ids = [replica.replica_id for replica in REPLICAS]
     assert [router._under_way[name] for name in ids] == [2, 2, 2, 2]
     router.on_request_completed(ids[2], "request")
     assert choices(router)[0] == ids[2]
+
+
+def test_a_choice_that_nothing_was_sent_for_is_forgotten(router, monkeypatch):
+    first = choices(router)[0]
+    for name in [one.replica_id for one in REPLICAS if one.replica_id != first]:
+        router.on_send_request(name)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    assert choices(router)[0] == first
 
 
 def test_a_replica_need_not_say_how_long_its_queue_is_before_its_first_unit(router):
@@ -137,6 +149,6 @@ def test_a_replica_that_could_not_be_reached_is_last_and_asked_until_it_answers(
     assert choices(router)[-1] == lost
     assert router.replica_queue_len_cache.get(lost) is None
     router.on_new_queue_len_info(lost, 0)
-    for name in set(choices(router)) - {lost}:
+    for name in [one.replica_id for one in REPLICAS if one.replica_id != lost] * 4:
         router.on_send_request(name)
     assert choices(router)[0] == lost
