@@ -48,6 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("chaos"):
         return f"chaos {item.path.parent.name}"
+    if item.path.name == "test_small_runs.py":
+        # A Ray in a process of its own, which keeps the shorter of the two processes busy.
+        return "benchmarks"
     if item.get_closest_marker("slow") or "installed" in item.fixturenames:  # type: ignore[attr-defined]
         return "ray"
     return item.path.name

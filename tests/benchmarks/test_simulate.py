@@ -21,6 +21,8 @@ from benchmarks.service_model import (
 )
 from benchmarks.simulate import simulate
 
+pytestmark = pytest.mark.seconds
+
 # Admission off, where a test is about something else.
 PATIENT = shipped(admission={"max_wait_s": 1e9})
 SERVICE = Service(tokens_per_s=100_000, settings=PATIENT)

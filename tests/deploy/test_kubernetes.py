@@ -20,6 +20,8 @@ import yaml
 from pipelines.settings import load_config
 from serve_app.config import ServeConfig
 
+pytestmark = pytest.mark.seconds
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 MANIFESTS = sorted(p for p in FOLDER.glob("*.yaml") if p.name != "kustomization.yaml")

@@ -46,12 +46,12 @@ def _write_files(folder: Path, rows: list[dict[str, Any]], files: int, group: in
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rows() -> Callable[..., list[dict[str, Any]]]:
     return _make_rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_files() -> Callable[..., Path]:
     return _write_files
 

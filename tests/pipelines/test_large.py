@@ -19,6 +19,7 @@ from protocol import LEXICAL, job
 from rerank_core import load_scorer
 from rerank_core.types import PairScores
 
+pytestmark = pytest.mark.seconds
 ROOT = Path(__file__).parents[2]
 MANY, UNIT = 200_000, 10_000
 
@@ -54,7 +55,6 @@ class Number:
         return PairScores(raw, ones, ones.astype(bool))
 
 
-@pytest.mark.seconds
 @pytest.mark.parametrize("top_k", [None, 1000])
 def test_one_query_with_200_000_candidates_is_ranked_unit_by_unit(tmp_path, top_k):
     order = np.random.default_rng(0).permutation(MANY)

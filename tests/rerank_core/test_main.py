@@ -9,6 +9,8 @@ import pytest
 from rerank_core import Calibration, ScorerConfig
 from rerank_core.__main__ import main
 
+pytestmark = pytest.mark.seconds
+
 QUESTION = ["--model", "lexical", "--query", "red apple"]
 
 

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,6 +9,8 @@ from pipelines.inputs.units import (
     slices_from_json,
     slices_to_json,
 )
+
+pytestmark = pytest.mark.seconds
 
 groups = st.builds(
     lambda rows, per_row, size: RowGroup(rows, rows * per_row, rows * size),

@@ -14,6 +14,8 @@ import pytest
 from pipelines.stages.isolate import KILLED, Isolation, TooManyKilled, deadline_s
 from rerank_core.types import PairScores, QueryDocumentPair
 
+pytestmark = pytest.mark.seconds
+
 
 class Deadly:
     """Scores by length; `exit` ends the process, `hang` never returns, `nan` fails alone."""

@@ -10,6 +10,8 @@ from rerank_core.ranking import activate
 from rerank_core.scorers import attention
 from tests.rerank_core.scorers.conftest import FAMILIES, random_config
 
+pytestmark = pytest.mark.seconds
+
 QUERIES = ("how many people live here", "中国的首都是哪里?", "q")
 DOCUMENTS = (
     "Beijing is the capital of China; Paris is the capital of France.",
@@ -44,7 +46,6 @@ def test_packed_scores_equal_the_reference(tiny_models, family, max_batch_tokens
     assert np.ptp(expected) > 0.01  # scores that are all alike would prove nothing
 
 
-@pytest.mark.seconds
 def test_the_trained_model_scores_and_orders_as_the_reference(trained_model):
     config = ScorerConfig(model=trained_model, device="cpu")
     scorer = load_scorer(config)

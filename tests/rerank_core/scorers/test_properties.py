@@ -9,6 +9,8 @@ from rerank_core import Candidate, QueryDocumentPair, Reranker, RerankRequest, l
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_causal
 
+pytestmark = pytest.mark.seconds
+
 # How far a pair's score may move with what shares its batch: docs/models.md states these.
 DTYPES = ("float32", "bfloat16", "float16")
 PADDED = {"float32": 1e-5, "bfloat16": 0.02, "float16": 0.003}
