@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes: one has Ray and every test that needs it, the other the rest. Of chaos, each room's
-# tests stay in one.
+# Two processes: one has Ray and every test that needs it, the other the rest.
 # One thread of arithmetic each: more than there are cores wait for each other at every barrier.
 TWO := --numprocesses 2 --dist loadgroup
 # Client libraries that do not install beside ours, for their tests.
@@ -58,7 +57,7 @@ test-fast: setup ## only the tests without Ray that take no seconds each
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
-	$(BIN)/python -m pytest -q $(TWO) -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
+	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml

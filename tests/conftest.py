@@ -37,8 +37,8 @@ settings.register_profile("fast", max_examples=25)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what stays together in one of the two processes of `make test`.
 
-    That is what starts or shares a Ray, or the installed wheel; what kills, each room's by itself;
-    of the rest each file, so that its fixtures are made once.
+    That is what starts or shares a Ray, or the installed wheel; of the rest each file, so that its
+    fixtures are made once.
     """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
@@ -46,8 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("chaos"):
-        return f"chaos {item.path.parent.name}"
     if item.path.name == "test_small_runs.py":
         # A Ray in a process of its own, which keeps the shorter of the two processes busy.
         return "benchmarks"

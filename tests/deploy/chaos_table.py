@@ -29,8 +29,7 @@ class ChaosTable:
         """Keep a row for what the test did, or for a fixture that could not be set up."""
         if report.when == "call" or (report.when == "setup" and report.failed):
             figures = "; ".join(f"{name} {value}" for name, value in report.user_properties)
-            # pytest-xdist appends the group.
-            name, _, case = re.sub("@[^]]*$", "", report.nodeid).rpartition("::")[2].partition("[")
+            name, _, case = report.nodeid.rpartition("::")[2].partition("[")
             sentence = name.removeprefix("test_").replace("_", " ")
             row = (sentence, case.rstrip("]"), report.outcome, figures or "-", report.duration)
             self.rows[report.nodeid] = row
@@ -38,7 +37,7 @@ class ChaosTable:
     def table(self) -> str:
         """Return the rows; cases that differ in their names only become one."""
         alike: dict[tuple[str, ...], list[tuple[str, float]]] = {}
-        for _, (sentence, case, *verdict, seconds) in sorted(self.rows.items()):
+        for sentence, case, *verdict, seconds in self.rows.values():
             alike.setdefault((sentence, *map(str, verdict)), []).append((case, seconds))
         lines = [HEADER]
         for (sentence, *verdict), cases in alike.items():

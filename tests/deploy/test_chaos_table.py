@@ -21,7 +21,6 @@ def test_a_killed_replica_costs_nothing(record_property):
     record_property("failed", 0)
 
 @pytest.mark.chaos
-@pytest.mark.xdist_group("nodes")
 @pytest.mark.parametrize("seed", [7])
 def test_a_lost_node_costs_nothing(seed):
     assert False
@@ -36,20 +35,15 @@ def test_calm():
 """
 
 
-@pytest.mark.parametrize("processes", [[], ["-p", "xdist", "-n", "2", "--dist", "loadgroup"]])
-def test_passed_and_failed_tests_have_a_row_on_the_page(
-    tmp_path: Path, processes: list[str]
-) -> None:
+def test_passed_and_failed_tests_have_a_row_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers = chaos\n xdist_group\n", encoding="utf-8"
-    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = chaos\n", encoding="utf-8")
     page = tmp_path / "page.md"
     page.write_text(f"before\n{START}\nold\n{END}\nafter\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-m", "chaos", "-p", "tests.deploy.chaos_table"]
     command += ["--rootdir", str(tmp_path), "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
     run = subprocess.run(
-        [*command, "--chaos-page", str(page), *processes],
+        [*command, "--chaos-page", str(page)],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
