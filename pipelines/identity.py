@@ -13,6 +13,7 @@ from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
 _OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars", "file_size")
+_SINCE_0_2_0 = "file_size"
 
 
 class JobChanged(RerankError):
@@ -54,7 +55,12 @@ def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
 
 
 def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:
-    """Raise JobChanged that names what differs."""
+    """Raise JobChanged that names what differs, or that release 0.1.0 began the job."""
+    if _SINCE_0_2_0 not in old:
+        raise JobChanged(
+            "this output was begun by release 0.1.0, whose fingerprints are no longer made: finish"
+            " it with that release, or start again with --overwrite"
+        )
     changed = identities_differ(old, new)
     if changed:
         raise JobChanged(
