@@ -142,6 +142,11 @@ def _shortened(request: ParsedRequest, most: int) -> ParsedRequest:
     return replace(request, pairs=pairs, cut=frozenset(cut))
 
 
+def returned_text(request: ParsedRequest, hit: RankedCandidate, name: str) -> dict[str, str]:
+    """Return a document's text under the API's name for it, where the caller wants it back."""
+    return {name: request.documents[hit.index]["text"]} if request.return_documents else {}
+
+
 def extras(hit: RankedCandidate) -> dict[str, Any]:
     """Return what no API has a field for, only where the model's config asks for it.
 

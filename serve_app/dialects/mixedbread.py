@@ -6,7 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, extras
+from serve_app.dialects.dialect import (
+    Answer,
+    Dialect,
+    ParsedRequest,
+    common_error,
+    extras,
+    returned_text,
+)
 from serve_app.dialects.fields import Body, Count, Document, Query, build_request
 
 
@@ -44,11 +51,7 @@ def write(request: ParsedRequest, answer: Answer) -> dict[str, Any]:
                 "index": hit.index,
                 "score": hit.score,
                 "object": "rank_result",
-                **(
-                    {"input": request.documents[hit.index]["text"]}
-                    if request.return_documents
-                    else {}
-                ),
+                **returned_text(request, hit, "input"),
                 **extras(hit),
             }
             for hit in answer.result.ranked

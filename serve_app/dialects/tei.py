@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, extras
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, extras, returned_text
 from serve_app.dialects.fields import Body, Query, build_request
 from serve_app.http.errors import ErrorReply, refused
 
@@ -58,7 +58,7 @@ def write(request: ParsedRequest, answer: Answer) -> list[dict[str, Any]]:
         {
             "index": hit.index,
             "score": hit.score,
-            **({"text": request.documents[hit.index]["text"]} if request.return_documents else {}),
+            **returned_text(request, hit, "text"),
             **extras(hit),
         }
         for hit in answer.result.ranked

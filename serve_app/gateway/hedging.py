@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,46 +29,38 @@ class UnitTimes:
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._news = 0
-        self._late_s: float | None = None
+        # Three times the 95th percentile: after so long a unit is late. None: unknown.
+        self.late_s: float | None = None
 
     def add(self, seconds: float) -> None:
         """Take a unit that was answered."""
         self._seconds.append(seconds)
         self._news += 1
-
-    @property
-    def late_s(self) -> float | None:
-        """Seconds after which a unit is late: three times the 95th percentile; None: unknown."""
-        if self._news >= _FEWEST:
+        if self._news == _FEWEST:
             self._news = 0
             p95 = float(np.percentile(list(self._seconds), 95))
-            self._late_s = max(_LEAST_LATE_S, _LATE_TIMES_P95 * p95)
-        return self._late_s
+            self.late_s = max(_LEAST_LATE_S, _LATE_TIMES_P95 * p95)
 
 
 class HedgedPool:
     """A ScoringPool that asks again for a late unit, as often as the budget allows."""
 
-    def __init__(
-        self, pool: ScoringPool, budget: RetryBudget, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, pool: ScoringPool, budget: RetryBudget) -> None:
         self._pool = pool
         self.budget = budget
-        self._clock = clock
         self.times = UnitTimes()
         self._overtaken: set[asyncio.Future[UnitScores]] = set()
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit. Raises what the pool raises, once every call for it has failed."""
         self.budget.earn()
-        late_s = self.times.late_s
-        begun = self._clock()
+        begun = time.monotonic()
         calls: set[asyncio.Future[UnitScores]] = {asyncio.ensure_future(self._pool.score(unit))}
         try:
-            await asyncio.wait(calls, timeout=late_s)
-            hedged = not any(call.done() for call in calls) and self.budget.allows("")
+            in_time, _ = await asyncio.wait(calls, timeout=self.times.late_s)
+            hedged = not in_time and self.budget.allows("")
             if hedged:
-                left_s = unit.timeout_s - (self._clock() - begun)
+                left_s = unit.timeout_s - (time.monotonic() - begun)
                 calls.add(asyncio.ensure_future(self._pool.score(replace(unit, timeout_s=left_s))))
             answer = await _first(calls)
         except BaseException:
@@ -80,7 +72,7 @@ class HedgedPool:
             if not call.done():
                 self._overtaken.add(call)
                 call.add_done_callback(self._forget)
-        self.times.add(self._clock() - begun)
+        self.times.add(time.monotonic() - begun)
         return replace(answer, hedged=hedged)
 
     def _forget(self, call: asyncio.Future[UnitScores]) -> None:

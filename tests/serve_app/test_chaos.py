@@ -11,6 +11,8 @@ import pytest
 from ray import serve
 from ray.exceptions import RayActorError
 
+from tests.serve_app.waiting import wait_for
+
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"] * 10}
@@ -106,9 +108,9 @@ def test_a_frozen_replica_costs_its_callers_a_hedge_and_is_replaced(service, rec
         load.wait_for(100)
         begun = time.monotonic()
         os.kill(frozen, signal.SIGSTOP)
-        wait_until(lambda: states().get("STOPPING"), "the frozen replica was not given up")
+        wait_for(lambda: states().get("STOPPING"), "giving up the frozen replica", 120)
         given_up_s = time.monotonic() - begun
-        wait_until(lambda: states().get("RUNNING") == 2, "no other took its place")
+        wait_for(lambda: states().get("RUNNING") == 2, "another in its place", 120)
         replaced_s = time.monotonic() - begun
     load.record(record_property)
     record_property("slowest answer s", round(load.longest_s, 1))
@@ -117,18 +119,11 @@ def test_a_frozen_replica_costs_its_callers_a_hedge_and_is_replaced(service, rec
     assert set(load.outcomes) == {"right"}
     assert load.longest_s < 10
     # Serve kills what does not stop by itself, once its time to drain is over.
-    wait_until(lambda: not states().get("STOPPING"), "the frozen process was not killed")
+    wait_for(lambda: not states().get("STOPPING"), "killing the frozen process", 120)
 
 
 def states():
     return serve.status().applications["rerank"].deployments["Scorer"].replica_states
-
-
-def wait_until(found, what, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def test_a_rolling_update_costs_no_request(service, record_property):

@@ -1,10 +1,10 @@
 """A deployed Serve file changes live, and an idle model goes to zero and comes back."""
 
-import time
-
 import httpx
 import pytest
 from ray import serve
+
+from tests.serve_app.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,6 @@ def deploy(user_config):
     }
     schema = ServeDeploySchema.model_validate({"applications": [application]})
     _get_global_client().deploy_apps(schema, _blocking=True)
-
-
-def wait_for(found, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
 
 
 def test_user_config_changes_limits_live_and_a_wrong_one_changes_nothing(

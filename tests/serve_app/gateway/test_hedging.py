@@ -37,7 +37,7 @@ class Replicas:
 
 def hedged(replicas, share=0.1, burst=10.0, late_s=0.05):
     pool = HedgedPool(replicas, RetryBudget(share, burst))
-    pool.times._late_s = late_s
+    pool.times.late_s = late_s
     return pool
 
 
