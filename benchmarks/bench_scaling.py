@@ -29,7 +29,7 @@ from ray import serve
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
 from benchmarks.local_serve import deploy, growing_serve, local_serve, machine
-from benchmarks.open_loop import Sample, done_per_s, keep_busy, send_at_rate, summarise
+from benchmarks.open_loop import Sample, answer_all, done_per_s, keep_busy, send_at_rate, summarise
 from benchmarks.service_model import shipped
 from benchmarks.simulated_scorer import simulated
 
@@ -205,8 +205,8 @@ def cold(small: bool) -> tuple[dict[str, Any], str]:
     idle = {"min_replicas": 0, "upscale_delay_s": 0, "downscale_delay_s": 1}
     settings = {"scorer": {"model": model}, "scaling": {**idle, "look_back_period_s": 10.1}}
 
-    def ask(url: str) -> Sample:
-        return asyncio.run(keep_busy(f"{url}/v2/rerank", [BODY], 1, 0.001))[0]
+    def ask(url: str) -> float:
+        return asyncio.run(answer_all(f"{url}/v2/rerank", [BODY], 1))
 
     with local_serve() as url:
         deploy(url, settings)
@@ -218,12 +218,12 @@ def cold(small: bool) -> tuple[dict[str, Any], str]:
         whole = ask(url)
         state = serve.get_deployment_handle("Scorer", "bench").state.remote().result()
         warm = ask(url)
-    rest = whole.seconds - warm.seconds - state["load_s"] - state["warm_up_s"]
+    rest = whole - warm - state["load_s"] - state["warm_up_s"]
     parts = {
         "process, imports and routing": round(rest, 2),
         "loading": state["load_s"],
         "warm-up": state["warm_up_s"],
-        "the request itself": round(warm.seconds, 2),
+        "the request itself": round(warm, 2),
     }
     bars = {name: [(0.0, place), (took, place)] for place, (name, took) in enumerate(parts.items())}
     return {"model": model, "seconds": parts}, chart("A cold start", "seconds", "part", bars)
