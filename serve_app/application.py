@@ -113,8 +113,8 @@ def build(args: ServeConfig, load: Load = load_scorer) -> Application:
     if args.is_fused and not (args.scaling.fused == "auto" and _in_a_file()):
         return _fused(args, load)
     scorers = {
-        f"model_{place}": _scorer(place, scorer, args, load)
-        for place, scorer in enumerate(args.served.values())
+        f"model_{place}": _scorer(place, scorer, args.by_model[name], load)
+        for place, (name, scorer) in enumerate(args.served.items())
     }
     options = {
         **gateway_replicas(args.scaling),

@@ -7,13 +7,14 @@ in rerank_job.yaml. It does not know how a deployment is built.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rerank_core import ScorerConfig
-from serve_app.settings import Admission, Batching, Limits, Scaling, Settings
+from serve_app.settings import Admission, Batching, Limits, PerModel, Scaling, Settings
 
 __all__ = ["Admission", "Batching", "Limits", "Scaling", "ServeConfig"]
 
@@ -40,6 +41,11 @@ class ServeConfig(Settings):
     admission: Admission = Field(default_factory=Admission)
     batching: Batching = Field(default_factory=Batching)
     scaling: Scaling = Field(default_factory=Scaling)
+    per_model: dict[str, PerModel] = Field(
+        default_factory=dict,
+        description="By a model's name what differs for it: `limits` of documents, `admission`,"
+        " `batching`, `scaling`; its lines replace those for all.",
+    )
     unit_tokens: int | None = Field(
         None,
         ge=1,
@@ -70,6 +76,30 @@ class ServeConfig(Settings):
         if self.scaling.fused is True and self.models:
             raise ValueError("fused serves one model; leave it to auto, or models out")
         return self
+
+    @model_validator(mode="after")
+    def _known_models(self) -> ServeConfig:
+        if unknown := sorted(set(self.per_model) - set(self.served)):
+            raise ValueError(f"per_model: no model is named {unknown[0]}; {list(self.served)} are")
+        if self.per_model and len(self.served) == 1:
+            raise ValueError("per_model is for several models; give one model's settings as such")
+        for name, one in self.by_model.items():
+            for limit in self.per_model.get(name, PerModel()).limits:
+                if getattr(one.limits, limit) > getattr(self.limits, limit):
+                    raise ValueError(f"per_model: limits.{limit} of {name} is above that for all")
+        return self
+
+    @cached_property
+    def by_model(self) -> dict[str, ServeConfig]:
+        """This config as it is for each model, by its public name."""
+        return {name: self._with(self.per_model.get(name, PerModel())) for name in self.served}
+
+    def _with(self, own: PerModel) -> ServeConfig:
+        changes: dict[str, Settings] = {}
+        for block, given in own.model_dump(exclude_defaults=True).items():
+            common = getattr(self, block)
+            changes[block] = type(common).model_validate({**common.model_dump(), **given})
+        return self.model_copy(update=changes)
 
     def changed(self, user_config: Mapping[str, Any]) -> ServeConfig:
         """Return this config with new `limits` and `admission`. Raises ValueError if wrong."""

@@ -7,7 +7,7 @@ scorer in this process (`local_pool`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from rerank_core import PairScores, QueryDocumentPair, RerankError, ScorerInfo
@@ -57,7 +57,7 @@ class WorkUnit:
     `queries` has one text for all documents, or one for each. `cost` is in estimated tokens.
     `caller` groups the units of one request, so that a replica can take turns between requests.
     `timeout_s` is what was left of the deadline when it was sent. `fingerprint` names the only
-    model that may score it; empty: whichever the replica has.
+    model that may score it; empty: whichever the replica has. `can_wait` gives way to others.
     """
 
     queries: tuple[str, ...]
@@ -73,6 +73,7 @@ class WorkUnit:
     # What admission counts it as: less than the cost where a request is larger than half of all.
     charge: float = 0.0
     demand: GatewayDemand | None = None
+    can_wait: bool = False
 
     @classmethod
     def of(
@@ -82,6 +83,8 @@ class WorkUnit:
         caller: str,
         timeout_s: float = 0.0,
         fingerprint: str = "",
+        *,
+        can_wait: bool = False,
     ) -> WorkUnit:
         """Return the unit of `pairs`, at least one, which share limits and instruction."""
         first = pairs[0]
@@ -93,7 +96,8 @@ class WorkUnit:
         if len(set(queries)) == 1:
             queries = queries[:1]
         documents = tuple(pair.document for pair in pairs)
-        return cls(queries, documents, cost, caller, timeout_s, fingerprint, *shared)
+        unit = cls(queries, documents, cost, caller, timeout_s, fingerprint, *shared)
+        return replace(unit, can_wait=can_wait) if can_wait else unit
 
     @property
     def pairs(self) -> tuple[QueryDocumentPair, ...]:

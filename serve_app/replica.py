@@ -81,7 +81,11 @@ class ScorerReplica:
         self._held += unit.charge
         try:
             scored = await self._batcher.submit(
-                unit.pairs, unit.cost, caller=unit.caller, timeout_s=unit.timeout_s
+                unit.pairs,
+                unit.cost,
+                caller=unit.caller,
+                timeout_s=unit.timeout_s,
+                can_wait=unit.can_wait,
             )
         except ModelUnavailable as error:
             # It stops, or has failed for good: as lost as one that died.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -64,6 +64,11 @@ class Admission(Settings):
         le=1,
         description="Lost replicas whose units are sent again, and late units that are sent to a"
         " second replica, as a share of requests and of units (and ten at any time). 0: none.",
+    )
+    batch_keys: tuple[str, ...] = Field(
+        (),
+        description="Names of API keys whose requests give way to all others, as those do that say"
+        " `x-rerank-priority: batch`: half of the room, and what others leave of each pass.",
     )
 
 
@@ -157,3 +162,27 @@ class Scaling(Settings):
         """Say whether there is always just one scorer replica and one gateway."""
         gateways = self.max_gateways or self.gateways
         return self.min_replicas == self.max_replicas == self.gateways == gateways == 1
+
+
+# What is decided before a request's model is known, or for the one gateway of all models.
+_FOR_ALL = {
+    "limits": {"max_body_bytes", "max_held_bytes", "max_header_bytes", "body_timeout_s"}
+    | {"request_timeout_s"},
+    "scaling": {name for name in Scaling.model_fields if "gateway" in name} | {"fused"},
+}
+
+
+class PerModel(Settings):
+    """What differs for one of several models; what is left out is as for all."""
+
+    limits: dict[str, Any] = Field(default_factory=dict, description="Its `limits`.")
+    admission: dict[str, Any] = Field(default_factory=dict, description="Its `admission`.")
+    batching: dict[str, Any] = Field(default_factory=dict, description="Its `batching`.")
+    scaling: dict[str, Any] = Field(default_factory=dict, description="Its `scaling`.")
+
+    @model_validator(mode="after")
+    def _its_own(self) -> PerModel:
+        for block, names in _FOR_ALL.items():
+            if common := sorted(names & set(getattr(self, block))):
+                raise ValueError(f"{block}.{common[0]} is for all models; give it in `{block}`")
+        return self

@@ -123,6 +123,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in parts if part is not type(None))
     if origin in (tuple, list):
         return f"list of {_type(parts[0])}"
+    if origin is dict:
+        return "settings by name"
     if origin is not None and parts:  # Annotated
         return _type(parts[0])
     return _WORDS[annotation]
@@ -134,7 +136,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if _models(field.annotation):
         return ""
     value = field.get_default(call_default_factory=True)
-    if value is None or value == ():
+    if value in (None, (), {}):
         return "empty"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

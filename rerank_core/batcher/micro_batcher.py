@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rerank_core.batcher.lanes import Lanes, Scored, Waiting
+from rerank_core.batcher.lanes import Queue, Scored, Waiting
 from rerank_core.batcher.pass_rate import PassRate
 from rerank_core.batcher.passes import Passes, Score, fail
 from rerank_core.errors import ModelUnavailable, Overloaded
@@ -49,7 +49,7 @@ class MicroBatcher:
 
     A pass has at most `merge_tokens`, and no more than what takes `pass_s` at the measured rate; a
     lone larger unit passes. `score` runs in one thread of this object's own. `max_queued_tokens`
-    bounds the queue; beyond it `submit` raises Overloaded. All three may be changed while it runs.
+    bounds the queue; beyond it `submit` raises Overloaded. Both may be changed while it runs.
     `tokens_per_s` is a rate measured before, to begin with.
     Tokens are everywhere those that callers give as `cost`; `clock` counts seconds.
     """
@@ -68,7 +68,7 @@ class MicroBatcher:
         self.max_queued_tokens = max_queued_tokens
         self._clock = clock
         self._wake = threading.Condition()
-        self._lanes = Lanes()
+        self._queue = Queue()
         self._rate = PassRate(pass_s, tokens_per_s)
         self._passes = Passes(score, self._rate, clock, self._wake)
         self._running_tokens = 0
@@ -82,10 +82,6 @@ class MicroBatcher:
         """Seconds that a pass of several units may take."""
         return self._rate.pass_s
 
-    @pass_s.setter
-    def pass_s(self, seconds: float) -> None:
-        self._rate.pass_s = seconds
-
     @property
     def tokens_per_s(self) -> float | None:
         """The measured rate, None before the first pass."""
@@ -95,7 +91,7 @@ class MicroBatcher:
     def tokens_waiting(self) -> int:
         """Tokens accepted and not answered yet: the queue and the running pass."""
         with self._wake:
-            return self._lanes.tokens + self._running_tokens
+            return self._queue.tokens + self._running_tokens
 
     async def submit(
         self,
@@ -105,22 +101,24 @@ class MicroBatcher:
         caller: str = "",
         timeout_s: float = float("inf"),
         first: bool = False,
+        can_wait: bool = False,
     ) -> Scored:
         """Score `pairs` (about `cost` tokens) together with whoever else waits.
 
-        With `first`, which is for health probes, they are in the next pass, even of a full queue.
+        With `first`, which is for health probes, they are in the next pass, even of a full queue;
+        who `can_wait` gets what others leave of passes, and one pass in eight first.
         Raises Overloaded when the queue is full, DeadlineExceeded after `timeout_s`, what the
         scorer raised for these pairs, or ModelUnavailable once it has failed for good.
         """
         now = self._clock()
-        waiting = Waiting(pairs, cost, now + timeout_s, now)
+        waiting = Waiting(pairs, cost, now + timeout_s, now, can_wait=can_wait)
         with self._wake:
             if self._closed or self._passes.broken:
                 raise ModelUnavailable(self._passes.broken or _STOPPING)
-            full = self._lanes.tokens + cost > self.max_queued_tokens
-            if self._lanes and full and not first:
+            full = self._queue.tokens + cost > self.max_queued_tokens
+            if self._queue and full and not first:
                 raise Overloaded("the replica's queue is full; try again later")
-            self._lanes.add(caller, waiting, first=first)
+            self._queue.add(caller, waiting, first=first)
             self._wake.notify()
         waiting.future.add_done_callback(lambda _: self._left(caller, waiting))
         # Cancelling this coroutine cancels the future, which takes it out of the queue.
@@ -135,8 +133,8 @@ class MicroBatcher:
         with self._wake:
             since, done = self._running_since, self._passes
             return BatcherState(
-                queued_callers=len(self._lanes),
-                queued_tokens=self._lanes.tokens,
+                queued_callers=len(self._queue),
+                queued_tokens=self._queue.tokens,
                 tokens_per_s=self._rate.tokens_per_s,
                 running_s=self._clock() - since if since is not None else 0.0,
                 last_success=done.last_success,
@@ -144,7 +142,7 @@ class MicroBatcher:
                 passes=done.passes,
                 pairs=done.pairs,
                 merged_callers=done.merged_callers,
-                dropped=done.dropped + self._lanes.dropped,
+                dropped=done.dropped + self._queue.dropped,
                 failed_in_a_row=done.failed_in_a_row,
             )
 
@@ -158,13 +156,13 @@ class MicroBatcher:
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not self._lanes and not self._closed:
+                while not self._queue and not self._closed:
                     self._wake.wait()
                 if self._closed:
                     self._refuse_all(_STOPPING)
                     return
                 now = self._clock()
-                batch = self._lanes.take(self._rate.pass_tokens(self.merge_tokens), now)
+                batch = self._queue.take(self._rate.pass_tokens(self.merge_tokens), now)
                 if not batch:
                     continue
                 self._running_since = now
@@ -191,9 +189,9 @@ class MicroBatcher:
         if not waiting.future.cancelled():
             return
         with self._wake:
-            self._lanes.remove(caller, waiting)
+            self._queue.remove(caller, waiting)
 
     def _refuse_all(self, why: str) -> None:
-        for waiting in self._lanes.drain():
+        for waiting in self._queue.drain():
             if waiting.future.set_running_or_notify_cancel():
                 waiting.future.set_exception(ModelUnavailable(why))

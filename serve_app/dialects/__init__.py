@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from serve_app.dialects.cohere import COHERE_V2
-from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error
+from serve_app.dialects.dialect import Answer, Dialect, ParsedRequest, common_error, within
 from serve_app.dialects.fields import Body
 from serve_app.dialects.jina import JINA
 from serve_app.dialects.mixedbread import MIXEDBREAD
@@ -14,7 +14,16 @@ from serve_app.dialects.tei import TEI
 from serve_app.dialects.vllm import VLLM_RERANK, VLLM_SCORE
 from serve_app.dialects.voyage import VOYAGE
 
-__all__ = ["ROUTES", "Answer", "Body", "Dialect", "ParsedRequest", "choose", "common_error"]
+__all__ = [
+    "ROUTES",
+    "Answer",
+    "Body",
+    "Dialect",
+    "ParsedRequest",
+    "choose",
+    "common_error",
+    "within",
+]
 
 # The first dialect of a path also writes the errors for bodies that cannot be told apart.
 ROUTES: dict[str, tuple[Dialect, ...]] = {

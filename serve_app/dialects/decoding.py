@@ -129,7 +129,7 @@ def _decode_texts(name: str, raw: Raw, max_documents: int) -> list[Any]:
     try:
         if max_documents <= _MOST_COUNTED:
             last = _counter(max_documents).decode(raw).last
-            _check_count(bool(memoryview(last)), name, max_documents)
+            check_count(bool(memoryview(last)), name, max_documents)
         texts = _documents.decode(raw)
     except msgspec.ValidationError as error:
         place = re.search(r"\$\[(\d+)\]", str(error))
@@ -137,14 +137,15 @@ def _decode_texts(name: str, raw: Raw, max_documents: int) -> list[Any]:
         raise InvalidRequest(f"{param}: must be a string or an object with a text", param) from None
     except (msgspec.DecodeError, RecursionError):
         raise refused(400, "bad_json", _BAD_JSON) from None
-    _check_count(len(texts) > max_documents, name, max_documents)
+    check_count(len(texts) > max_documents, name, max_documents)
     return [
         text if isinstance(text, str) else _object(f"{name}.{i}", text)
         for i, text in enumerate(texts)
     ]
 
 
-def _check_count(too_many: bool, name: str, most: int) -> None:
+def check_count(too_many: bool, name: str, most: int) -> None:
+    """Raise InvalidRequest for a list of more than `most` texts."""
     if too_many:
         message = f"more than {most} {name}; limits.max_documents allows no more in one request"
         raise InvalidRequest(message, name)

@@ -22,7 +22,7 @@ from rerank_core import (
 )
 from rerank_core.reranker import check_request
 from serve_app.config import Limits
-from serve_app.dialects.decoding import decode_fields
+from serve_app.dialects.decoding import check_count, decode_fields
 from serve_app.http.errors import ErrorReply
 
 # Of fields that are not acted on so many are named, and so much of each name.
@@ -123,12 +123,18 @@ class Dialect:
         unread = [name[:_LONGEST_NAME] for name in fields if name not in self.reads]
         request = replace(request, ignored=(*request.ignored, *unread)[:_MOST_NAMES])
         check_request(request.request)
-        for pair in request.pairs:
-            if len(pair.question) > limits.max_query_characters:
-                raise InvalidRequest(
-                    f"the query is longer than {limits.max_query_characters} characters", "query"
-                )
-        return _shortened(request, limits.max_document_characters)
+        return within(request, limits)
+
+
+def within(request: ParsedRequest, limits: Limits) -> ParsedRequest:
+    """Cut documents to their limit. Raises InvalidRequest for what is beyond another limit."""
+    check_count(len(request.pairs) > limits.max_documents, request.field, limits.max_documents)
+    for pair in request.pairs:
+        if len(pair.question) > limits.max_query_characters:
+            raise InvalidRequest(
+                f"the query is longer than {limits.max_query_characters} characters", "query"
+            )
+    return _shortened(request, limits.max_document_characters)
 
 
 def _shortened(request: ParsedRequest, most: int) -> ParsedRequest:
@@ -139,7 +145,7 @@ def _shortened(request: ParsedRequest, most: int) -> ParsedRequest:
         replace(pair, document=pair.document[:most]) if i in cut else pair
         for i, pair in enumerate(request.pairs)
     )
-    return replace(request, pairs=pairs, cut=frozenset(cut))
+    return replace(request, pairs=pairs, cut=request.cut | cut)
 
 
 def returned_text(request: ParsedRequest, hit: RankedCandidate, name: str) -> dict[str, str]:

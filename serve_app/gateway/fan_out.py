@@ -55,6 +55,7 @@ async def score_in_units(
     deadline: float,
     caller: str,
     retries: RetryBudget,
+    can_wait: bool = False,
 ) -> Gathered:
     """Score `pairs`, of `costs` estimated tokens, before `deadline` (time.monotonic).
 
@@ -64,7 +65,12 @@ async def score_in_units(
     retries.earn()
     runs = cut_units(costs, unit_tokens)
     units = [
-        WorkUnit.of(pairs[run.start : run.stop], sum(costs[run.start : run.stop]), caller)
+        WorkUnit.of(
+            pairs[run.start : run.stop],
+            sum(costs[run.start : run.stop]),
+            caller,
+            can_wait=can_wait,
+        )
         for run in runs
     ]
     fan_out = _FanOut(pool, units, deadline, retries)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from serve_app.config import ServeConfig
-from serve_app.dialects import Answer, Dialect, ParsedRequest, choose
+from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, within
 from serve_app.dialects.decoding import slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.draining import Draining
@@ -24,17 +25,11 @@ from serve_app.gateway.refusals import refusal
 from serve_app.gateway.request_log import Observe, RequestRecord
 from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import estimate_tokens, most_tokens, tokens_of
+from serve_app.http import headers as sent
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
 from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
 from serve_app.http.cors import Cors
-from serve_app.http.headers import (
-    check_content,
-    check_upgrade,
-    deadline_of,
-    read_headers,
-    request_id,
-)
 from serve_app.http.pages import Pages
 from serve_app.http.replies import Reply, json_reply, send_reply
 from serve_app.http.routes import dialects_at, model_name, plain
@@ -42,10 +37,8 @@ from serve_app.pool import ScoringPool
 
 
 class Gateway:
-    """The ASGI application. `pools` holds the replicas of each model by its public name.
-
-    `names_requests` is off where a proxy in front already answers with `x-request-id`.
-    """
+    """The ASGI application. `pools` holds the replicas of each model by its public name, and
+    `names_requests` is off where a proxy in front already answers with `x-request-id`."""
 
     def __init__(
         self,
@@ -57,8 +50,10 @@ class Gateway:
         names_requests: bool = True,
     ) -> None:
         self.config = self._deployed = config
-        window_s = config.scaling.look_back_period_s
-        self.admission = {name: AdmissionGate(config.admission, window_s) for name in pools}
+        self.admission = {
+            name: AdmissionGate(one.admission, one.scaling.look_back_period_s)
+            for name, one in config.by_model.items()
+        }
         self._pools = hedged(pools, config.admission.retry_share)
         self._scorers = config.served
         self._api_keys = api_keys or ApiKeys()
@@ -68,11 +63,13 @@ class Gateway:
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._draining = Draining()
         self._readiness = Readiness(
-            pools, probe=config.scaling.min_replicas > 0, may_take=self._draining.check
+            pools,
+            probed=[name for name, one in config.by_model.items() if one.scaling.min_replicas],
+            may_take=self._draining.check,
         )
         self._metrics = LocalMetrics()
         self._meter = RequestMeter(self.admission, self._metrics.kinds)
-        self._pages = self._new_pages()
+        self._pages = Pages(self.config, self._readiness, self._metrics.text)
         self._cors = Cors(config.cors_origins)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
@@ -81,19 +78,16 @@ class Gateway:
         What is left out is as deployed, so that a gateway that starts later has the same.
         """
         self.config = self._deployed.changed(user_config)
-        for gate in self.admission.values():
-            gate.settings = self.config.admission
+        for name, gate in self.admission.items():
+            gate.settings = self.config.by_model[name].admission
         for budget in (self._retries, *(pool.budget for pool in self._pools.values())):
             budget.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
-        self._pages = self._new_pages()
+        self._pages = Pages(self.config, self._readiness, self._metrics.text)
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests; return when none is under way, or after so many seconds."""
         await self._draining.drain(seconds)
-
-    def _new_pages(self) -> Pages:
-        return Pages(self.config, self._readiness, self._metrics.text)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -129,9 +123,9 @@ class Gateway:
         if preflight := self._cors.preflight(scope):
             return preflight
         try:
-            headers = read_headers(scope, limits)
-            record.id = request_id(headers) or record.id
-            check_upgrade(scope["method"], headers)
+            headers = sent.read_headers(scope, limits)
+            record.id = sent.request_id(headers) or record.id
+            sent.check_upgrade(scope["method"], headers)
             record.key = self._api_keys.check(record.path, headers)
             dialects = dialects_at(scope["method"], record.path)
             if not dialects:
@@ -140,8 +134,9 @@ class Gateway:
             self._draining.check()
             dialect = dialects[0]
             record.dialect = dialect.name
-            deadline = deadline_of(headers, record.started, limits)
-            gzipped = check_content(headers, limits)
+            deadline = sent.deadline_of(headers, record.started, limits)
+            gzipped = sent.check_content(headers, limits)
+            waits = sent.says_batch(headers) or record.key in self.config.admission.batch_keys
             self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 fields = slice_fields(
@@ -150,6 +145,7 @@ class Gateway:
                 dialect = choose(record.path, fields)
                 record.dialect = dialect.name
                 request = dialect.parse(fields, limits)
+                request = replace(request, can_wait=request.can_wait or waits)
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:
@@ -171,6 +167,8 @@ class Gateway:
     ) -> Answer:
         record.documents, record.ignored = len(request.pairs), request.ignored
         record.model = name = model_name(self.config, request.model)
+        if name in self.config.per_model:
+            request = within(request, self.config.by_model[name].limits)
         loaded = await self._readiness.loaded(name, deadline)
         costs = estimate_tokens(request.pairs, most_tokens(self._scorers[name], loaded.info))
         gate, pool = self.admission[name], self._pools[name]
@@ -183,6 +181,7 @@ class Gateway:
                 costs,
                 unit_tokens=self._unit_tokens(name, costs, loaded.info.max_batch_tokens),
                 deadline=deadline,
+                can_wait=request.can_wait,
                 # Not the id alone: callers choose it, and equal ones would share a turn.
                 caller=f"{record.id}/{id(record)}",
                 retries=self._retries,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from rerank_core import DeadlineExceeded, PairScores, QueryDocumentPair, RerankError, ScoringFailed
 from serve_app.http.errors import refused
@@ -19,20 +19,20 @@ _PROBE = QueryDocumentPair("ready", "ready")
 class Readiness:
     """Keeps when each model last scored, and asks it to when that is long ago.
 
-    `probe` is off where models may be scaled to zero: asking would start them. `may_take` raises
-    when requests are no longer taken.
+    Those of `probed` are asked whether they are ready; asking one that is scaled to zero would
+    start it. `may_take` raises when requests are no longer taken.
     """
 
     def __init__(
         self,
         pools: Mapping[str, ScoringPool],
         *,
-        probe: bool,
+        probed: Collection[str],
         may_take: Callable[[], None] = lambda: None,
     ) -> None:
         self._pools = pools
         self._may_take = may_take
-        self._probe = probe
+        self._probed = probed
         self._loaded: dict[str, LoadedModel] = {}
         self._scored: dict[str, float] = {}
         self._turns = {name: asyncio.Lock() for name in pools}
@@ -55,10 +55,9 @@ class Readiness:
             self._scored[name] = time.monotonic()
 
     async def check(self) -> None:
-        """Return if every model is ready; raise a 503 that names the first that is not."""
+        """Return if every model that is probed is ready; raise a 503 that names one that is not."""
         self._may_take()
-        if self._probe:
-            await asyncio.gather(*(self._check(name) for name in self._pools))
+        await asyncio.gather(*(self._check(name) for name in self._probed))
 
     async def _check(self, name: str) -> None:
         if self._fresh(name):

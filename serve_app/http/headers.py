@@ -11,6 +11,7 @@ from serve_app.http.asgi import Scope
 from serve_app.http.errors import RefusedRequest, refused
 
 DEADLINE_HEADER = b"x-rerank-timeout-seconds"
+PRIORITY_HEADER = b"x-rerank-priority"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -79,6 +80,15 @@ def deadline_of(headers: Mapping[bytes, bytes], started: float, limits: Limits) 
         name = DEADLINE_HEADER.decode()
         raise refused(400, "invalid_request_error", f"{name} must be a number above 0")
     return started + min(seconds, limits.request_timeout_s)
+
+
+def says_batch(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the request gives way to others. Refuses a word that is no class."""
+    given = headers.get(PRIORITY_HEADER, b"interactive").strip().lower()
+    if given not in (b"interactive", b"batch"):
+        name = PRIORITY_HEADER.decode()
+        raise refused(400, "invalid_request_error", f"{name} is interactive or batch")
+    return given == b"batch"
 
 
 def too_large(limits: Limits) -> RefusedRequest:

@@ -116,3 +116,38 @@ def test_what_cannot_be_one_process_is_not_called_so(settings):
     scaling = {**settings.get("scaling", {}), "fused": True}
     with pytest.raises(ValidationError, match=r"fused .* one"):
         ServeConfig.model_validate({"model": "lexical", **settings, "scaling": scaling})
+
+
+SEVERAL = {"model": "lexical", "models": {"large": {"model": "lexical", "max_length": 8}}}
+
+
+def test_each_of_several_models_has_its_own_settings():
+    own = {
+        "scaling": {"max_replicas": 4},
+        "batching": {"stall_s": 5},
+        "limits": {"max_documents": 9},
+    }
+    config = ServeConfig.model_validate(
+        {**SEVERAL, "scaling": {"target_utilisation": 0.5}, "per_model": {"large": own}}
+    )
+    large = config.by_model["large"]
+    assert (large.scaling.max_replicas, large.scaling.target_utilisation) == (4, 0.5)
+    assert (large.batching.stall_s, large.limits.max_documents) == (5, 9)
+    assert config.by_model["lexical"].model_dump() == config.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({**SEVERAL, "per_model": {"huge": {}}}, "no model is named huge"),
+        ({"model": "lexical", "per_model": {"lexical": {}}}, "for several models"),
+        ({**SEVERAL, "per_model": {"large": {"scaling": {"gateways": 2}}}}, "scaling.gateways is"),
+        ({**SEVERAL, "per_model": {"large": {"scaling": {"fused": False}}}}, "scaling.fused is"),
+        ({**SEVERAL, "per_model": {"large": {"limits": {"max_body_bytes": 9}}}}, "max_body_bytes"),
+        ({**SEVERAL, "per_model": {"large": {"limits": {"max_documents": 9999}}}}, "is above"),
+        ({**SEVERAL, "per_model": {"large": {"batching": {"stall": 1}}}}, "stall"),
+    ],
+)
+def test_what_one_model_cannot_have_is_refused(settings, says):
+    with pytest.raises(ValidationError, match=says):
+        ServeConfig.model_validate(settings)

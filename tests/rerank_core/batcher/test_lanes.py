@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_core import DeadlineExceeded
-from rerank_core.batcher.lanes import Lanes, Waiting
+from rerank_core.batcher.lanes import Lanes, Queue, Waiting
 
 FOR_EVER = float("inf")
 
 
-def waiting(cost, deadline=FOR_EVER):
-    return Waiting((), cost, deadline, 0.0)
+def waiting(cost, deadline=FOR_EVER, **options):
+    return Waiting((), cost, deadline, 0.0, **options)
 
 
 def lanes_of(**costs):
@@ -102,3 +102,49 @@ def test_every_unit_is_taken_once_within_the_budget_and_overtaken_at_most_once(c
     heads = [f"c{n}-0" for n in range(len(callers))]
     at = {name: number for number, one in enumerate(found) for name in one}
     assert all(at[head] <= 2 * place + 1 for place, head in enumerate(heads))
+
+
+def queue_of(first=(), rest=()):
+    """Return a queue of units of callers of their own, and their names: `f0`, `r0`."""
+    queue, names = Queue(), {}
+    for kind, costs in (("f", first), ("r", rest)):
+        for number, cost in enumerate(costs):
+            unit = waiting(cost, can_wait=kind == "r")
+            names[unit.future] = f"{kind}{number}"
+            queue.add(names[unit.future], unit)
+    return queue, names
+
+
+def test_who_can_wait_gets_what_others_leave_of_a_pass():
+    queue, names = queue_of(first=[4, 4, 4], rest=[2, 2])
+    assert (len(queue), queue.tokens) == (5, 16)
+    assert passes(queue, names, 10) == [["f0", "f1", "r0"], ["f2", "r1"]]
+    assert (len(queue), queue.tokens, queue.dropped) == (0, 0, 0)
+
+
+def test_one_pass_in_eight_is_theirs_first_however_many_others_come():
+    queue, names = queue_of(first=[10] * 20, rest=[10] * 2)
+    found = [one for (one,) in passes(queue, names, 10)]
+    assert (found.index("r0"), found.index("r1")) == (7, 15)
+
+
+def test_who_has_left_is_taken_out_of_either_class():
+    queue, _ = queue_of(first=[1], rest=[1])
+    for lane in (queue._first, queue._rest):
+        ((caller, (unit,)),) = lane._lanes.items()
+        queue.remove(caller, unit)
+    assert (bool(queue), queue.tokens, queue.dropped) == (False, 0, 2)
+
+
+@given(
+    st.lists(st.integers(1, 12), max_size=20),
+    st.lists(st.integers(1, 12), max_size=20),
+    st.integers(1, 20),
+)
+def test_every_unit_of_two_classes_is_taken_once_within_the_budget(first, rest, budget):
+    queue, names = queue_of(first, rest)
+    costs = {f"f{i}": cost for i, cost in enumerate(first)}
+    costs |= {f"r{i}": cost for i, cost in enumerate(rest)}
+    found = passes(queue, names, budget)
+    assert sorted(name for one in found for name in one) == sorted(costs)
+    assert all(len(one) == 1 or sum(map(costs.get, one)) <= budget for one in found)

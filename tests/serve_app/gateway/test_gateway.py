@@ -550,3 +550,68 @@ def test_a_drain_ends_in_time_though_requests_do_not(pools):
     started = time.monotonic()
     asyncio.run(go())
     assert time.monotonic() - started < 5
+
+
+class Keys:
+    """Names the key that a header spells, and lets everyone in."""
+
+    def check(self, path, headers):
+        return headers.get(b"x-key", b"").decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "can_wait"),
+    [
+        ({}, False),
+        ({"x-rerank-priority": "interactive"}, False),
+        ({"x-rerank-priority": "batch"}, True),
+        ({"x-key": "nightly"}, True),
+        ({"x-key": "nightly", "x-rerank-priority": "interactive"}, True),
+        ({"x-key": "web"}, False),
+    ],
+)
+def test_batch_traffic_gives_way_by_key_or_header(gateway_of, pools, headers, can_wait):
+    pool = pools.local()
+    caller = gateway_of(pool, api_keys=Keys(), admission={"batch_keys": ["nightly"]})
+    assert caller.post("/v2/rerank", BODY, headers=headers).status_code == 200
+    assert [unit.can_wait for unit in pool.units] == [can_wait]
+
+
+def test_a_priority_that_is_no_class_is_refused(gateway_of):
+    answer = gateway_of().post("/v2/rerank", BODY, headers={"x-rerank-priority": "highest"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        400,
+        "x-rerank-priority is interactive or batch",
+    )
+
+
+def test_one_of_several_models_has_limits_and_admission_of_its_own(pools):
+    settings = {
+        "model": "lexical",
+        "models": {"other": {"model": "lexical", "max_length": 8}},
+        "admission": {"max_wait_s": 2},
+        "per_model": {
+            "other": {
+                "limits": {"max_documents": 1, "max_document_characters": 3},
+                "admission": {"max_wait_s": 5},
+            }
+        },
+    }
+    gateway = Gateway(
+        ServeConfig.model_validate(settings), {"lexical": pools.local(), "other": pools.local()}
+    )
+
+    async def go(model, documents):
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            body = {"query": "q", "documents": documents, "model": model}
+            return await client.post("/v2/rerank", json=body)
+
+    assert asyncio.run(go("lexical", ["long", "b"])).json()["meta"]["truncated"] == []
+    assert asyncio.run(go("other", ["long"])).json()["meta"]["truncated"] == [0]
+    assert asyncio.run(go("other", ["long", "b"])).status_code == 422
+    waits = {name: gate.settings.max_wait_s for name, gate in gateway.admission.items()}
+    assert waits == {"lexical": 2, "other": 5}
+    gateway.reconfigure({"admission": {"max_wait_s": 3}})
+    waits = {name: gate.settings.max_wait_s for name, gate in gateway.admission.items()}
+    assert waits == {"lexical": 3, "other": 5}
