@@ -1,47 +1,63 @@
 """Faults under load through a real Ray Serve: nothing that a client sends may fail."""
 
+import asyncio
+import contextlib
+import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from ray import serve
 from ray.exceptions import RayActorError
+from safetensors.torch import load_file, save_file
 
+import rerank_core
+from benchmarks.simulated_scorer import simulated
+from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
+from serve_app.application import build
+from serve_app.config import ServeConfig
 from tests.serve_app.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"] * 10}
+SMALL = {"query": "capital of China", "documents": ["bananas", "the capital of China"]}
 
 
 class Load:
-    """Clients that ask again and again, with a short pause, until the block ends."""
+    """Clients that ask again and again, with a short pause, until the block ends.
 
-    def __init__(self, url, clients=8, pause_s=0.1):
-        self.url, self.pause_s = url, pause_s
+    They share one thread. What is refused is asked again when the answer says; it is not counted.
+    """
+
+    def __init__(self, url, body=BODY, check=None, clients=8, pause_s=0.1):
+        self.url, self.body, self.clients, self.pause_s = f"{url}/v2/rerank", body, clients, pause_s
+        self._check = check or first_is_1
         self.outcomes = Counter()
+        self.refused = 0
         self.longest_s = 0.0
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self._stopped = False
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     def __enter__(self):
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *error):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._stopped = True
+        self._thread.join()
 
     def record(self, record_property):
         record_property("requests", sum(self.outcomes.values()))
-        record_property("failed", sum(self.outcomes.values()) - self.outcomes["right"])
+        wrong = [name for name in self.outcomes if not name.startswith("right")]
+        record_property("failed", sum(self.outcomes[name] for name in wrong))
 
     def wait_for(self, count, seconds=240):
         deadline = time.monotonic() + seconds
@@ -49,27 +65,38 @@ class Load:
             assert time.monotonic() < deadline, self.outcomes
             time.sleep(0.1)
 
-    def _run(self):
-        with httpx.Client(base_url=self.url, timeout=60) as client:
-            while not self._stop.wait(self.pause_s):
-                begun = time.monotonic()
-                try:
-                    answer = client.post("/v2/rerank", json=BODY)
-                    outcome = "right" if right(answer) else f"{answer.status_code} {answer.text}"
-                except httpx.TransportError as error:
-                    outcome = repr(error)
-                with self._lock:
-                    self.outcomes[outcome] += 1
-                    self.longest_s = max(self.longest_s, time.monotonic() - begun)
+    async def _run(self):
+        limits = {"connector": aiohttp.TCPConnector(limit=0)}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60), **limits) as session:
+            await asyncio.gather(*(self._ask(session) for _ in range(self.clients)))
+
+    async def _ask(self, session):
+        while not self._stopped:
+            begun = time.monotonic()
+            try:
+                async with session.post(self.url, json=self.body) as answer:
+                    text = await answer.text()
+                if answer.status == 429:
+                    self.refused += 1
+                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                    continue
+                outcome = self._check(json.loads(text)) if answer.status == 200 else None
+                outcome = outcome or f"{answer.status} {text}"
+            except (aiohttp.ClientError, TimeoutError) as error:
+                outcome = repr(error)
+            self.outcomes[outcome] += 1
+            self.longest_s = max(self.longest_s, time.monotonic() - begun)
+            await asyncio.sleep(self.pause_s)
 
 
-def right(answer):
-    return answer.status_code == 200 and answer.json()["results"][0]["index"] == 1
+def first_is_1(answer):
+    """Return "right" for a right answer."""
+    return "right" if answer["results"][0]["index"] == 1 else None
 
 
-def replica_pids():
+def replica_pids(app="rerank"):
     """Ask often enough to meet every replica of the few there are."""
-    handle = serve.get_deployment_handle("Scorer", "rerank")
+    handle = serve.get_deployment_handle("Scorer", app)
     found = set()
     for _ in range(10):
         try:
@@ -79,26 +106,62 @@ def replica_pids():
     return found
 
 
-def wait_for_two(killed, seconds=180):
+def wait_for_two(killed, app="rerank", seconds=180):
     deadline = time.monotonic() + seconds
-    while len(alive := replica_pids() - killed) < 2:
+    while len(alive := replica_pids(app) - killed) < 2:
         assert time.monotonic() < deadline, "replicas did not come back"
         time.sleep(0.5)
     return alive
 
 
-def test_five_killed_replicas_cost_no_request_of_2000(service, record_property):
-    killed = set()
-    with Load(service) as load:
-        for _ in range(5):
-            pid = wait_for_two(killed).pop()
-            os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
-        load.wait_for(2000)
+def run_two(settings, load=load_scorer):
+    """Run an application at /chaos, with two scorers and else as shipped."""
+    scaling = {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5}
+    config = ServeConfig.model_validate({**settings, "scaling": scaling})
+    serve.run(build(config, load), name="chaos", route_prefix="/chaos")
+
+
+@contextlib.contextmanager
+def deployed(url, wait_ready, settings, load=load_scorer):
+    """Run an application at /chaos as long as the block lasts; yields its URL."""
+    run_two(settings, load)
+    try:
+        wait_ready(f"{url}/chaos")
+        yield f"{url}/chaos"
+    finally:
+        serve.delete("chaos")
+
+
+def test_killed_replicas_that_hold_sixty_units_cost_no_request(
+    serve_instance, wait_ready, record_property
+):
+    kills = int(os.environ.get("RAY_RERANK_KILLS", "5"))
+    killed, held = set(), []
+    # 1,000 words a second: a replica does 70 of these small requests in one.
+    with deployed(serve_instance, wait_ready, {"model": "lexical"}, simulated(1_000)) as url:
+        asked = serve.get_deployment_handle("Scorer", "chaos")
+        with Load(url, SMALL, first_is_0, clients=125, pause_s=0.0) as load:
+            for number in range(kills):
+                load.wait_for(200 * number)
+                alive = wait_for_two(killed, "chaos")
+                answers = asked.broadcast("state").results(timeout_s=60)
+                held.append(max(state["queued_callers"] for state in answers))
+                pid = alive.pop()
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            load.wait_for(200 * kills)
+            wait_for_two(killed, "chaos")
     load.record(record_property)
+    record_property("kills", len(killed))
+    record_property("units held", f"{min(held)} to {max(held)}")
+    record_property("refused meanwhile", load.refused)
     assert set(load.outcomes) == {"right"}
-    assert len(killed) == 5
-    wait_for_two(killed)
+    assert len(killed) == kills
+
+
+def first_is_0(answer):
+    """Return "right" for an answer that has the shorter document first."""
+    return "right" if [hit["index"] for hit in answer["results"]] == [0, 1] else None
 
 
 def test_a_frozen_replica_costs_its_callers_a_hedge_and_is_replaced(service, record_property):
@@ -127,9 +190,6 @@ def states():
 
 
 def test_a_rolling_update_costs_no_request(service, record_property):
-    from serve_app import app
-    from serve_app.config import ServeConfig
-
     settings = {
         "model": "lexical",
         "limits": {"max_documents": 950},
@@ -138,7 +198,7 @@ def test_a_rolling_update_costs_no_request(service, record_property):
     before = replica_pids()
     with Load(service) as load:
         load.wait_for(100)
-        serve.run(app(ServeConfig.model_validate(settings)), name="rerank", route_prefix="/")
+        serve.run(build(ServeConfig.model_validate(settings)), name="rerank", route_prefix="/")
         deadline = time.monotonic() + 180
         while httpx.get(f"{service}/info", timeout=30).json()["limits"]["max_documents"] != 950:
             assert time.monotonic() < deadline, "the update did not arrive"
@@ -147,6 +207,55 @@ def test_a_rolling_update_costs_no_request(service, record_property):
         load.wait_for(1500)
     load.record(record_property)
     assert set(load.outcomes) == {"right"}
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    """The embedded model with a head that says something else."""
+    folder = tmp_path / "other"
+    shutil.copytree(Path(rerank_core.__file__).parent / "embedded", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] *= 0.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_an_update_to_another_model_merges_no_scores_of_two(
+    serve_instance, wait_ready, other_model, record_property
+):
+    models = {
+        "embedded": {"model": "embedded", "threads": 1},
+        "other": {"model": str(other_model), "threads": 1},
+    }
+    text = "the capital of a country is where its government sits and many people live. "
+    documents = [f"{i} {text[i:] * 6}" for i in range(40)]
+    body = {"query": "capital of China", "documents": documents, "raw_scores": True}
+    pairs = [QueryDocumentPair(body["query"], document) for document in documents]
+    scores = {
+        name: load_scorer(ScorerConfig(**model)).score(pairs).raw.tolist()
+        for name, model in models.items()
+    }
+
+    def whole(answer):
+        given = {hit["index"]: hit["relevance_score"] for hit in answer["results"]}
+        for name, right in scores.items():
+            if all(abs(given[i] - score) < 1e-3 for i, score in enumerate(right)):
+                return f"right {name}"
+        return None
+
+    with (
+        deployed(serve_instance, wait_ready, models["embedded"]) as url,
+        Load(url, body, whole, clients=3, pause_s=0.0) as load,
+    ):
+        load.wait_for(20)
+        for name in ("other", "embedded"):
+            before = replica_pids("chaos")
+            run_two(models[name])
+            wait_for_two(before, "chaos")
+            load.wait_for(sum(load.outcomes.values()) + 20)
+    load.record(record_property)
+    record_property("refused meanwhile", load.refused)
+    assert set(load.outcomes) == {"right embedded", "right other"}
 
 
 def test_clients_that_leave_free_their_work(service, record_property):

@@ -1,11 +1,15 @@
 """The manual's page of settings is what the config classes say."""
 
+import warnings
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
-from tools.settings_page import PAGE, page
+with warnings.catch_warnings():
+    # Ray declares its own pydantic fields in a deprecated way.
+    warnings.simplefilter("ignore")
+    from tools.settings_page import PAGE, page
 
 
 class Inner(BaseModel):
