@@ -229,6 +229,7 @@ def test_queries_are_ranked_over_all_files_although_one_cannot_be_read(tmp_path,
     assert verify(out)["rows_quarantined"] > 0
 
 
+@pytest.mark.seconds
 def test_files_that_could_not_be_read_are_named_after_any_number_of_kills(tmp_path, pairs_input):
     spoil_a_row_group(pairs_input / "1.parquet")
     whole, out, switch = tmp_path / "whole", tmp_path / "out", KillSwitch()

@@ -128,6 +128,7 @@ def test_the_policy_asks_for_what_is_refused_too():
     assert policy(context(told)) == (16, {})
 
 
+@pytest.mark.seconds
 def test_serve_s_controller_runs_it_without_this_package():
     """Pickled as Serve does, and run where neither serve_app nor rerank_core can be imported."""
     policy = AutoscalingPolicy(policy_function=f"{scaling.__name__}:{DemandPolicy.__name__}")

@@ -131,6 +131,7 @@ def test_trap_lists_never_hold_a_check():
     assert not any(set(item.right) & set(item.wrong) for item in made)
 
 
+@pytest.mark.seconds
 def test_no_written_question_has_an_answer_of_the_demo_or_repeats_its_words():
     pytest.importorskip("sklearn")
     from tools.demo.questions import read_questions
@@ -256,6 +257,7 @@ def test_a_passage_without_its_answer_keeps_the_rest(train):
     assert _without_answer(text, last) == "北京很大。首都是北京，人口众多。"
 
 
+@pytest.mark.seconds
 def test_training_goes_on_where_it_stopped(train, tmp_path):
     class Maker:
         def draw(self, late):

@@ -97,6 +97,7 @@ def test_ranks_with_a_gap_or_one_twice_are_found(tmp_path, first, second):
         refuse_wrong_ranks(write(tmp_path, *tables), ColumnNames())
 
 
+@pytest.mark.seconds
 def test_millions_of_ranks_of_one_query_do_not_overflow_the_check(tmp_path):
     ranks = pa.array(range(1, 3_000_001), pa.int32())
     table = pa.table({"query_id": pa.array([1] * 3_000_000, pa.int8()), "rank": ranks})

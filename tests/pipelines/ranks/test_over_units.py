@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def context_of(folder, buckets, top_k):
     return JobContext(folder, config, "pairs", buckets)
 
 
+@pytest.mark.seconds
 @settings(deadline=None, max_examples=40)
 @given(
     units=st.lists(entries, min_size=1, max_size=6),

@@ -16,6 +16,7 @@ from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged
 
 
+@pytest.mark.seconds
 def test_files_have_the_size_that_was_asked_for_and_the_rows_of_the_units(tmp_path, pairs_input):
     plain = job(pairs_input, tmp_path / "plain", unit_pairs=20, top_k=7)
     sizes = [file["bytes"] for file in plain["files"]]

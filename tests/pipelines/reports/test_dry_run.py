@@ -18,6 +18,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path, pairs_input, caps
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.seconds
 def test_a_dry_run_loads_neither_ray_nor_torch(tmp_path, pairs_input):
     import subprocess
 

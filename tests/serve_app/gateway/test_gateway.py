@@ -96,6 +96,7 @@ def test_overload_is_a_429_with_retry_after_in_the_dialect(gateway_of, pools, pa
     assert answer.json() == expected
 
 
+@pytest.mark.seconds
 def test_beyond_the_bound_requests_are_refused_in_milliseconds(pools, gateway_of):
     gateway = gateway_of(
         pools.stuck(),
@@ -362,6 +363,7 @@ def test_many_who_ask_whether_it_is_ready_cost_one_probe(gateway_of, pool):
     assert len(pool.units) == 1
 
 
+@pytest.mark.seconds
 def test_a_hung_probe_does_not_make_a_gateway_unready_that_scores(gateway_of, pools):
     pool = pools.stuck()
     gateway = gateway_of(pool).gateway
@@ -380,6 +382,7 @@ def test_a_hung_probe_does_not_make_a_gateway_unready_that_scores(gateway_of, po
     assert asyncio.run(go()) == (200, 200)
 
 
+@pytest.mark.seconds
 def test_all_bodies_together_have_a_bound_and_leave_their_room(gateway_of, pools):
     pool = pools.stuck()
     limits = {"max_held_bytes": 1024, "max_body_bytes": 1024, "request_timeout_s": 0.5}

@@ -365,6 +365,7 @@ def test_what_nobody_reads_is_never_built(junk):
         tracemalloc.stop()
 
 
+@pytest.mark.seconds
 def test_slow_senders_get_a_408_and_do_not_stop_good_requests(gateway_of, serve_over_http):
     gateway = gateway_of(limits={"body_timeout_s": 1.0}).gateway
     with serve_over_http(gateway) as url:
