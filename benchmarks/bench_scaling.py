@@ -7,8 +7,9 @@ python benchmarks/bench_scaling.py overload    ten times the load that it can be
 python benchmarks/bench_scaling.py sizes       a large request alone; small ones beside large ones
 python benchmarks/bench_scaling.py cold        the first request to an idle embedded model, in parts
 
-GPUs are logical and a pass sleeps for tokens / rate: HTTP, Ray, routing, admission and autoscaling
-are real, the model is not. Each ends in one JSON line; --svg FILE draws it; --small is a smoke run.
+Settings are those of serve.yaml; what a run changes it names. GPUs are logical and a pass sleeps
+for tokens / rate: HTTP, Ray, routing, admission and autoscaling are real, the model is not. Each
+ends in one JSON line; --svg FILE draws it; --small is a smoke run.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray import serve
 
@@ -36,16 +40,11 @@ from benchmarks.simulated_scorer import simulated
 TOKENS_PER_S, DOCUMENTS, WORDS = 10_000.0, 100, 20
 # A request as the gateway's estimate and the scorer count it: about 2,200 tokens, 0.22 s of work.
 BODY = {"query": "what is it", "documents": ["word " * WORDS + str(i) for i in range(DOCUMENTS)]}
-SETTINGS: dict[str, Any] = {
-    # The model's name only names it; loading is simulated.
-    "model": "lexical",
-    "unit_tokens": 2048,
-}
 
 
-def scaling(**values: Any) -> dict[str, Any]:
-    """Return settings with one logical GPU a replica."""
-    return {**SETTINGS, "scaling": {"gpus_per_replica": 1, "cpus_per_replica": 0.1, **values}}
+def fixed(count: int) -> dict[str, Any]:
+    """Return what differs from the settings that ship: the number of replicas."""
+    return {"scaling": {"min_replicas": count, "max_replicas": count}}
 
 
 def replicas(small: bool) -> tuple[dict[str, Any], str]:
@@ -54,7 +53,7 @@ def replicas(small: bool) -> tuple[dict[str, Any], str]:
     found: dict[int, float] = {}
     with local_serve(gpus=8) as url:
         for count in counts:
-            deploy(url, scaling(min_replicas=count, max_replicas=count), simulated(TOKENS_PER_S))
+            deploy(url, shipped(**fixed(count)).model_dump(), simulated(TOKENS_PER_S))
             samples = asyncio.run(keep_busy(f"{url}/v2/rerank", [BODY], 4 * count, seconds))
             found[count] = done_per_s(samples, seconds / 4) * DOCUMENTS
             print(f"{count} replicas: {found[count]:,.0f} documents/s")
@@ -160,18 +159,15 @@ def nodes(small: bool) -> tuple[dict[str, Any], str]:
     A node is a process of this machine with one logical GPU, added and removed by Ray's autoscaler.
     """
     top, phases = (1, ((2.0, 40),)) if small else (3, ((2.0, 60), (10.0, 90)))
-    settings = scaling(
-        min_replicas=0,
-        max_replicas=top,
-        target_units=2,
-        upscale_delay_s=2,
-        downscale_delay_s=10,
-        look_back_period_s=10.5,
-    )
-    # A first request may wait for a node.
-    settings |= {"admission": {"max_wait_s": 60}, "limits": {"request_timeout_s": 120}}
+    quick = {"upscale_delay_s": 2, "downscale_delay_s": 10, "look_back_period_s": 10.5}
+    changed: dict[str, dict[str, Any]] = {
+        "scaling": {"min_replicas": 0, "max_replicas": top, "target_units": 2, **quick},
+        # A first request may wait for a node.
+        "admission": {"max_wait_s": 60},
+        "limits": {"request_timeout_s": 120},
+    }
     with growing_serve(top) as url:
-        deploy(url, settings, simulated(TOKENS_PER_S))
+        deploy(url, shipped(**changed).model_dump(), simulated(TOKENS_PER_S))
         with Watch() as watch:
             summaries, offered = phases_of_load(url, phases)
             deadline = time.monotonic() + 240
@@ -181,6 +177,7 @@ def nodes(small: bool) -> tuple[dict[str, Any], str]:
                 time.sleep(1)
     return (
         {
+            "changed": changed,
             "phases": summaries,
             "peak_nodes": max(number for _, number in watch.nodes),
             "peak_replicas": max(number for _, number in watch.replicas),
@@ -229,36 +226,79 @@ def cold(small: bool) -> tuple[dict[str, Any], str]:
     return {"model": model, "seconds": parts}, chart("A cold start", "seconds", "part", bars)
 
 
+@serve.deployment
+class Empty:
+    """Answers at once: what a request costs on this machine that nobody works for."""
+
+    async def __call__(self, request: Any) -> str:
+        """Read the body, as a gateway does."""
+        await request.body()
+        return "{}"
+
+
 def overload(small: bool) -> tuple[dict[str, Any], str]:
-    """Find the capacity of one replica, then offer what it can bear and ten times that."""
-    seconds = 2.0 if small else 15.0
+    """Find the capacity of one replica, then offer four fifths of that and ten times that."""
+    seconds = 2.0 if small else 20.0
+    changed = fixed(1)
+    settings = shipped(**changed)
     with local_serve(gpus=1) as url:
-        deploy(url, scaling(), simulated(TOKENS_PER_S))
+        serve.run(Empty.bind(), name="empty", route_prefix="/empty")  # type: ignore[attr-defined]
+        deploy(url, settings.model_dump(), simulated(TOKENS_PER_S))
         path = f"{url}/v2/rerank"
         # Twice: the first teaches admission what throughput is.
         for _ in range(2):
             samples = asyncio.run(keep_busy(path, [BODY], 3, seconds))
         capacity = done_per_s(samples, seconds / 4)
         rows = {}
-        for name, times in (("at_capacity", 0.95), ("overload", 10.0)):
+        for name, times in (("at_80_percent", 0.8), ("overload", 10.0)):
             samples = asyncio.run(send_at_rate(path, [BODY], capacity * times, seconds))
             rows[name] = asdict(summarise(samples, seconds))
             print(name, rows[name])
+        nothing = asyncio.run(send_at_rate(f"{url}/empty", [BODY], capacity * 10, seconds))
+        refusal_ms = refusals_ms(url)
     refused = [s for s in samples if s.status == 429]
     answered = [s for s in samples if s.status == 200]
+    wait_ms = 1000 * settings.admission.max_wait_s
     found = {
+        "changed": changed,
+        "proxy": "HAProxy" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "Serve's",
         "capacity_per_s": round(capacity, 2),
         **rows,
         "goodput_of_capacity": round(done_per_s(samples) / capacity, 3),
-        "p99_ratio": round(rows["overload"]["p99_ms"] / rows["at_capacity"]["p99_ms"], 2),
+        "p99_of_bound": round(
+            rows["overload"]["p99_ms"] / (wait_ms + 2 * rows["at_80_percent"]["p99_ms"]), 2
+        ),
         "refusals_with_retry_after": sum(s.retry_after is not None for s in refused),
-        "slowest_refusal_ms": round(max(s.seconds for s in refused) * 1000, 1),
+        "refusal_in_gateway_mean_ms": refusal_ms,
+        "refusal_p99_ms": round(p99([s.seconds * 1000 for s in refused]), 1),
+        "empty_deployment_p99_ms": round(p99([s.seconds * 1000 for s in nothing]), 1),
     }
     lines = {
         name: sorted((s.due, s.seconds * 1000) for s in part)
         for name, part in (("answered", answered), ("refused", refused))
     }
     return found, chart("Ten times the load", "seconds", "latency, ms", lines)
+
+
+def p99(values: list[float]) -> float:
+    """Return the 99th percentile."""
+    return float(np.percentile(values, 99)) if values else 0.0
+
+
+def refusals_ms(url: str) -> float:
+    """Return the mean time of refusals inside the gateway, by its own figures."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    sums = {
+        kind: sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith(f"rerank_request_duration_seconds_{kind}{{")
+            and 'outcome="refused"' in line
+        )
+        for kind in ("sum", "count")
+    }
+    return round(1000 * sums["sum"] / sums["count"], 2) if sums["count"] else 0.0
 
 
 def sizes(small: bool) -> tuple[dict[str, Any], str]:
@@ -279,8 +319,7 @@ def sizes(small: bool) -> tuple[dict[str, Any], str]:
     with local_serve(gpus=counts[-1]) as url:
         path = f"{url}/v2/rerank"
         for count in counts:
-            settings = scaling(min_replicas=count, max_replicas=count)
-            deploy(url, {**settings, "admission": {"max_wait_s": 30}}, simulated(TOKENS_PER_S))
+            deploy(url, shipped(**fixed(count)).model_dump(), simulated(TOKENS_PER_S))
             alone = asyncio.run(keep_busy(path, [large], 1, seconds))
             quiet = summarise(asyncio.run(send_at_rate(path, [few], 5.0, seconds)), seconds)
             samples = asyncio.run(beside(path))
@@ -293,7 +332,13 @@ def sizes(small: bool) -> tuple[dict[str, Any], str]:
                 "small_beside_large_p50_ms": summarise(samples, seconds).p50_ms,
             }
             print(count, found[str(count)])
-    return {"by_replicas": found}, chart("Small requests beside a large one", "s", "ms", lines)
+    of_equal_shares = found[str(counts[-1])]["large_ms"] / found[str(counts[0])]["large_ms"]
+    figures = {
+        "changed": "min_replicas and max_replicas: the number in each row",
+        "by_replicas": found,
+        "large_times_equal_share": round(of_equal_shares * counts[-1] / counts[0], 2),
+    }
+    return figures, chart("Small requests beside a large one", "s", "ms", lines)
 
 
 def main() -> None:
