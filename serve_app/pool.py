@@ -7,7 +7,7 @@ scorer in this process (`local_pool`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from rerank_core import PairScores, QueryDocumentPair, RerankError, ScorerInfo
@@ -54,8 +54,9 @@ class ReplicaReport:
 class WorkUnit:
     """A slice of a request, sent to one replica, as columns: no object per document is pickled.
 
-    `queries` has one text for all documents, or one for each. `cost` is in estimated tokens.
-    `caller` groups the units of one request, so that a replica can take turns between requests.
+    `queries` has one text for all documents, or one for each. `cost` is in estimated tokens. The
+    replica queues it in `pieces`, (documents, cost) each, or whole without any, so that other
+    requests get their turn in between; `caller` says which belong to one request.
     `timeout_s` is what was left of the deadline when it was sent. `fingerprint` names the only
     model that may score it; empty: whichever the replica has. `can_wait` gives way to others.
     """
@@ -74,6 +75,7 @@ class WorkUnit:
     charge: float = 0.0
     demand: GatewayDemand | None = None
     can_wait: bool = False
+    pieces: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class WorkUnit:
         fingerprint: str = "",
         *,
         can_wait: bool = False,
+        pieces: tuple[tuple[int, int], ...] = (),
     ) -> WorkUnit:
         """Return the unit of `pairs`, at least one, which share limits and instruction."""
         first = pairs[0]
@@ -96,8 +99,17 @@ class WorkUnit:
         if len(set(queries)) == 1:
             queries = queries[:1]
         documents = tuple(pair.document for pair in pairs)
-        unit = cls(queries, documents, cost, caller, timeout_s, fingerprint, *shared)
-        return replace(unit, can_wait=can_wait) if can_wait else unit
+        return cls(
+            queries,
+            documents,
+            cost,
+            caller,
+            timeout_s,
+            fingerprint,
+            *shared,
+            can_wait=can_wait,
+            pieces=pieces if len(pieces) > 1 else (),
+        )
 
     @property
     def pairs(self) -> tuple[QueryDocumentPair, ...]:

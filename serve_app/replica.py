@@ -7,16 +7,15 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair, ScorerConfig
-from rerank_core.batcher import MicroBatcher
+from rerank_core.batcher import MicroBatcher, Scored
 from rerank_core.calibration import Calibration
 from rerank_core.types import LoadedScorer
 from serve_app.config import Batching, ServeConfig
-from serve_app.gateway.units import estimate_tokens
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
 from serve_app.pool import (
@@ -28,6 +27,8 @@ from serve_app.pool import (
     WorkUnit,
 )
 from serve_app.scaling import DEMAND, RATE, WAITING
+from serve_app.together import all_or_none
+from serve_app.warm_start import start_scorer
 
 log = logging.getLogger("ray.serve")
 
@@ -49,7 +50,7 @@ class ScorerReplica:
         # they outnumber the cores none of them spins at a barrier. One core in five stood idle.
         with ThreadPoolExecutor(1, "start") as start:
             self._scorer, self._start_s, tokens_per_s = start.submit(
-                _start, load, scorer, config.warm_up
+                start_scorer, load, scorer, config.warm_up
             ).result()
         log.info("%s: %s", self._scorer.info.model, self._start_s)
         self._deployed = self._batching = batching = config.batching
@@ -80,20 +81,31 @@ class ScorerReplica:
             raise OtherModel("the unit is meant for another version of this model")
         self._held += unit.charge
         try:
-            scored = await self._batcher.submit(
-                unit.pairs,
-                unit.cost,
-                caller=unit.caller,
-                timeout_s=unit.timeout_s,
-                can_wait=unit.can_wait,
-            )
+            done = await all_or_none(self._pieces(unit))
         except ModelUnavailable as error:
             # It stops, or has failed for good: as lost as one that died.
             raise ReplicaLost(str(error), self._name) from None
         finally:
             self._held = max(0.0, self._held - unit.charge)
-        report = await self.report()
-        return UnitScores(scored.scores, self._model, scored.queue_s, scored.inference_s, report)
+        return UnitScores(
+            PairScores.concat([one.scores for one in done]),
+            self._model,
+            max(one.queue_s for one in done),
+            max(one.inference_s for one in done),
+            await self.report(),
+        )
+
+    def _pieces(self, unit: WorkUnit) -> Iterator[Coroutine[Any, Any, Scored]]:
+        pairs, start = unit.pairs, 0
+        for count, cost in unit.pieces or ((len(pairs), unit.cost),):
+            yield self._batcher.submit(
+                pairs[start : start + count],
+                cost,
+                caller=unit.caller,
+                timeout_s=unit.timeout_s,
+                can_wait=unit.can_wait,
+            )
+            start += count
 
     async def report(self) -> ReplicaReport:
         """Return what gateways are to know."""
@@ -163,30 +175,3 @@ class ScorerReplica:
         if self._alone:
             return 1
         return batching.merge_tokens or self._scorer.info.max_batch_tokens
-
-
-def _start(
-    load: Callable[[ScorerConfig], LoadedScorer], config: ScorerConfig, warm_up: bool
-) -> tuple[LoadedScorer, dict[str, float], float | None]:
-    begun = time.monotonic()
-    scorer = load(config)
-    loaded = time.monotonic()
-    if warm_up:
-        # The largest pass first: memory that is not there shows now, not under load.
-        scorer.warm_up()
-    tokens_per_s = _rate_of(scorer) if warm_up else None
-    took = {"load_s": loaded - begun, "warm_up_s": time.monotonic() - loaded}
-    return scorer, {name: round(seconds, 2) for name, seconds in took.items()}, tokens_per_s
-
-
-def _rate_of(scorer: LoadedScorer) -> float:
-    """Measure a second's estimated tokens on one full pass, so that nobody has to guess."""
-    # Different texts: equal ones are computed once.
-    pairs = [
-        QueryDocumentPair("how fast is it", f"text {number} " + "of forty common words " * 10)
-        for number in range(max(1, scorer.info.max_batch_tokens // 64))
-    ]
-    begun = time.monotonic()
-    scorer.score(pairs)
-    took = time.monotonic() - begun
-    return sum(estimate_tokens(pairs, scorer.info.max_length)) / max(took, 1e-3)

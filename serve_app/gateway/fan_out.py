@@ -1,4 +1,4 @@
-"""Sends a request's units to replicas all at once and gathers their scores.
+"""Sends a request's units to replicas all at once, one to each, and gathers their scores.
 
 It knows a replica only as a ScoringPool, so Ray is not needed here. A unit whose replica died is
 sent once more, inside the deadline. Scores of one request come from one model: during an update two
@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, QueryDocumentPair
 from serve_app.gateway.retries import RetryBudget
-from serve_app.gateway.units import cut_units
+from serve_app.gateway.units import cut_units, share_out
 from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, ScoringPool, UnitScores, WorkUnit
+from serve_app.together import all_or_none
 
 # Serve picks the replica, so a version is found by asking until it answers. With a half of the
 # replicas on each side, four tries find it 15 times in 16.
@@ -55,23 +55,21 @@ async def score_in_units(
     deadline: float,
     caller: str,
     retries: RetryBudget,
+    replicas: int = 0,
     can_wait: bool = False,
 ) -> Gathered:
     """Score `pairs`, of `costs` estimated tokens, before `deadline` (time.monotonic).
 
+    Pieces of `unit_tokens` are shared out to one call for each of so many replicas; 0: unknown, and
+    each piece is a call.
     Raises DeadlineExceeded, ModelUnavailable when two versions of the model answer to the end, or
     the first unit's error; either way nothing stays behind.
     """
     retries.earn()
     runs = cut_units(costs, unit_tokens)
     units = [
-        WorkUnit.of(
-            pairs[run.start : run.stop],
-            sum(costs[run.start : run.stop]),
-            caller,
-            can_wait=can_wait,
-        )
-        for run in runs
+        _unit(pairs, costs, part, caller, can_wait=can_wait)
+        for part in share_out(runs, replicas or len(runs))
     ]
     fan_out = _FanOut(pool, units, deadline, retries)
     try:
@@ -91,6 +89,20 @@ async def score_in_units(
     )
 
 
+def _unit(
+    pairs: Sequence[QueryDocumentPair],
+    costs: Sequence[int],
+    part: Sequence[range],
+    caller: str,
+    *,
+    can_wait: bool,
+) -> WorkUnit:
+    pieces = tuple((len(run), sum(costs[run.start : run.stop])) for run in part)
+    whole = pairs[part[0].start : part[-1].stop]
+    cost = sum(cost for _, cost in pieces)
+    return WorkUnit.of(whole, cost, caller, can_wait=can_wait, pieces=pieces)
+
+
 class _FanOut:
     """One request's units on their way."""
 
@@ -106,7 +118,7 @@ class _FanOut:
 
     async def gather(self) -> list[UnitScores]:
         """Return the scores of every unit, in order, all of one fingerprint."""
-        parts = await _all(self._send(unit) for unit in self._units)
+        parts = await all_or_none(self._send(unit) for unit in self._units)
         gone: set[str] = set()
         for _ in range(_TURNS):
             weights = Counter[str]()
@@ -125,7 +137,7 @@ class _FanOut:
         """Replace scores of other models by those of the wanted one; return for how many units."""
         others = [i for i, part in enumerate(parts) if part.model.fingerprint != wanted]
         self.mixed += len(others)
-        answers = await _all(self._ask_for(self._units[i], wanted) for i in others)
+        answers = await all_or_none(self._ask_for(self._units[i], wanted) for i in others)
         for i, answer in zip(others, answers, strict=True):
             parts[i] = answer or parts[i]
         return sum(answer is not None for answer in answers)
@@ -150,13 +162,3 @@ class _FanOut:
 
     def _dated(self, unit: WorkUnit, wanted: str) -> WorkUnit:
         return replace(unit, timeout_s=self._deadline - time.monotonic(), fingerprint=wanted)
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Return all results in order; the first failure cancels the others."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -181,6 +181,7 @@ class Gateway:
                 costs,
                 unit_tokens=self._unit_tokens(name, costs, loaded.info.max_batch_tokens),
                 deadline=deadline,
+                replicas=gate.replicas.count,
                 can_wait=request.can_wait,
                 # Not the id alone: callers choose it, and equal ones would share a turn.
                 caller=f"{record.id}/{id(record)}",

@@ -67,6 +67,12 @@ def cut_units(costs: Sequence[int], unit_tokens: int) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(edges.tolist())]
 
 
+def share_out(runs: Sequence[range], calls: int) -> list[Sequence[range]]:
+    """Deal runs out to at most so many calls, each a stretch of neighbours, equally many."""
+    edges = [len(runs) * call // calls for call in range(calls + 1)]
+    return [runs[start:stop] for start, stop in pairwise(edges) if stop > start]
+
+
 def _edges(ends: Ints, count: int) -> Ints:
     """Return where `count` runs begin and end: the edges between pairs nearest to equal shares."""
     wanted = ends[-1] * np.arange(1, count) / count

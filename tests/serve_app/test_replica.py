@@ -72,6 +72,34 @@ def test_a_unit_comes_back_scored_in_its_order(replica_of):
     assert scores.raw[0] > scores.raw[1]
 
 
+def test_a_unit_in_pieces_is_scored_in_its_order_and_lets_others_between(replica_of):
+    replica = replica_of()
+    replica.reconfigure({"merge_tokens": 2})
+    seen = []
+    inner = replica._scorer.score
+    replica._scorer.score = lambda pairs: seen.append([p.document for p in pairs]) or inner(pairs)
+    pairs = [QueryDocumentPair("q", "q " * count) for count in range(1, 5)]
+    large = WorkUnit.of(pairs, 8, "large", 5.0, pieces=((1, 2), (1, 2), (2, 4)))
+    small = WorkUnit.of([QueryDocumentPair("q", "small")], 2, "small", 5.0)
+
+    async def both():
+        return await asyncio.gather(replica.score(large), replica.score(small))
+
+    answer, _ = asyncio.run(both())
+    assert answer.scores.raw.tolist() == inner(pairs).raw.tolist()
+    assert [len(one) for one in seen] == [1, 1, 1, 2]
+    assert seen.index(["small"]) in (1, 2)
+
+
+def test_one_piece_that_fails_fails_its_unit(replica_of):
+    replica = replica_of()
+    replica._scorer.error = ModelUnavailable("broken for good")
+    unit = WorkUnit.of(PAIRS, 4, "caller", 5.0, pieces=((1, 2), (1, 2)))
+    with pytest.raises(ReplicaLost, match="broken for good"):
+        asyncio.run(replica.score(unit))
+    assert asyncio.run(replica.report()).tokens_held == 0
+
+
 def test_scores_say_which_model_made_them_and_units_for_another_are_refused(replica_of):
     replica = replica_of()
     model = asyncio.run(replica.loaded())

@@ -48,7 +48,7 @@ class Versions:
         return model("a")
 
 
-def gather(pool, documents, unit_tokens=10, retries=None, seconds=5.0):
+def gather(pool, documents, unit_tokens=10, retries=None, seconds=5.0, **options):
     """Send one document a unit, where a document costs 10 tokens."""
     pairs = [QueryDocumentPair("q", str(document)) for document in documents]
     return asyncio.run(
@@ -60,6 +60,7 @@ def gather(pool, documents, unit_tokens=10, retries=None, seconds=5.0):
             deadline=time.monotonic() + seconds,
             caller="caller",
             retries=retries or RetryBudget(0.1),
+            **options,
         )
     )
 
@@ -164,3 +165,12 @@ def test_a_loss_of_which_nobody_knows_the_replica_counts_each_time():
 
 def test_without_a_share_nothing_goes_twice():
     assert not RetryBudget(0.0).allows("a")
+
+
+def test_a_request_is_one_call_to_each_replica_in_pieces_of_bounded_cost():
+    pool = LocalPool()
+    found = gather(pool, range(9), unit_tokens=20, replicas=2, can_wait=True)
+    assert [unit.pieces for unit in pool.units] == [((2, 20), (2, 20)), ((1, 10), (2, 20), (2, 20))]
+    assert [(len(unit.documents), unit.cost) for unit in pool.units] == [(4, 40), (5, 50)]
+    assert {unit.can_wait for unit in pool.units} == {True}
+    assert (found.units, len(found.scores)) == (2, 9)

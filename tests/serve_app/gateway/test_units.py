@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
-from serve_app.gateway.units import cut_units, estimate_tokens
+from serve_app.gateway.units import cut_units, estimate_tokens, share_out
 
 
 @settings(deadline=None)
@@ -36,3 +36,12 @@ def test_estimates_follow_bytes_and_stop_at_what_the_model_reads():
 def test_estimates_stop_at_the_callers_own_limits():
     pair = QueryDocumentPair("q" * 400, "d" * 4000, 10, 50)
     assert estimate_tokens([pair], 512) == [64]
+
+
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_pieces_are_shared_out_equally_and_each_once_in_order(pieces, calls):
+    runs = [range(i, i + 1) for i in range(pieces)]
+    shares = share_out(runs, calls)
+    assert [run for share in shares for run in share] == runs
+    assert len(shares) == min(pieces, calls)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -1,0 +1,17 @@
+"""Several calls as one: all their results, or the first failure with the others cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+
+async def all_or_none(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Return all results in order; the first failure cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
