@@ -25,6 +25,7 @@ from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.gateway.meter import Metrics, RequestMeter
 from serve_app.gateway.request_log import RequestRecord
+from serve_app.gateway.tracing import note
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.live_settings import LiveSettings
@@ -96,6 +97,7 @@ class GatewayDeployment:
 
     def _observe(self, record: RequestRecord) -> None:
         self._meter(record)
+        note(record)
         log.info("request", extra=record.log_fields())
 
 

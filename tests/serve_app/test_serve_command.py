@@ -1,6 +1,7 @@
-"""The commands that users start: a stop cuts nobody off, and no `Upgrade` breaks a request."""
+"""The commands that users start: a stop cuts nobody off, and traces reach a collector."""
 
 import contextlib
+import gzip
 import os
 import signal
 import socket
@@ -9,10 +10,14 @@ import sys
 import tempfile
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.serve_app.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
 
@@ -46,6 +51,10 @@ def app(args: ServeConfig):
 """
 FILE = """
 http_options: {{host: 127.0.0.1, port: {port}}}
+tracing_config:
+  enabled: true
+  sampling_ratio: 1.0
+  exporter_import_path: serve_app.gateway.tracing:otlp
 applications:
   - name: rerank
     import_path: slow:app
@@ -126,6 +135,44 @@ def serving(folder, command, wait_ready):
         except AssertionError:
             pytest.fail(log_of(folder))
         yield process, url
+
+
+@pytest.fixture
+def collected(monkeypatch):
+    """A collector of traces on a port of its own; the attributes of each span that it got."""
+    spans = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            sent = ExportTraceServiceRequest.FromString(body)
+            for resource in sent.resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(
+                        {pair.key: pair.value.int_value for pair in span.attributes}
+                        for span in scope.spans
+                    )
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield spans
+        server.shutdown()
+
+
+def test_traces_reach_a_collector_and_say_what_became_of_a_request(folder, wait_ready, collected):
+    with serving(folder, "rerank-serve", wait_ready) as (_, url):
+        assert ask(url) == 200
+        wait_for(lambda: any("rerank.documents" in span for span in collected), "the span", 60)
+    (told,) = (span for span in collected if span.get("rerank.documents"))
+    assert (told["rerank.documents"], told["rerank.status"], told["rerank.units"]) == (2, 200, 1)
 
 
 def ask(url):

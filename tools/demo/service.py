@@ -94,15 +94,15 @@ def ray_environment(folder: Path) -> dict[str, str]:
 def start_service(
     model: str, port: int, environment: Mapping[str, str], folder: Path, limit_s: float
 ) -> Iterator[str]:
-    """Run `serve run` until the block ends; yields the URL once the service is ready.
+    """Run `rerank-serve` until the block ends; yields the URL once the service is ready.
 
     Raises DemoFailed with the end of the log if it stops or is not ready within `limit_s` seconds.
     """
     config, log = folder / "service.yaml", folder / "service.log"
     config.write_text(yaml.safe_dump(_config(model, port), sort_keys=False), encoding="utf-8")
-    serve = str(Path(sys.executable).with_name("serve"))
+    serve = str(Path(sys.executable).with_name("rerank-serve"))
     url = f"http://127.0.0.1:{port}"
-    command = [serve, "run", "--address", "local", str(config.absolute())]
+    command = [serve, "--address", "local", str(config.absolute())]
     with running(command, environment, log) as process:
         _wait_until_ready(url, process, log, limit_s)
         yield url
