@@ -28,34 +28,58 @@ class ComputeCounts:
 computed = ComputeCounts()
 
 
-# Batches in a row that must fit before a shrunken budget grows by a quarter.
+# Batches in a row that must fit before a shrunken budget grows.
 _CALM_BATCHES = 50
+# For so many batches a size that did not fit is not tried again, and growth stops when what fits is
+# known to a tenth: each further try would cost a pass.
+_REMEMBERED_BATCHES = 5000
+_CLOSE = 0.1
 
 
 class TokenBudget:
-    """How many tokens fit one forward pass; learned downwards fast and upwards slowly."""
+    """How many tokens fit one forward pass: halved when they do not, then found again by bisection.
+
+    Between what has fitted and what has not it grows by half of the way; a ceiling that is long ago
+    is forgotten, as whatever else took memory may have gone.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.tokens = limit
-        self._calm = 0
+        self._fits = 0
+        self._ceiling: int | None = None
+        self._calm = self._since = 0
 
     def shrink(self, failed_tokens: int) -> None:
-        """Halve what did not fit."""
-        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
-        self._calm = 0
+        """Go back to what is known to fit, or halve what did not."""
+        failed = min(self.tokens, failed_tokens)
+        known = self._fits if 2 * self._fits >= failed > self._fits else 0
+        self._fits = known
+        self.tokens = max(1, known or failed // 2)
+        self._ceiling, self._calm, self._since = failed, 0, 0
         computed.out_of_memory += 1
         logger.warning("out of memory at %d tokens; the budget is now %d of %d",
                        failed_tokens, self.tokens, self.limit)  # fmt: skip
 
-    def worked(self) -> None:
-        """Count a batch that fitted."""
+    def worked(self, tokens: int) -> None:
+        """Count a batch of so many tokens that fitted."""
+        self._fits = max(self._fits, tokens)
+        self._since += 1
+        if self._since >= _REMEMBERED_BATCHES:
+            self._ceiling = None
         if self.tokens == self.limit:
             return
         self._calm += 1
         if self._calm >= _CALM_BATCHES:
-            self.tokens = min(self.limit, self.tokens + max(1, self.tokens // 4))
             self._calm = 0
+            self.tokens = self._grown()
+
+    def _grown(self) -> int:
+        most = self.tokens + max(1, self.tokens // 4)
+        if self._ceiling is not None:
+            gap = self._ceiling - self.tokens
+            most = min(most, self.tokens + (gap // 2 if gap > _CLOSE * self._ceiling else 0))
+        return min(self.limit, most)
 
 
 def plan_batches(

@@ -111,7 +111,7 @@ class BatchRunner:
         computed.tokens += sum(lengths)
         computed.computed_tokens += self._cost(lengths)
         computed.budget_tokens += self.budget.tokens
-        self.budget.worked()
+        self.budget.worked(self._cost(lengths))
 
     def _cost(self, lengths: list[int]) -> int:
         return max(lengths) * len(lengths) if self._padded else sum(lengths)

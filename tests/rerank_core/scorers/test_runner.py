@@ -95,17 +95,41 @@ def test_a_cpu_without_memory_is_treated_the_same():
     assert (raw.tolist(), errors) == ([1, 2, 3, 4, 5], {})
 
 
-def test_a_budget_recovers_slowly():
+def passes(budget, fitting, count):
+    """Run full passes on a device that holds `fitting` tokens; return how many failed."""
+    failed = 0
+    for _ in range(count):
+        if budget.tokens > fitting:
+            failed += 1
+            budget.shrink(budget.tokens)
+        else:
+            budget.worked(budget.tokens)
+    return failed
+
+
+@pytest.mark.parametrize("fitting", [40_000, 33_000, 5_000, 1])
+def test_what_fits_is_found_with_few_failures_and_kept(fitting):
+    budget = TokenBudget(65_536)
+    halvings = (65_536 // fitting).bit_length() - 1
+    assert passes(budget, fitting, 2_000) <= halvings + 4
+    assert 0.9 * fitting <= budget.tokens <= fitting
+
+
+def test_a_budget_recovers_when_the_memory_is_there_again():
     budget = TokenBudget(1000)
     budget.shrink(1000)
-    for _ in range(49):
-        budget.worked()
     assert budget.tokens == 500
-    budget.worked()
-    assert budget.tokens == 625
-    for _ in range(1000):
-        budget.worked()
+    assert passes(budget, 1000, 49) == 0
+    assert budget.tokens == 500
+    assert passes(budget, 1000, 6_000) == 0
     assert budget.tokens == 1000
+
+
+def test_what_fitted_once_is_forgotten_when_it_fails():
+    budget = TokenBudget(1000)
+    budget.worked(900)
+    budget.shrink(800)
+    assert budget.tokens == 400
 
 
 def test_scores_that_are_not_finite_are_computed_again_as_one_batch_and_said_once(caplog):
