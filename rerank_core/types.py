@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from rerank_core.scores import Float32s as Float32s
 from rerank_core.scores import PairScores as PairScores
@@ -104,6 +104,25 @@ class LoadedScorer(Scorer, Protocol):
     def warm_up(self) -> None:
         """Do now what only the first call would do, at the largest batch that calls can make."""
         ...
+
+
+class PreparingScorer(LoadedScorer, Protocol):
+    """A scorer in two halves: texts to ids in any one thread, ids to scores in the scoring one."""
+
+    prepares: bool
+
+    def prepare(self, pairs: Sequence[QueryDocumentPair]) -> Sequence[Any]:
+        """Return something for each pair, in order, for `run`."""
+        ...
+
+    def run(self, prepared: Sequence[Any]) -> PairScores:
+        """Score what was prepared, of several calls together if need be, as `score` would."""
+        ...
+
+
+def preparing(scorer: Scorer) -> PreparingScorer | None:
+    """Return the scorer as one in two halves, where that is worth it; None elsewhere."""
+    return cast(PreparingScorer, scorer) if getattr(scorer, "prepares", False) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair, ScorerConfig
 from rerank_core.batcher import MicroBatcher, Scored
 from rerank_core.calibration import Calibration
-from rerank_core.types import LoadedScorer
+from rerank_core.types import LoadedScorer, preparing
 from serve_app.config import Batching, ServeConfig
 from serve_app.live_settings import LiveSettings
 from serve_app.metrics import PassMeter
@@ -62,6 +63,8 @@ class ScorerReplica:
         self._name = uuid.uuid4().hex
         # A cascade's scores depend on which pairs of a query it sees together.
         self._alone = scorer.first_stage is not None
+        self._halves = preparing(self._scorer)
+        self._tokenising = ThreadPoolExecutor(1, "prepare")
         self._meter = PassMeter(self._scorer.info.model)
         self._held = 0.0
         # Gateway -> (tokens a second, when it said so).
@@ -81,7 +84,7 @@ class ScorerReplica:
             raise OtherModel("the unit is meant for another version of this model")
         self._held += unit.charge
         try:
-            done = await all_or_none(self._pieces(unit))
+            done = await all_or_none(self._pieces(unit, await self._prepared(unit.pairs)))
         except ModelUnavailable as error:
             # It stops, or has failed for good: as lost as one that died.
             raise ReplicaLost(str(error), self._name) from None
@@ -95,8 +98,17 @@ class ScorerReplica:
             await self.report(),
         )
 
-    def _pieces(self, unit: WorkUnit) -> Iterator[Coroutine[Any, Any, Scored]]:
-        pairs, start = unit.pairs, 0
+    async def _prepared(self, pairs: Sequence[QueryDocumentPair]) -> Sequence[Any]:
+        """Tokenise at once, beside the pass that runs, where that is worth a thread."""
+        if self._halves is None:
+            return pairs
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenising, self._halves.prepare, pairs)
+
+    def _pieces(
+        self, unit: WorkUnit, pairs: Sequence[Any]
+    ) -> Iterator[Coroutine[Any, Any, Scored]]:
+        start = 0
         for count, cost in unit.pieces or ((len(pairs), unit.cost),):
             yield self._batcher.submit(
                 pairs[start : start + count],
@@ -147,7 +159,7 @@ class ScorerReplica:
             raise RuntimeError(f"a pass has been running for {state.running_s:.0f} s")
         if state.failed_in_a_row:
             # The input's fault or the scorer's? A pair that always works tells.
-            probe = [QueryDocumentPair("health", "health")]
+            probe = await self._prepared([QueryDocumentPair("health", "health")])
             scored = await self._batcher.submit(
                 probe, 8, caller="health", timeout_s=_HEALTH_PROBE_S, first=True
             )
@@ -158,6 +170,7 @@ class ScorerReplica:
         """Finish the running pass; Serve has waited for the callers before."""
         if hasattr(self, "_batcher"):
             self._batcher.close()
+            self._tokenising.shutdown(wait=False)
 
     def _change_budgets(self, user_config: Mapping[str, Any]) -> None:
         batching = Batching.model_validate({**self._deployed.model_dump(), **user_config})
@@ -165,9 +178,10 @@ class ScorerReplica:
         self._batcher.merge_tokens = self._merge_tokens(batching)
         self._batcher.max_queued_tokens = batching.max_queued_tokens
 
-    def _score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+    def _score(self, pairs: Sequence[Any]) -> PairScores:
+        score = self._scorer.score if self._halves is None else self._halves.run
         with self._meter.measure(self._batcher) as record:
-            scores = self._scorer.score(pairs).stamped(self._scorer.info.fingerprint)
+            scores = score(pairs).stamped(self._scorer.info.fingerprint)
             record(scores)
         return scores
 

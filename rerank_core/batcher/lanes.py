@@ -6,10 +6,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from rerank_core.errors import DeadlineExceeded
 from rerank_core.scores import PairScores
-from rerank_core.types import QueryDocumentPair
 
 # How many lanes are looked past for one that fits: the rest of a pass is filled, and a queue of
 # thousands is not walked for it.
@@ -29,9 +29,12 @@ class Scored:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One unit of a caller's work. `deadline` and `queued_at` are of the owner's clock."""
+    """One unit of a caller's work: pairs, or what the scorer's first half made of them.
 
-    pairs: Sequence[QueryDocumentPair]
+    `deadline` and `queued_at` are of the owner's clock.
+    """
+
+    pairs: Sequence[Any]
     cost: int
     deadline: float
     queued_at: float

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rerank_core.batcher.lanes import Queue, Scored, Waiting
 from rerank_core.batcher.pass_rate import PassRate
 from rerank_core.batcher.passes import Passes, Score, fail
 from rerank_core.errors import ModelUnavailable, Overloaded
-from rerank_core.types import QueryDocumentPair
 
 PASS_S = 0.1
 _STOPPING = "this replica is stopping; send it again"
@@ -95,7 +95,7 @@ class MicroBatcher:
 
     async def submit(
         self,
-        pairs: Sequence[QueryDocumentPair],
+        pairs: Sequence[Any],
         cost: int,
         *,
         caller: str = "",

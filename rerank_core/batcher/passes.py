@@ -13,9 +13,9 @@ from rerank_core.batcher.lanes import Scored, Waiting
 from rerank_core.batcher.pass_rate import PassRate
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scores import PairScores
-from rerank_core.types import QueryDocumentPair
 
-Score = Callable[[Sequence[QueryDocumentPair]], PairScores]
+# Takes what callers handed in: pairs, or what the scorer's first half made of them.
+Score = Callable[[Sequence[Any]], PairScores]
 
 
 class Passes:

@@ -37,15 +37,13 @@ def score_pool(
     size, and a thread tokenises the next ones while one is scored; without, it is one chunk, sorted
     by tokens throughout.
     """
-    # Not the pairs themselves: which query of the caller one belongs to changes no score.
-    keys = [(pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
-             pair.instruction, pair.max_tokens) for pair in pairs]  # fmt: skip
+    keys = [pair_key(pair) for pair in pairs]
     unique = dict(zip(keys, pairs, strict=True))
     distinct, places = list(unique.values()), {key: place for place, key in enumerate(unique)}
     parts: list[PairScores] = []
     order: list[int] = []
     for chunk, encoded in _encoded_chunks(distinct, encode, chunk_characters):
-        parts.append(_score_chunk(len(chunk), encoded, run))
+        parts.append(score_chunk(len(chunk), encoded, run))
         order += chunk
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
@@ -53,7 +51,14 @@ def score_pool(
     return PairScores.concat(parts).take(back[index])
 
 
-def _score_chunk(count: int, encoded: Encoded, run: Run) -> PairScores:
+def pair_key(pair: QueryDocumentPair) -> tuple[Any, ...]:
+    """Return all that changes a pair's score: not which query of the caller it belongs to."""
+    return (pair.query, pair.document, pair.max_query_tokens, pair.max_document_tokens,
+            pair.instruction, pair.max_tokens)  # fmt: skip
+
+
+def score_chunk(count: int, encoded: Encoded, run: Run) -> PairScores:
+    """Score the items of `count` pairs; return an entry for each pair, also without an item."""
     items, owners = encoded.items, encoded.owners
     raw, failed = run(items)
     tokens = np.fromiter(map(len, items), np.int32, len(items))

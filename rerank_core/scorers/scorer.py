@@ -13,6 +13,7 @@ from rerank_core.scorers.body import Forward
 from rerank_core.scorers.device import in_float32
 from rerank_core.scorers.encoder import PairEncoder
 from rerank_core.scorers.pipeline import score_pool
+from rerank_core.scorers.prepared import PreparedPair, prepare_pairs, run_prepared
 from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 
@@ -24,7 +25,10 @@ _CHUNK_CHARACTERS = 16
 
 
 class TorchScorer:
-    """Scores pairs with a model that is loaded and checked; `info` says what was loaded."""
+    """Scores pairs with a model that is loaded and checked; `info` says what was loaded.
+
+    `prepares`: tokenising ahead, by another thread, is worth it.
+    """
 
     def __init__(
         self, resolved: Resolved, fingerprint: str, encoder: PairEncoder, forward: Forward
@@ -46,12 +50,23 @@ class TorchScorer:
         )
         self.runner = BatchRunner(forward, self.exactly, budget, padded=forward.padded)
         # On a CPU a tokenising thread would only take cores from the model.
-        self._chunk = budget * _CHUNK_CHARACTERS if forward.device.type == "cuda" else None
+        self.prepares = forward.device.type == "cuda"
+        self._chunk = budget * _CHUNK_CHARACTERS if self.prepares else None
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
         scores = score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk)
         return scores.stamped(self.info.fingerprint)
+
+    def prepare(self, pairs: Sequence[QueryDocumentPair]) -> Sequence[PreparedPair]:
+        """Tokenise pairs for `run`, one thread at a time, which need not be the scoring one."""
+        return prepare_pairs(pairs, self.encoder.encode)
+
+    def run(self, prepared: Sequence[PreparedPair]) -> PairScores:
+        """Score prepared pairs, of one call or of several, as `score` would have."""
+        policy = self.encoder.policy
+        how = {} if policy is None else {"passage_score": policy.score}
+        return run_prepared(prepared, self.runner.run, **how).stamped(self.info.fingerprint)
 
     def exactly(self) -> contextlib.AbstractContextManager[None]:
         """Compute in float32 for a while."""

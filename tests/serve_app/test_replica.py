@@ -224,3 +224,47 @@ def test_a_gateway_with_its_replica_in_it_answers_as_over_a_hop(replica_of, gate
     assert fused.json()["results"] == gateway_of().post("/v2/rerank", body).json()["results"]
     # Admission knows what the replica measured.
     assert gateway.admission["lexical"].replicas.tokens_per_s > 0
+
+
+class Halves(Spy):
+    """Its first half says when it was called; its second waits for what the test allows."""
+
+    prepares = True
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.prepared, self.threads = threading.Semaphore(0), set()
+        self.may_end = threading.Event()
+
+    def prepare(self, pairs):
+        self.threads.add(threading.current_thread().name.split("_")[0])
+        self.prepared.release()
+        return [(pair,) for pair in pairs]
+
+    def run(self, prepared):
+        self.threads.add(threading.current_thread().name)
+        assert self.may_end.wait(30)
+        return self.inner.score([pair for (pair,) in prepared])
+
+
+def test_units_are_tokenised_while_others_are_scored():
+    config = ScorerConfig(model="lexical")
+    replica = ScorerReplica(config, ServeConfig(warm_up=False), Halves)
+    scorer = replica._scorer
+    expected = scorer.inner.score(PAIRS).raw.tolist()
+
+    async def go():
+        units = [
+            asyncio.create_task(replica.score(WorkUnit.of(PAIRS, 4, str(number), 30.0)))
+            for number in range(3)
+        ]
+        # All three, though the first one's pass is not over.
+        for _ in units:
+            assert await asyncio.to_thread(scorer.prepared.acquire, timeout=30)
+        assert not any(unit.done() for unit in units)
+        scorer.may_end.set()
+        return await asyncio.gather(*units)
+
+    assert [answer.scores.raw.tolist() for answer in asyncio.run(go())] == [expected] * 3
+    assert scorer.threads == {"prepare", "scorer"}
+    asyncio.run(replica.check_health())
