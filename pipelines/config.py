@@ -43,7 +43,7 @@ class _Places(BaseSettings):
 
     input: Names = Field(
         min_length=1,
-        description="Parquet files, folders or globs, separated by commas; TREC runs too, with"
+        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs too, with"
         " --queries and --documents",
     )
     queries: str | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from pipelines.commits import store
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
-from pipelines.identity import refuse_change
+from pipelines.identity import refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import InputFile, list_files
+from pipelines.inputs.listing import InputFile, list_inputs
 from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
@@ -39,6 +39,7 @@ class Plan:
     buckets: int
     pairs: int
     schema: pa.Schema | None = None
+    left_out: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -48,7 +49,7 @@ class Plan:
     @property
     def bad_files(self) -> dict[str, str]:
         """Files whose footer could not be read, with the reason."""
-        return {file.path: file.bad for file in self.files if file.bad}
+        return {file.given: file.bad for file in self.files if file.bad}
 
 
 def make_plan(
@@ -62,9 +63,10 @@ def make_plan(
     `gpus` says how many each copy of the model takes: units are as large as it wants. It is asked
     last, and only where the settings do not say: it may have to start Ray.
     """
-    listed = list_files(config.input)
-    listed = as_parquet(listed, scratch, config)
-    files, shape, schema = read_footers(listed, config)
+    listing = list_inputs(config.input, versions_of(identity))
+    left_out = listing.left_out
+    listed = as_parquet(listing.files, scratch, config, left_out)
+    files, shape, schema, left_out.columns = read_footers(listed, config)
     unit_pairs = config.unit_pairs or (_PAIRS_ON_GPUS if gpus() else _PAIRS_ON_CPUS)
     slices = plan_slices([file.groups for file in files], unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
@@ -76,7 +78,7 @@ def make_plan(
             " anywhere: use the nested shape, one row per query",
             "scorer.first_stage",
         )
-    return Plan(identity, shape, files, slices, buckets, pairs, schema)
+    return Plan(identity, shape, files, slices, buckets, pairs, schema, left_out.as_json())
 
 
 def fixed_plan(
@@ -101,6 +103,7 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "pairs": plan.pairs,
         "schema": b64encode(plan.schema.serialize()).decode() if plan.schema else None,
         "config": config.model_dump(mode="json"),
+        "left_out": plan.left_out,
         "files": [
             {
                 "path": f.path,
@@ -109,6 +112,8 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
                 "bad": f.bad,
                 "partition": f.partition,
                 "snapshot": f.snapshot,
+                "columns": f.columns,
+                "source": f.source,
             }
             for f in plan.files
         ],
@@ -122,4 +127,5 @@ def _from_json(value: Any) -> Plan:
     body = value.get("schema")
     schema = pa.ipc.read_schema(pa.py_buffer(b64decode(body))) if body else None
     numbers = value["buckets"], value["pairs"]
-    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema)
+    left_out = value.get("left_out", {})
+    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema, left_out)

@@ -6,6 +6,7 @@ rows whose id has no text go on with a null text and are set aside like any othe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 from pipelines.columns import ColumnNames
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.footers import reason_of
-from pipelines.inputs.listing import list_files, open_filesystem
+from pipelines.inputs.listing import list_inputs
+from pipelines.inputs.paths import open_filesystem
 from pipelines.retries import retried
 from rerank_core import InvalidRequest
 
@@ -33,10 +35,11 @@ class Texts:
     documents: pa.Table
 
 
-def load_texts(config: RerankJobConfig) -> Texts | None:
+def load_texts(config: RerankJobConfig, versions: Mapping[str, int] | None = None) -> Texts | None:
     """Read both tables, or return None for an input that has its texts.
 
-    Raises InvalidRequest when only one is given, an id is there twice, or they are too large.
+    Tables of a lake are read at these versions. Raises InvalidRequest when only one is given, an id
+    is there twice, or they are too large.
     """
     if not (config.queries or config.documents):
         return None
@@ -44,8 +47,8 @@ def load_texts(config: RerankJobConfig) -> Texts | None:
         raise InvalidRequest("give both --queries and --documents, or neither", "queries")
     names = config.names
     texts = Texts(
-        _read_texts(config.queries, names.query_id, names.query),
-        _read_texts(config.documents, names.doc_id, names.text),
+        _read_texts(config.queries, names.query_id, names.query, versions),
+        _read_texts(config.documents, names.doc_id, names.text, versions),
     )
     size = texts.queries.nbytes + texts.documents.nbytes
     if size > MAX_BYTES:
@@ -57,9 +60,11 @@ def load_texts(config: RerankJobConfig) -> Texts | None:
     return texts
 
 
-def _read_texts(path: str, identity: str, text: str) -> pa.Table:
+def _read_texts(
+    path: str, identity: str, text: str, versions: Mapping[str, int] | None
+) -> pa.Table:
     parts = []
-    for file in list_files((path,)):
+    for file in list_inputs((path,), versions).files:
         filesystem, inner = open_filesystem(file.path)
         read = partial(pq.read_table, inner, columns=[identity, text], filesystem=filesystem)
         try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames
-from pipelines.inputs.listing import open_filesystem
+from pipelines.inputs.paths import open_filesystem
 from rerank_core import InvalidRequest
 
 # Lines of a TREC run in one row group.

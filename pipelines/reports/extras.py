@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 from pipelines.commits.records import SUCCESS, JobFolder
 from pipelines.config import RerankJobConfig
+from pipelines.inputs.left_out import left_out_line
+from pipelines.plan import Plan
 from pipelines.reports.report import REPORT, write_report
 from pipelines.reports.trec_run import write_trec_run
 
@@ -28,6 +30,20 @@ def write_extras(
         path, success = Path(config.trec_run), root / SUCCESS
         if not path.is_file() or path.stat().st_mtime < success.stat().st_mtime:
             write_trec_run(root, path, config.names)
+
+
+def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
+    """Say what is about to be done, and what of the input is not."""
+    units = len(plan.rows)
+    if left_out := left_out_line(plan.left_out):
+        out.write(left_out + "\n")
+    if done:
+        out.write(f"resuming: {done:,} of {units:,} units are done\n")
+    if done < units or plan.buckets:
+        out.write(
+            f"{model}, fingerprint {plan.identity['scorer']}: {plan.pairs:,} pairs of"
+            f" {len(plan.files):,} files in {units:,} units; starting Ray and the model\n"
+        )
 
 
 def say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:
