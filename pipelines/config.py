@@ -43,8 +43,8 @@ class _Places(BaseSettings):
 
     input: Names = Field(
         min_length=1,
-        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs too, with"
-        " --queries and --documents",
+        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs"
+        " too, with --queries and --documents",
     )
     queries: str | None = Field(
         None, description="Table of (query_id, query), where the input holds ids only"
