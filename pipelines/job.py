@@ -21,7 +21,7 @@ from pipelines.commits.records import MANIFEST, JobFolder, JobRecords
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.identity import identity_of_run, versions_of
-from pipelines.inputs.joins import load_texts
+from pipelines.inputs.joins import Texts, load_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
@@ -44,6 +44,7 @@ class Planned:
     context: JobContext
     left: list[Slice]
     done: set[str]
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ def plan(
     out: TextIO,
 ) -> Planned:
     """Fix the plan, or take the one that the folder has; say what is left of it."""
+    fresh = not (folder.job / "plan.json").is_file()
+    texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
     fixed = fixed_plan(folder, config, identity, workers)
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
@@ -104,7 +107,7 @@ def plan(
     done = folder.done("units")
     left = [piece for whole in fixed.slices if (piece := whole.pending(done))]
     say_begin(fixed, config.scorer.model, len(done), out)
-    return Planned(fixed, context, left, done)
+    return Planned(fixed, context, left, done, texts)
 
 
 def score(
@@ -121,7 +124,7 @@ def score(
             say = Steps(out, config.progress_s, "looking for copies")
             whole = planned.plan.slices  # the rest of a job may have its copies in what is done
             refuse_copies(count_copies(workers, planned.context, whole, files, say))
-        texts = load_texts(config, versions_of(planned.plan.identity))
+        texts = planned.texts or load_texts(config, versions_of(planned.plan.identity))
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
                 name = line["unit"]

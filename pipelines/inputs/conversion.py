@@ -42,14 +42,14 @@ def as_parquet(
     """
     done = []
     for number, file in enumerate(files):
-        kind = kind_of(file.path) or ("trec" if config.queries else "parquet")
-        if not file.rows and (file.snapshot or kind == "parquet"):
+        run = bool(config.queries) and not kind_of(file.path) and not _begins_as_parquet(file)
+        if not run and not file.rows and is_parquet(file):
             done.append(file)
             continue
         # A run that was killed before its plan was fixed may have read another version.
         what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
         path = folder / f"{number}-{what[:16]}.parquet"
-        batches = file.rows() if file.rows else _batches(file.path, kind, config.names)
+        batches = trec_batches(file.path, config.names) if run else as_batches(file, config.names)
         if path.is_file() or _convert(file.path, batches, path):
             size = path.stat().st_size
             made = replace(file, path=str(path), size=size, source=file.path, rows=None)
@@ -61,6 +61,23 @@ def as_parquet(
     return done
 
 
+def is_parquet(file: InputFile) -> bool:
+    """Say whether a file is taken for Parquet: by its suffix, or by having none that is known."""
+    return bool(file.snapshot) or kind_of(file.path) in ("parquet", "")
+
+
+def as_batches(file: InputFile, names: ColumnNames) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them."""
+    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), names)
+
+
+def _begins_as_parquet(file: InputFile) -> bool:
+    """Say whether a file without a known suffix is Parquet nevertheless."""
+    filesystem, inner = open_filesystem(file.path)
+    with filesystem.open_input_file(inner) as source:
+        return bool(file.snapshot) or source.read(4) == b"PAR1"
+
+
 def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bool:
     """Write a file as Parquet; False if it has no rows, and no columns that could be known."""
     sink = pa.BufferOutputStream()
@@ -69,7 +86,7 @@ def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bo
         for batch in batches:
             writer = writer or pq.ParquetWriter(sink, batch.schema, compression="zstd")
             writer.write_batch(batch)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         if str(error).startswith(_NOTHING):
             return False
         raise InvalidRequest(
@@ -89,9 +106,6 @@ def _without_values(error: Exception) -> str:
 
 
 def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
-    if kind == "trec":
-        yield from trec_batches(source, names)
-        return
     filesystem, inner = open_filesystem(source)
     if kind == "arrow":
         with filesystem.open_input_file(inner) as file:
