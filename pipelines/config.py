@@ -181,6 +181,12 @@ class RerankJobConfig(RankingConfig, _Places):
     trec_run: LocalPath | None = Field(
         None, description="Also write the ranking as a TREC run here"
     )
+    json_lines: LocalPath | None = Field(
+        None, description="Also write the result as JSON Lines here; for small results"
+    )
+    format: Literal["parquet", "delta"] = Field(
+        "parquet", description="delta: the output's data folder is a Delta table, too"
+    )
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"
     )

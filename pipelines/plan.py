@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.columns import Shape
 from pipelines.commits import store
+from pipelines.commits.delta_log import refuse_other_types
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
@@ -67,6 +68,8 @@ def make_plan(
     left_out = listing.left_out
     listed = as_parquet(listing.files, scratch, config, left_out)
     files, shape, schema, left_out.columns = read_footers(listed, config)
+    if config.format == "delta":
+        refuse_other_types(schema, config.columns)
     unit_pairs = config.unit_pairs or (_PAIRS_ON_GPUS if gpus() else _PAIRS_ON_CPUS)
     slices = plan_slices([file.groups for file in files], unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)

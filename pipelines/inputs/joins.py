@@ -90,8 +90,9 @@ def _read_texts(
     return pa.table({"id": ids, "place": places, "text": table["text"]})
 
 
-def _one(columns: list[Any], kind: pa.DataType) -> Any:
-    return pa.chunked_array([c for column in columns for c in column.cast(kind).chunks], kind)
+def _one(columns: list[Any], kind: Any) -> Any:
+    chunks: list[Any] = [chunk for column in columns for chunk in column.cast(kind).chunks]
+    return pa.chunked_array(chunks, kind)
 
 
 def _columns_of(file: InputFile, names: ColumnNames) -> pa.Table:
