@@ -7,6 +7,7 @@ are text as they stand. It does not know what a job does with the rows.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from pipelines.inputs.trec import trec_batches
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
+# Behind these words pyarrow's readers repeat what stands in a file.
+_VALUES = re.compile(r" conversion error.*|: invalid value.*|(?<=got )(\d+): .*")
 # How pyarrow's readers say that a file has no rows.
 _NOTHING = ("Empty JSON", "Empty CSV")
 
@@ -102,7 +105,7 @@ def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bo
 
 def _without_values(error: Exception) -> str:
     """Return what a reader says of a line, not what the line says."""
-    return first_line(error).partition(" conversion error")[0].partition(": invalid value")[0][:80]
+    return _VALUES.sub(r"\1", first_line(error))[:80]
 
 
 def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames, Shape
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.lake.fields import columns_of_table
+from pipelines.inputs.lake.fields import columns_of_table, typed_by_tables
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.paths import open_filesystem
@@ -57,6 +57,7 @@ def read_footers(files: list[InputFile], config: RerankJobConfig) -> Footers:
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
     unified = unify(good, partial(is_needed, config=config), ranked_by(config.names))
+    unified = typed_by_tables(unified, (file.table for file in files))
     there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
     for file, mine in read:

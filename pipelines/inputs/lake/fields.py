@@ -7,7 +7,7 @@ It knows schemas and reads no rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,19 @@ def columns_of_table(
         fields.append(pa.field(field.name, field.type if field.name in values else pa.null()))
         others.append((field.name, values.get(field.name)))
     return tuple(own.items()), tuple(others), pa.schema(fields)
+
+
+def typed_by_tables(schema: pa.Schema, tables: Iterable[pa.Schema | None]) -> pa.Schema:
+    """Return the schema, columns that no file has a value of with the type that a table gives."""
+    known = {field.name: field for table in tables for field in table or ()}
+    fields = [
+        field.with_type(known[field.name].type)
+        if pa.types.is_null(field.type) and field.name in known
+        else field
+        for field in schema
+    ]
+    metadata: Any = schema.metadata
+    return pa.schema(fields, metadata=metadata)
 
 
 def _as_in_table(path: str, file: pa.Schema, table: pa.Schema) -> dict[str, str]:

@@ -136,3 +136,43 @@ def test_a_file_that_changed_while_a_plan_was_made_is_converted_anew(tmp_path):
     (tmp_path / "next" / "_job" / "epochs").mkdir()
     job(tmp_path / "in.csv", tmp_path / "next")
     assert [row["text"] for row in rows_of(tmp_path / "next")] == ["newer"]
+
+
+HEAD = b"query_id,query,doc_id,text\n"
+BROKEN = {
+    "a.jsonl": b'{"query_id": "q", "secret-',
+    "list.json": b'[{"query_id": "q"}]',
+    "a.jsonl.gz": gzip.compress(b'{"query_id": "q"}\n' * 9)[:-9],
+    "plain.jsonl.gz": b'{"query_id": "q"}\n',
+    "short.csv": HEAD + b"q,lamp,secret\n",
+    "latin.csv": HEAD + "q,lamp,d,secretä\n".encode("latin-1"),
+    "a.arrow": b"ARROW1\0\0secret",
+    "a.feather": b"",
+    "a.tsv.zst": b"secret",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_of_any_kind_is_said_in_a_line_without_its_words(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    options = ["--input", str(tmp_path / name), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*options, "--model", "lexical"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / name) in error
+    assert len(error.strip().splitlines()) == 1
+    assert "secret" not in error
+
+
+def test_a_row_that_is_too_short_is_said_by_its_counts(tmp_path):
+    (tmp_path / "in.csv").write_bytes(BROKEN["short.csv"])
+    with pytest.raises(InvalidRequest, match="Expected 4 columns, got 3; write it as Parquet"):
+        job(tmp_path / "in.csv", tmp_path / "out")
+
+
+def test_candidates_in_json_lines_are_nested_rows(tmp_path):
+    hits = [{"doc_id": "a", "text": "music"}, {"doc_id": "b", "text": "a lamp"}]
+    row = {"query_id": 1, "query": "lamp", "candidates": hits}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    job(tmp_path / "in.jsonl", tmp_path / "out")
+    (out,) = pq.read_table(tmp_path / "out").to_pylist()
+    assert [hit["doc_id"] for hit in out["candidates"]] == ["b", "a"]

@@ -370,6 +370,13 @@ def test_columns_that_an_iceberg_table_renamed_added_and_dropped_are_those_of_th
     assert "lang" not in pq.read_table(tmp_path / "out").column_names
 
 
+def test_a_column_that_no_file_has_yet_is_of_the_tables_type(tmp_path, iceberg):
+    with iceberg.update_schema() as change:
+        change.add_column("n", LongType())
+    job("iceberg://prod/web.hits", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out").schema.field("n").type == pa.int64()
+
+
 def test_a_renamed_field_inside_candidates_of_an_iceberg_table_is_refused(
     tmp_path, catalogue, capsys
 ):
