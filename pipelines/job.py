@@ -21,7 +21,7 @@ from pipelines.commits.records import MANIFEST, JobFolder, JobRecords
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.identity import identity_of_run, versions_of
-from pipelines.inputs.joins import Texts, load_texts
+from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
@@ -97,7 +97,9 @@ def plan(
     """Fix the plan, or take the one that the folder has; say what is left of it."""
     fresh = not (folder.job / "plan.json").is_file()
     texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
-    fixed = fixed_plan(folder, config, identity, workers)
+    say = Steps(out, config.progress_s, "planning")
+    digest = texts.digest if texts else ""
+    fixed = fixed_plan(folder, config, identity, workers, texts=digest, say=say)
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
@@ -125,6 +127,7 @@ def score(
             whole = planned.plan.slices  # the rest of a job may have its copies in what is done
             refuse_copies(count_copies(workers, planned.context, whole, files, say))
         texts = planned.texts or load_texts(config, versions_of(planned.plan.identity))
+        refuse_other_texts(texts, planned.plan.texts)
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
                 name = line["unit"]

@@ -25,6 +25,7 @@ from pipelines.inputs.left_out import EMPTY, LeftOut
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.paths import kind_of, open_filesystem
 from pipelines.inputs.trec import trec_batches
+from pipelines.inputs.units import Say
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -35,7 +36,12 @@ _NOTHING = ("Empty JSON", "Empty CSV")
 
 
 def as_parquet(
-    files: list[InputFile], folder: Path, config: RerankJobConfig, left_out: LeftOut
+    files: list[InputFile],
+    folder: Path,
+    config: RerankJobConfig,
+    left_out: LeftOut,
+    *,
+    say: Say | None = None,
 ) -> list[InputFile]:
     """Return the files, those that are no Parquet written as Parquet into `folder` first.
 
@@ -49,6 +55,8 @@ def as_parquet(
         if not run and not file.rows and is_parquet(file):
             done.append(file)
             continue
+        if say:
+            say("files to Parquet", number, len(files))
         # A run that was killed before its plan was fixed may have read another version.
         what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
         path = folder / f"{number}-{what[:16]}.parquet"

@@ -1,7 +1,6 @@
 """Reads the footers of input files: row groups, schema, and a hash that says a file is the same.
 
-Everything that can be known from footers is checked here, before any model is loaded. It decodes no
-rows.
+Everything that can be known from footers is checked here, before any model is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.unify import fitted, unify
-from pipelines.inputs.units import RowGroup
+from pipelines.inputs.units import RowGroup, Say
 from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
@@ -45,24 +44,30 @@ class Footers(NamedTuple):
     left_out: list[str]
 
 
-def read_footers(files: list[InputFile], config: RerankJobConfig) -> Footers:
+def read_footers(
+    files: list[InputFile], config: RerankJobConfig, *, say: Say | None = None
+) -> Footers:
     """Read every footer. A file without a readable one comes back with `bad` saying why.
 
     Raises InvalidRequest when no file can be read, when a column is missing, or when two files
     differ in earnest.
     """
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        read = list(pool.map(partial(_read_footer, config=config), files))
-    good = [(file.given, schema) for file, schema in read if schema is not None]
+        read = []
+        for found in pool.map(partial(_read_footer, config=config), files):
+            read.append(found)
+            if say:
+                say("footers", len(read), len(files))
+    good = [(file, schema) for file, schema in read if schema is not None]
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
-    unified = unify(good, partial(is_needed, config=config), ranked_by(config.names))
+    named = [(file.given, schema) for file, schema in good]
+    unified = unify(named, partial(is_needed, config=config), ranked_by(config.names))
     unified = typed_by_tables(unified, (file.table for file in files))
     there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
-    for file, mine in read:
-        if mine is not None:
-            _refuse_times_out_of_range(file, mine, unified)
+    for file, mine in good:
+        _refuse_times_out_of_range(file, mine, unified)
     others = {name for _, schema in good for name in schema.names} - set(unified.names)
     return Footers([file for file, _ in read], shape, unified, sorted(others))
 

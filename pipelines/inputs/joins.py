@@ -6,6 +6,8 @@ rows whose id has no text go on with a null text and are set aside like any othe
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,7 @@ from pipelines.inputs.ids import id_text, plain_ids
 from pipelines.inputs.lake.fields import columns_of_table
 from pipelines.inputs.listing import InputFile, list_inputs
 from pipelines.inputs.paths import open_filesystem
+from pipelines.inputs.reading import FileChanged
 from pipelines.retries import retried
 from rerank_core import InvalidRequest
 
@@ -33,10 +36,11 @@ MAX_BYTES = 8 << 30
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Two tables of (id, text): the queries' and the documents'."""
+    """Two tables of (id, text): the queries' and the documents'; a hash that changes with them."""
 
     queries: pa.Table
     documents: pa.Table
+    digest: str = ""
 
 
 def load_texts(config: RerankJobConfig, versions: Mapping[str, int] | None = None) -> Texts | None:
@@ -50,10 +54,9 @@ def load_texts(config: RerankJobConfig, versions: Mapping[str, int] | None = Non
     if not (config.queries and config.documents):
         raise InvalidRequest("give both --queries and --documents, or neither", "queries")
     names = config.names
-    texts = Texts(
-        _read_texts(config.queries, names.query_id, names.query, versions),
-        _read_texts(config.documents, names.doc_id, names.text, versions),
-    )
+    queries = _read_texts(config.queries, names.query_id, names.query, versions)
+    documents = _read_texts(config.documents, names.doc_id, names.text, versions)
+    texts = Texts(queries, documents, _digest(queries, documents))
     size = texts.queries.nbytes + texts.documents.nbytes
     if size > MAX_BYTES:
         raise InvalidRequest(
@@ -62,6 +65,12 @@ def load_texts(config: RerankJobConfig, versions: Mapping[str, int] | None = Non
             "documents",
         )
     return texts
+
+
+def refuse_other_texts(texts: Texts | None, digest: str) -> None:
+    """Raise FileChanged where the tables are not those with which the job began."""
+    if texts and texts.digest != digest:
+        raise FileChanged("--queries or --documents have changed since the plan was made")
 
 
 def _read_texts(
@@ -88,6 +97,31 @@ def _read_texts(
     if table.num_rows > 1 and pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise InvalidRequest(f"{path}: an id of {identity} is there twice", "documents")
     return pa.table({"id": ids, "place": places, "text": table["text"]})
+
+
+def _digest(*tables: pa.Table) -> str:
+    """Return a hash of what was read: ids and texts, in the order of ids."""
+    sink = _Hash()
+    for table in tables:
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as writer:
+            writer.write_table(table)
+    return sink.found.hexdigest()[:16]
+
+
+class _Hash(io.RawIOBase):
+    """A file that only hashes what is written."""
+
+    def __init__(self) -> None:
+        self.found = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Say yes, as a file that can be written."""
+        return True
+
+    def write(self, body: Any) -> int:
+        """Take the bytes into the hash."""
+        self.found.update(body)
+        return len(body)
 
 
 def _one(columns: list[Any], kind: Any) -> Any:

@@ -13,10 +13,13 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import job, rows_of
+from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 
 from pipelines.config import RerankJobConfig
+from pipelines.identity import identity_of
 from pipelines.inputs.joins import load_texts
+from pipelines.inputs.reading import FileChanged
+from pipelines.plan import make_plan
 from rerank_core import InvalidRequest
 
 
@@ -214,3 +217,43 @@ def test_few_and_no_texts_are_found_by_the_search(tmp_path, tables):
     pq.write_table(empty, tmp_path / "docs" / "0.parquet")
     counts = job(tmp_path / "ids.parquet", tmp_path / "out", **tables)["counts"]
     assert (counts["rows_out"], counts["rows_quarantined"]) == (0, 600)
+
+
+class Stop(Exception):
+    """Ends a job in the middle."""
+
+
+class OneUnit(InProcess):
+    """Scores one unit and stops."""
+
+    def score_units(self, *arguments):
+        yield next(super().score_units(*arguments))
+        raise Stop
+
+
+def test_documents_rewritten_with_an_equal_size_are_not_gone_on_with(tmp_path, tables):
+    """Path and size are all that a job's identity knows of them."""
+    path = tmp_path / "docs" / "0.parquet"
+    table = pq.read_table(path)
+    texts = table["text"].to_pylist()
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    with pytest.raises(Stop):
+        job(tmp_path / "ids.parquet", tmp_path / "out", engine=OneUnit(), **tables)
+    forget_owner(tmp_path / "out")
+    size = path.stat().st_size
+    changed = table.set_column(1, "text", pa.array([texts[0], *texts[2:], texts[1]]))
+    pq.write_table(changed, path, compression="none", use_dictionary=False)
+    assert path.stat().st_size == size
+    with pytest.raises(FileChanged, match="--queries or --documents have changed"):
+        job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    assert job(tmp_path / "ids.parquet", tmp_path / "out", **tables)["counts"]["rows_out"] == 600
+
+
+def test_a_plan_says_how_far_it_is(tmp_path, pairs_input):
+    said = []
+    config = RerankJobConfig(input=(str(pairs_input),), output="out", scorer=LEXICAL)
+    make_plan(
+        config, identity_of(config), tmp_path, lambda: 0.0, say=lambda *step: said.append(step)
+    )
+    assert said == [("footers", n, 3) for n in (1, 2, 3)]
