@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -197,6 +198,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path, capsys):
     options = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out")]
     assert main([*options, "--dry-run", "--model", "lexical"]) == 2
     assert "has the column x twice" in capsys.readouterr().err
+    assert main([*options, "--dry-run", "--model", "lexical", "--columns", "doc_id"]) == 0
 
 
 def test_names_that_differ_in_case_and_odd_names_pass_through(tmp_path):
@@ -243,6 +245,19 @@ def known_tag():
     pa.register_extension_type(Tag())
     yield
     pa.unregister_extension_type("tests.tag")
+
+
+def test_row_numbers_that_only_some_shards_of_pandas_have_are_left_out(tmp_path):
+    (tmp_path / "in").mkdir()
+    frame = pd.DataFrame({**BASE, "doc_id": ["a", "b"], "n": pd.array([1, None], dtype="Int64")})
+    frame.to_parquet(tmp_path / "in" / "0.parquet")
+    frame.assign(doc_id=["c", "d"]).to_parquet(tmp_path / "in" / "1.parquet", index=True)
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "in" / "1.parquet").names
+    manifest = job(tmp_path / "in", tmp_path / "out")
+    assert manifest["left_out"]["columns"] == ["__index_level_0__"]
+    out = pd.read_parquet(tmp_path / "out" / "data")
+    assert out["doc_id"].tolist() == ["a", "b", "c", "d"]
+    assert out["n"].isna().tolist() == [False, True, False, True]
 
 
 UUIDS = [uuid.UUID(int=7), uuid.UUID(int=7)]
