@@ -62,8 +62,12 @@ def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, str]]) ->
     A table that has moved on since a job began is read as that job began to.
     """
     for identity in begun:
-        if versions_of(identity) and identity == identity_of(config, versions_of(identity)):
-            return identity
+        try:
+            if versions_of(identity) and identity == identity_of(config, versions_of(identity)):
+                return identity
+        except InvalidRequest:  # a version may be gone
+            if not config.overwrite:
+                raise
     return identity_of(config)
 
 

@@ -60,11 +60,15 @@ class InputFile:
 
 @dataclass(slots=True)
 class Listing:
-    """The files of inputs, the versions of their tables by address, and what was left out."""
+    """The files of inputs, the versions of their tables by address, and what was left out.
+
+    `no_tables` are folders that were looked at, for the next input.
+    """
 
     files: list[InputFile] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
+    no_tables: set[str] = field(default_factory=set)
 
 
 def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
@@ -111,7 +115,7 @@ def _expand(text: str, versions: Mapping[str, int], listing: Listing) -> Iterato
     if info.type == pafs.FileType.NotFound:
         raise InvalidRequest(f"input {text}: there is nothing at {base}", "input")
     name = partial(address_in, filesystem, base, root)
-    refuse_inside_table(filesystem, root, name)
+    refuse_inside_table(filesystem, root, name, listing.no_tables)
     if info.type == pafs.FileType.File:
         # One file has one address, or a folder and a file in it would be read twice.
         yield InputFile(name(root) + mark + options, info.size, partition=_partition(root))

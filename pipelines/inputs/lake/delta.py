@@ -48,7 +48,7 @@ def delta_snapshot(address: str, options: str = "", version: int | None = None) 
     except InvalidRequest:
         raise
     except Exception as error:  # whatever the library raises, the table cannot be opened
-        raise unreadable(address, "Delta", error) from None
+        raise unreadable(address, "Delta", error, version) from None
     found = {name: actions.column(name).to_pylist() for name in actions.schema.names}
     names = table.metadata().partition_columns
     files = []

@@ -17,6 +17,7 @@ from pipelines.inputs.lake.snapshot import (
     Snapshot,
     TableFile,
     connection,
+    gone,
     missing_extra,
     unreadable,
     values_as_text,
@@ -73,11 +74,7 @@ def _snapshot(address: str, table: Any, version: int | None) -> Snapshot:
     current = table.current_snapshot()
     number = version if version is not None else (current.snapshot_id if current else 0)
     if number and table.snapshot_by_id(number) is None:
-        raise InvalidRequest(
-            f"{address}: snapshot {number}, with which this job began, is gone: take a new"
-            " --output, or --overwrite",
-            "input",
-        )
+        raise InvalidRequest(f"{address}: snapshot {number} is gone; {gone(number)}", "input")
     # An older snapshot is read with the columns that it had, the current one with the table's.
     older = current is not None and number != current.snapshot_id
     scan = table.scan(snapshot_id=number if older else None)

@@ -61,10 +61,19 @@ def _text(what: str, value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def unreadable(address: str, kind: str, error: Exception) -> InvalidRequest:
-    """Return the error that says why a table's log or metadata cannot be read."""
+def unreadable(
+    address: str, kind: str, error: Exception, version: int | None = None
+) -> InvalidRequest:
+    """Return the error that says why a table's log or metadata cannot be read at a version."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    if version is not None:
+        reason = f"{reason}; {gone(version)}"
     return InvalidRequest(f"{address}: this {kind} table cannot be opened: {reason}", "input")
+
+
+def gone(version: int) -> str:
+    """Return what to do where a table no longer has the version that a job began with."""
+    return f"the job here began with version {version}: take a new --output, or --overwrite"
 
 
 def missing_extra(address: str, kind: str) -> InvalidRequest:

@@ -36,14 +36,19 @@ def refuse_part_of_table(address: str, tables: dict[tuple[str, ...], str]) -> No
         raise _part("/".join([address.rstrip("/"), *folder]), kind)
 
 
-def refuse_inside_table(filesystem: pafs.FileSystem, root: str, name: Callable[[str], str]) -> None:
+def refuse_inside_table(
+    filesystem: pafs.FileSystem, root: str, name: Callable[[str], str], none: set[str]
+) -> None:
     """Raise InvalidRequest for a file or folder that lies inside a table.
 
-    `name` makes an address of a path of the file system.
+    `name` makes an address of a path of the file system; `none` gathers folders that are no tables.
     """
     parts = root.rstrip("/").split("/")[:-1]
     while parts and parts != [""]:
         folder = "/".join(parts)
+        if name(folder) in none:
+            return
+        none.add(name(folder))
         for mark, kind in _MARKS.items():
             if exists(filesystem, f"{folder}/{mark}"):
                 raise _part(name(folder), kind)
