@@ -43,8 +43,8 @@ class _Places(BaseSettings):
 
     input: Names = Field(
         min_length=1,
-        description="Parquet files, folders or globs, separated by commas; TREC runs too, with"
-        " --queries and --documents",
+        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs"
+        " too, with --queries and --documents",
     )
     queries: str | None = Field(
         None, description="Table of (query_id, query), where the input holds ids only"
@@ -180,6 +180,12 @@ class RerankJobConfig(RankingConfig, _Places):
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in logs")
     trec_run: LocalPath | None = Field(
         None, description="Also write the ranking as a TREC run here"
+    )
+    json_lines: LocalPath | None = Field(
+        None, description="Also write the result as JSON Lines here; for small results"
+    )
+    format: Literal["parquet", "delta"] = Field(
+        "parquet", description="delta: the output's data folder is a Delta table, too"
     )
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"

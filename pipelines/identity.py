@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import holds, list_files
+from pipelines.inputs.listing import list_inputs
+from pipelines.inputs.paths import holds
 from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
@@ -20,10 +22,11 @@ class JobChanged(RerankError):
     """The folder holds another job: inputs, model or options differ."""
 
 
-def identity_of(config: RerankJobConfig) -> dict[str, str]:
+def identity_of(config: RerankJobConfig, versions: dict[str, int] | None = None) -> dict[str, str]:
     """Return what makes two runs the same job: inputs by path and size, scorer, options.
 
-    Raises InvalidRequest where the output would be read as input.
+    Tables of a lake are those of these versions, else of their current ones. Raises InvalidRequest
+    where the output would be read as input.
     """
     for text in config.input:
         if holds(text, config.output):
@@ -33,16 +36,39 @@ def identity_of(config: RerankJobConfig) -> dict[str, str]:
                 "output",
             )
     tables = tuple(path for path in (config.queries, config.documents) if path)
-    listing = [[file.path, file.size] for file in list_files(config.input + tables)]
+    listing = list_inputs(config.input + tables, versions)
+    files = [[file.path, file.size] for file in listing.files]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
     # Refusing duplicates and setting them aside are the same job: the first only does not end it.
     options["duplicates"] = config.duplicates != "keep"
     calibration = config.scorer.calibration
     if calibration and Path(calibration).is_file():
         options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
-    return {"inputs": _hash(listing), "scorer": config.scorer.fingerprint()} | {
+    if listing.versions:
+        options["tables"] = listing.versions
+    return {"inputs": _hash(files), "scorer": config.scorer.fingerprint()} | {
         name: json.dumps(value, sort_keys=True) for name, value in options.items()
     }
+
+
+def versions_of(identity: dict[str, str]) -> dict[str, int]:
+    """Return the versions of its tables of a lake, by address, with which a job began."""
+    return dict(json.loads(identity.get("tables", "{}")))
+
+
+def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Return the identity of a run: that of the job, of those begun, with which it goes on.
+
+    A table that has moved on since a job began is read as that job began to.
+    """
+    for identity in begun:
+        try:
+            if versions_of(identity) and identity == identity_of(config, versions_of(identity)):
+                return identity
+        except InvalidRequest:  # a version may be gone
+            if not config.overwrite:
+                raise
+    return identity_of(config)
 
 
 def _hash(value: Any) -> str:

@@ -16,18 +16,18 @@ from pipelines.commits import manifest, store
 from pipelines.commits.checks import in_plan_order
 from pipelines.commits.lease import Lease
 from pipelines.commits.manifest_header import manifest_header
-from pipelines.commits.output_folder import choose_folder, replace_result
+from pipelines.commits.output_folder import begun, choose_folder, replace_result
 from pipelines.commits.records import MANIFEST, JobFolder, JobRecords
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
-from pipelines.identity import identity_of
-from pipelines.inputs.joins import load_texts
+from pipelines.identity import identity_of_run, versions_of
+from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.pack import pack_files
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
-from pipelines.reports.extras import say_end, write_extras
+from pipelines.reports.extras import say_begin, say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
 from pipelines.stages.copies import count_copies
@@ -44,6 +44,7 @@ class Planned:
     context: JobContext
     left: list[Slice]
     done: set[str]
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def run_job(
     another engine is given.
     """
     root = Path(config.output).resolve()  # a link itself cannot be exchanged
-    identity = identity_of(config)
+    identity = identity_of_run(config, begun(root, config.overwrite))
     work = choose_folder(root, identity, config.overwrite)
     if work is None:
         out.write(f"already complete: {root}; nothing to do\n")
@@ -94,7 +95,11 @@ def plan(
     out: TextIO,
 ) -> Planned:
     """Fix the plan, or take the one that the folder has; say what is left of it."""
-    fixed = fixed_plan(folder, config, identity, workers)
+    fresh = not (folder.job / "plan.json").is_file()
+    texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
+    say = Steps(out, config.progress_s, "planning")
+    digest = texts.digest if texts else ""
+    fixed = fixed_plan(folder, config, identity, workers, texts=digest, say=say)
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
@@ -103,16 +108,8 @@ def plan(
     )
     done = folder.done("units")
     left = [piece for whole in fixed.slices if (piece := whole.pending(done))]
-    planned = Planned(fixed, context, left, done)
-    if done:
-        out.write(f"resuming: {len(done):,} of {len(fixed.rows):,} units are done\n")
-    if left or fixed.buckets:
-        out.write(
-            f"{config.scorer.model}, fingerprint {fixed.identity['scorer']}: {fixed.pairs:,} pairs"
-            f" of {len(fixed.files):,} files in {len(fixed.rows):,} units; starting Ray and the"
-            " model\n"
-        )
-    return planned
+    say_begin(fixed, config.scorer.model, len(done), out)
+    return Planned(fixed, context, left, done, texts)
 
 
 def score(
@@ -129,7 +126,8 @@ def score(
             say = Steps(out, config.progress_s, "looking for copies")
             whole = planned.plan.slices  # the rest of a job may have its copies in what is done
             refuse_copies(count_copies(workers, planned.context, whole, files, say))
-        texts = load_texts(config)
+        texts = planned.texts or load_texts(config, versions_of(planned.plan.identity))
+        refuse_other_texts(texts, planned.plan.texts)
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
                 name = line["unit"]

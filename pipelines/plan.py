@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import pyarrow as pa
 
 from pipelines.columns import Shape
 from pipelines.commits import store
+from pipelines.commits.delta_log import refuse_other_types
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
-from pipelines.identity import refuse_change
+from pipelines.identity import refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import InputFile, list_files
-from pipelines.inputs.units import Slice, plan_slices, slices_from_json, slices_to_json
+from pipelines.inputs.listing import InputFile, list_inputs
+from pipelines.inputs.units import Say, Slice, plan_slices, slices_from_json, slices_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
 
@@ -30,7 +31,11 @@ _PAIRS_ON_CPUS, _PAIRS_ON_GPUS = 2_048, 16_384
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Files, slices and units of the job, and its identity."""
+    """Files, slices and units of the job, and its identity.
+
+    `left_out` counts what is not read; `texts` is the hash of the tables that texts are looked up
+    in.
+    """
 
     identity: dict[str, str]
     shape: Shape
@@ -39,6 +44,8 @@ class Plan:
     buckets: int
     pairs: int
     schema: pa.Schema | None = None
+    left_out: dict[str, Any] = field(default_factory=dict)
+    texts: str = ""
 
     @property
     def rows(self) -> dict[str, int]:
@@ -48,7 +55,7 @@ class Plan:
     @property
     def bad_files(self) -> dict[str, str]:
         """Files whose footer could not be read, with the reason."""
-        return {file.path: file.bad for file in self.files if file.bad}
+        return {file.given: file.bad for file in self.files if file.bad}
 
 
 def make_plan(
@@ -56,15 +63,21 @@ def make_plan(
     identity: dict[str, str],
     scratch: Path,
     gpus: Callable[[], float],
+    *,
+    texts: str = "",
+    say: Say | None = None,
 ) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
 
     `gpus` says how many each copy of the model takes: units are as large as it wants. It is asked
-    last, and only where the settings do not say: it may have to start Ray.
+    last, and only where the settings do not say: it may have to start Ray. `say` is told of steps.
     """
-    listed = list_files(config.input)
-    listed = as_parquet(listed, scratch, config)
-    files, shape, schema = read_footers(listed, config)
+    listing = list_inputs(config.input, versions_of(identity))
+    left_out = listing.left_out
+    listed = as_parquet(listing.files, scratch, config, left_out, say=say)
+    files, shape, schema, left_out.columns = read_footers(listed, config, say=say)
+    if config.format == "delta":
+        refuse_other_types(schema, config.columns)
     unit_pairs = config.unit_pairs or (_PAIRS_ON_GPUS if gpus() else _PAIRS_ON_CPUS)
     slices = plan_slices([file.groups for file in files], unit_pairs)
     pairs = sum(group.pairs for file in files for group in file.groups)
@@ -76,17 +89,23 @@ def make_plan(
             " anywhere: use the nested shape, one row per query",
             "scorer.first_stage",
         )
-    return Plan(identity, shape, files, slices, buckets, pairs, schema)
+    return Plan(identity, shape, files, slices, buckets, pairs, schema, left_out.as_json(), texts)
 
 
 def fixed_plan(
-    folder: JobFolder, config: RerankJobConfig, identity: dict[str, str], workers: Engine
+    folder: JobFolder,
+    config: RerankJobConfig,
+    identity: dict[str, str],
+    workers: Engine,
+    *,
+    texts: str = "",
+    say: Say | None = None,
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     path = folder.job / "plan.json"
     if not path.is_file():
         gpus = partial(workers.gpus_per_replica, config)
-        made = make_plan(config, identity, folder.job / "input", gpus)
+        made = make_plan(config, identity, folder.job / "input", gpus, texts=texts, say=say)
         store.create_json(path, _to_json(made, config))
     plan = _from_json(store.read_json(path))
     refuse_change(plan.identity, identity)
@@ -101,6 +120,8 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "pairs": plan.pairs,
         "schema": b64encode(plan.schema.serialize()).decode() if plan.schema else None,
         "config": config.model_dump(mode="json"),
+        "left_out": plan.left_out,
+        "texts": plan.texts,
         "files": [
             {
                 "path": f.path,
@@ -109,6 +130,8 @@ def _to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
                 "bad": f.bad,
                 "partition": f.partition,
                 "snapshot": f.snapshot,
+                "columns": f.columns,
+                "source": f.source,
             }
             for f in plan.files
         ],
@@ -122,4 +145,6 @@ def _from_json(value: Any) -> Plan:
     body = value.get("schema")
     schema = pa.ipc.read_schema(pa.py_buffer(b64decode(body))) if body else None
     numbers = value["buckets"], value["pairs"]
-    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema)
+    left_out = value.get("left_out", {})
+    told = left_out, value.get("texts", "")
+    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema, *told)

@@ -34,11 +34,12 @@ def manifest_header(
         "run": {"runId": str(uuid.uuid4())},
         "job": {"namespace": "ray-rerank", "name": str(root)},
         "inputs": [
-            {**_dataset(f.path), "path": f.path, "bytes": f.size, "bad": f.bad}
+            {**_dataset(f.given), "path": f.given, "bytes": f.size, "bad": f.bad}
             | ({"snapshot": f.snapshot} if f.snapshot else {})
             for f in plan.files
         ],
         "outputs": [_dataset(str(root))],
+        "left_out": plan.left_out,
         "identity": plan.identity,
         "shape": plan.shape,
         "config": config.model_dump(mode="json"),

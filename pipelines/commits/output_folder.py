@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.commits import store
@@ -46,6 +47,17 @@ def choose_folder(root: Path, identity: dict[str, str], overwrite: bool) -> Path
         refuse_if_alive(following)  # else it is what an abandoned attempt to replace has left
         shutil.rmtree(following)
     return following
+
+
+def begun(root: Path, overwrite: bool) -> Iterator[dict[str, str]]:
+    """Yield the identities of the jobs here that a run may go on with.
+
+    With `overwrite` a complete result is none: it is to be replaced if anything has changed.
+    """
+    for folder in (root, _beside(root, "next")):
+        plan = store.read_json(folder / "_job" / "plan.json")
+        if plan and not (overwrite and folder == root and is_complete(root)):
+            yield plan["identity"]
 
 
 def replace_result(root: Path, following: Path) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.columns import ColumnNames
 from pipelines.commits import store
 from pipelines.commits.checks import Incomplete, checked
+from pipelines.commits.delta_log import LOG
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder
 from pipelines.inputs.units import slices_from_json
@@ -50,7 +51,7 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
         for file in manifest[key]:
             _check_file(root / folder / file["file"], file)
         there = set(store.names(root / folder))
-        extra = there - {file["file"] for file in manifest[key]}
+        extra = there - {file["file"] for file in manifest[key]} - {LOG}
         if extra:
             raise Incomplete(f"{folder} has files that are not in the manifest: {sorted(extra)}")
     plan = store.read_json(root / "_job" / "plan.json")

@@ -6,7 +6,9 @@ are text as they stand. It does not know what a job does with the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,72 +21,102 @@ import pyarrow.parquet as pq
 from pipelines.columns import ColumnNames
 from pipelines.commits import store
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import InputFile, open_filesystem
+from pipelines.inputs.left_out import EMPTY, LeftOut
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.paths import kind_of, open_filesystem
 from pipelines.inputs.trec import trec_batches
+from pipelines.inputs.units import Say
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
-_COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
-_KINDS = {
-    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".arrows": "arrow",
-}  # fmt: skip
+# Behind these words pyarrow's readers repeat what stands in a file.
+_VALUES = re.compile(r" conversion error.*|: invalid value.*|(?<=got )(\d+): .*")
+# How pyarrow's readers say that a file has no rows.
+_NOTHING = ("Empty JSON", "Empty CSV")
 
 
-def as_parquet(files: list[InputFile], folder: Path, config: RerankJobConfig) -> list[InputFile]:
+def as_parquet(
+    files: list[InputFile],
+    folder: Path,
+    config: RerankJobConfig,
+    left_out: LeftOut,
+    *,
+    say: Say | None = None,
+) -> list[InputFile]:
     """Return the files, those that are no Parquet written as Parquet into `folder` first.
 
-    A file without a known suffix is a TREC run where texts are looked up, else Parquet.
+    So are files of tables that have deleted rows, without these. A file without a known suffix is a
+    TREC run where texts are looked up, else Parquet. One without a row is left out. Raises
+    InvalidRequest for one that cannot be read, and if none has rows.
     """
     done = []
     for number, file in enumerate(files):
-        kind = kind_of(file.path) or ("trec" if config.queries else "parquet")
-        if kind == "parquet":
+        run = bool(config.queries) and not kind_of(file.path) and not _begins_as_parquet(file)
+        if not run and not file.rows and is_parquet(file):
             done.append(file)
             continue
-        path = folder / f"{number}.parquet"
-        if not path.is_file():
-            _convert(file.path, kind, path, config.names)
-        done.append(replace(file, path=str(path), size=path.stat().st_size))
+        if say:
+            say("files to Parquet", number, len(files))
+        # A run that was killed before its plan was fixed may have read another version.
+        what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
+        path = folder / f"{number}-{what[:16]}.parquet"
+        batches = trec_batches(file.path, config.names) if run else as_batches(file, config.names)
+        if path.is_file() or _convert(file.path, batches, path):
+            size = path.stat().st_size
+            made = replace(file, path=str(path), size=size, source=file.path, rows=None)
+            done.append(made)
+        else:
+            left_out.add(EMPTY, file.path)
+    if not done:
+        raise InvalidRequest(f"{files[0].path} has no rows, nor has another input", "input")
     return done
 
 
-def kind_of(address: str) -> str:
-    """Return the kind of a file by its suffix; empty for a suffix that says nothing."""
-    path = address.partition("?")[0] if "://" in address else address
-    for suffix in _COMPRESSED:
-        path = path.removesuffix(suffix)
-    suffix = Path(path).suffix.lower()
-    return "parquet" if suffix in (".parquet", ".parq", ".pq") else _KINDS.get(suffix, "")
+def is_parquet(file: InputFile) -> bool:
+    """Say whether a file is taken for Parquet: by its suffix, or by having none that is known."""
+    return bool(file.snapshot) or kind_of(file.path) in ("parquet", "")
 
 
-def _convert(source: str, kind: str, target: Path, names: ColumnNames) -> None:
+def as_batches(file: InputFile, names: ColumnNames) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them."""
+    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), names)
+
+
+def _begins_as_parquet(file: InputFile) -> bool:
+    """Say whether a file without a known suffix is Parquet nevertheless."""
+    filesystem, inner = open_filesystem(file.path)
+    with filesystem.open_input_file(inner) as source:
+        return bool(file.snapshot) or source.read(4) == b"PAR1"
+
+
+def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bool:
+    """Write a file as Parquet; False if it has no rows, and no columns that could be known."""
     sink = pa.BufferOutputStream()
     writer: Any = None
     try:
-        for batch in _batches(source, kind, names):
+        for batch in batches:
             writer = writer or pq.ParquetWriter(sink, batch.schema, compression="zstd")
             writer.write_batch(batch)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if str(error).startswith(_NOTHING):
+            return False
         raise InvalidRequest(
             f"{source}: {_without_values(error)}; write it as Parquet, or all lines alike",
             "input",
         ) from None
     if writer is None:
-        raise InvalidRequest(f"{source} has no rows", "input")
+        return False
     writer.close()
     store.create(target, memoryview(sink.getvalue()))
+    return True
 
 
 def _without_values(error: Exception) -> str:
     """Return what a reader says of a line, not what the line says."""
-    return first_line(error).partition(" conversion error")[0].partition(": invalid value")[0][:80]
+    return _VALUES.sub(r"\1", first_line(error))[:80]
 
 
 def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
-    if kind == "trec":
-        yield from trec_batches(source, names)
-        return
     filesystem, inner = open_filesystem(source)
     if kind == "arrow":
         with filesystem.open_input_file(inner) as file:

@@ -1,83 +1,154 @@
 """Reads the footers of input files: row groups, schema, and a hash that says a file is the same.
 
-Everything that can be known from footers is checked here, before any model is loaded. It decodes no
-rows.
+Everything that can be known from footers is checked here, before any model is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.columns import Shape
+from pipelines.columns import ColumnNames, Shape
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import InputFile, PartitionValue, open_filesystem
+from pipelines.inputs.lake.fields import columns_of_table, typed_by_tables
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.partitions import partition_type
+from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.schemas import find_shape
-from pipelines.inputs.unify import unify
-from pipelines.inputs.units import RowGroup
+from pipelines.inputs.unify import fitted, unify
+from pipelines.inputs.units import RowGroup, Say
 from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
 _FOOTER_THREADS = 16
+_ENCRYPTED = "encrypted: give a copy that is not, a job has no keys"
+
+
+class Footers(NamedTuple):
+    """What footers say: files with their row groups, the shape, and the columns of the job.
+
+    `schema` has the columns that are needed, as `read_units` gives them for every file;
+    `left_out` names the others.
+    """
+
+    files: list[InputFile]
+    shape: Shape
+    schema: pa.Schema
+    left_out: list[str]
 
 
 def read_footers(
-    files: list[InputFile], config: RerankJobConfig
-) -> tuple[list[InputFile], Shape, pa.Schema]:
-    """Read every footer; return the files with their row groups, the shape, and the schema.
+    files: list[InputFile], config: RerankJobConfig, *, say: Say | None = None
+) -> Footers:
+    """Read every footer. A file without a readable one comes back with `bad` saying why.
 
-    The schema has the columns that are needed, as `read_units` gives them for every file. A file
-    without a readable footer comes back with `bad` saying why. Raises InvalidRequest when no file
-    can be read, when a column is missing, or when two files differ in earnest.
+    Raises InvalidRequest when no file can be read, when a column is missing, or when two files
+    differ in earnest.
     """
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        read = list(pool.map(partial(_read_footer, config=config), files))
-    good = [(file.path, schema) for file, schema in read if schema is not None]
+        read = []
+        for found in pool.map(partial(_read_footer, config=config), files):
+            read.append(found)
+            if say:
+                say("footers", len(read), len(files))
+    good = [(file, schema) for file, schema in read if schema is not None]
     if not good:
-        raise InvalidRequest(f"no input file can be read; {read[0][0].path}: {read[0][0].bad}")
-    unified = unify(good, partial(is_needed, config=config))
+        raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
+    named = [(file.given, schema) for file, schema in good]
+    unified = unify(named, partial(is_needed, config=config), ranked_by(config.names))
+    unified = typed_by_tables(unified, (file.table for file in files))
     there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
-    return [file for file, _ in read], shape, unified
+    for file, mine in good:
+        _refuse_times_out_of_range(file, mine, unified)
+    others = {name for _, schema in good for name in schema.names} - set(unified.names)
+    return Footers([file for file, _ in read], shape, unified, sorted(others))
+
+
+def _refuse_times_out_of_range(file: InputFile, mine: pa.Schema, unified: pa.Schema) -> None:
+    """Raise InvalidRequest where the footer knows a time that the unit of other files cannot hold.
+
+    A footer without statistics does not; then the rows say it when they are read.
+    """
+    names = {
+        dict(file.columns).get(field.name, field.name): field
+        for field in unified
+        if field.name in mine.names
+        and pa.types.is_timestamp(field.type)
+        and mine.field(field.name).type not in (field.type, pa.null())
+    }
+    if not names:
+        return
+    filesystem, path = open_filesystem(file.path)
+    with filesystem.open_input_file(path) as source:
+        meta = retried(lambda: pq.read_metadata(source), file.path)
+    for column in _columns(meta):
+        found = column.statistics
+        if column.path_in_schema in names and found is not None and found.has_min_max:
+            field = names[column.path_in_schema]
+            ends = pa.array([found.min_raw, found.max_raw], pa.int64())
+            times = ends.cast(mine.field(field.name).type)
+            fitted(pa.table([times], [field.name]), pa.schema([field]), file.given)
 
 
 def is_needed(name: str, config: RerankJobConfig) -> bool:
     """Say whether the job reads a column."""
-    names = config.names
-    wanted = (names.query_id, names.query, names.doc_id, names.text, names.candidates)
-    return config.columns is None or name in wanted or name in config.columns
+    columns = config.columns
+    return columns is None or name in columns or name in ranked_by(config.names)
 
 
-def _whole_schema(file: InputFile, meta: pq.FileMetaData) -> pa.Schema:
+def ranked_by(names: ColumnNames) -> set[str]:
+    """Return the columns that no job can do without."""
+    return {names.query_id, names.query, names.doc_id, names.text, names.candidates}
+
+
+def _whole_schema(file: InputFile, meta: pq.FileMetaData) -> tuple[InputFile, pa.Schema]:
     """Return the file's columns, and behind them those that only its folders name."""
     schema = meta.schema.to_arrow_schema()
+    if file.table is not None:
+        own, others, schema = columns_of_table(file.path, schema, file.table, file.partition)
+        return replace(file, table=None, columns=own, partition=others), schema
     for name, value in file.partition:
         if name in schema.names:
+            if _always(meta, name) == str(value):
+                continue  # Polars leaves the column in the file
             raise InvalidRequest(
-                f"file {file.path} has a column {name}, and a folder above it says {name}={value}:"
+                f"file {file.given} has a column {name}, and a folder above it says {name}={value}:"
                 " rename one of them",
                 "input",
             )
         schema = schema.append(pa.field(name, partition_type(value)))
-    return schema
+    return file, schema
 
 
-def partition_type(value: PartitionValue) -> pa.DataType:
-    """Return the type of the column that a partition's folder names."""
-    return pa.int64() if isinstance(value, int) else pa.string()
+def _columns(meta: pq.FileMetaData) -> Iterator[Any]:
+    for group in (meta.row_group(number) for number in range(meta.num_row_groups)):
+        yield from (group.column(number) for number in range(group.num_columns))
+
+
+def _always(meta: pq.FileMetaData, name: str) -> str | None:
+    """Return what a column says in all rows, as text; None where the footer cannot tell."""
+    values: set[str | None] = set()
+    for column in _columns(meta):
+        if column.path_in_schema == name:
+            found = column.statistics
+            known = found is not None and found.has_min_max and found.null_count == 0
+            values |= {str(found.min), str(found.max)} if known else {"", None}
+    return values.pop() if len(values) == 1 else None
 
 
 def _read_footer(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, pa.Schema | None]:
     try:
         return retried(lambda: _footer_of(file, config), file.path)
     except PermissionError:
-        raise InvalidRequest(f"{file.path}: no permission to read it", "input") from None
+        raise InvalidRequest(f"{file.given}: no permission to read it", "input") from None
     except (pa.ArrowException, OSError) as error:
         return replace(file, bad=reason_of(error)), None
 
@@ -86,9 +157,12 @@ def _footer_of(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, pa.
     filesystem, path = open_filesystem(file.path)
     with filesystem.open_input_file(path) as source:
         meta = pq.read_metadata(source)
-        schema = _whole_schema(file, meta)
+        if meta.serialized_size != footer_bytes(source):
+            raise pa.ArrowInvalid(_ENCRYPTED)  # signed: to look at a column may end the process
+        file, schema = _whole_schema(file, meta)
         # Not the footer itself: those of many wide files do not fit in memory.
-        groups = _row_groups(meta, "" if config.queries else config.names.candidates)
+        nested = "" if config.queries else config.names.candidates
+        groups = _row_groups(meta, dict(file.columns).get(nested, nested))
         return replace(file, footer=footer_hash(source), groups=groups), schema
 
 
@@ -96,14 +170,19 @@ def reason_of(error: Exception) -> str:
     """Return a short reason for the account, never longer than a line."""
     if isinstance(error, FileNotFoundError):
         return "missing"
+    if "encrypted" in str(error) or "decrypt" in str(error):
+        return _ENCRYPTED
     return f"unreadable: {first_line(error)}"
+
+
+def footer_bytes(source: Any) -> int:
+    """Return how long the footer of an open Parquet file is."""
+    return int.from_bytes(source.read_at(4, source.size() - 8), "little")
 
 
 def footer_hash(source: Any) -> str:
     """Return a hash of an open Parquet file's footer, which changes with the file."""
-    size = source.size()
-    tail = source.read_at(8, size - 8)
-    length = int.from_bytes(tail[:4], "little")
+    size, length = source.size(), footer_bytes(source)
     return hashlib.sha256(source.read_at(length + 8, size - length - 8)).hexdigest()[:16]
 
 

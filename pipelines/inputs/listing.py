@@ -1,4 +1,4 @@
-"""Which files an input names: paths, folders, globs and partitioned data, on any file system.
+"""Which files an input names: paths, folders, globs, tables of a lake, on any file system.
 
 It does not know what is in the files.
 """
@@ -6,28 +6,38 @@ It does not know what is in the files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from urllib.parse import unquote
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipelines.inputs.lake import lake_tables, refuse_part_of_table, snapshot_files
+from pipelines.inputs.lake.iceberg import iceberg_snapshot, is_iceberg
+from pipelines.inputs.lake.snapshot import Rows, Snapshot
+from pipelines.inputs.lake.tables import (
+    lake_tables,
+    refuse_inside_table,
+    refuse_part_of_table,
+    table_of_folder,
+)
+from pipelines.inputs.left_out import HIDDEN, OLD, OTHER, LeftOut
+from pipelines.inputs.partitions import Partition, partition_of, typed
+from pipelines.inputs.paths import address_in, kind_of, meant, open_filesystem, quoted, split_glob
 from pipelines.inputs.units import RowGroup
+from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
-
-_GLOB = set("*?[")
-_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-PartitionValue = str | int | None
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
     """One input file: its address, size in bytes, and the hash of its footer ("" if unreadable).
 
-    `partition` has the columns that its folders name, as in `lang=en/0.parquet`; `snapshot` says of
-    which version of a table the file is.
+    `partition` has the columns that its folders, or its table, name; `snapshot` says of which
+    version of a table it is, `table` has that table's columns, and `columns` pairs each that the
+    file has with its name in the file. `source` is the file that this one was made from,
+    `rows` reads what is left of one that has deleted rows.
     """
 
     path: str
@@ -35,19 +45,48 @@ class InputFile:
     footer: str = ""
     groups: tuple[RowGroup, ...] = ()
     bad: str = ""
-    partition: tuple[tuple[str, PartitionValue], ...] = ()
+    partition: Partition = ()
     snapshot: str = ""
+    table: pa.Schema | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+    rows: Rows | None = field(default=None, compare=False)
+
+    @property
+    def given(self) -> str:
+        """The file that people know: what this one was made from, if it was."""
+        return self.source or self.path
+
+
+@dataclass(slots=True)
+class Listing:
+    """The files of inputs, the versions of their tables by address, and what was left out.
+
+    `no_tables` are folders that were looked at, for the next input.
+    """
+
+    files: list[InputFile] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    no_tables: set[str] = field(default_factory=set)
 
 
 def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
-    """Return the Parquet files behind paths, folders and globs, sorted within each input.
+    """Return the files behind paths, folders, globs and tables, as `list_inputs` finds them."""
+    return list_inputs(inputs).files
 
-    Hidden files and those that start with `_` are left out, as Parquet readers do. Raises
-    InvalidRequest for an input that has none.
+
+def list_inputs(inputs: tuple[str, ...], versions: Mapping[str, int] | None = None) -> Listing:
+    """List the files behind paths, folders, globs and tables, sorted within each input.
+
+    Hidden files and those that start with `_` are left out, as Parquet readers do. Tables are read
+    at the versions given, else at their current ones. Raises InvalidRequest for an input that has
+    no files.
     """
+    listing = Listing()
     found: dict[str, InputFile] = {}
     for text in inputs:
-        files = sorted(_expand(text), key=lambda file: file.path)
+        files = sorted(_expand(text, versions or {}, listing), key=lambda file: file.path)
         if not files:
             raise InvalidRequest(
                 f"input {text}: no Parquet file there; files of other kinds are named by a glob, as"
@@ -55,140 +94,85 @@ def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
                 "input",
             )
         found.update({file.path: file for file in files})
-    return _with_typed_partitions(list(found.values()))
+    # The type of a folder's column is that of all its values; a table knows its types.
+    plain = [file for file in found.values() if not file.snapshot]
+    for file, partition in zip(plain, typed(file.partition for file in plain), strict=True):
+        found[file.path] = replace(file, partition=partition)
+    listing.files = list(found.values())
+    return listing
 
 
-def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI (s3://, gs://, hdfs://) and the path in it.
-
-    What stands behind a `?` of a URI sets up the connection, as pyarrow documents it.
-    """
-    if "://" in path:
-        if ":" in path.partition("://")[2].partition("/")[0].rpartition("@")[0]:
-            raise InvalidRequest(
-                "an address with a secret in it would be written into plan, manifest and report;"
-                " give it through the environment or a profile of the store",
-                "input",
-            )
-        filesystem, inner = pafs.FileSystem.from_uri(path)
-        return filesystem, inner
-    return pafs.LocalFileSystem(), os.path.abspath(path)
-
-
-def holds(text: str, folder: str) -> bool:
-    """Say whether an input takes all that lies in a local folder, or in one below it."""
-    if "://" in text and not text.startswith("file://"):
-        return False
-    base = os.path.realpath(_before_glob(text.removeprefix("file://")))
-    inside = os.path.realpath(folder)
-    if os.path.commonpath([base, inside]) != base or os.path.isfile(base):
-        return False
-    below = [part for part in inside[len(base) :].split("/") if part]
-    pattern = [part for part in text[len(_before_glob(text)) :].split("/") if part]
-    return _wanted([*below, "data", "part-0.parquet"], pattern)
-
-
-def _expand(text: str) -> Iterator[InputFile]:
+def _expand(text: str, versions: Mapping[str, int], listing: Listing) -> Iterator[InputFile]:
     address, mark, options = text.partition("?") if "://" in text else (text, "", "")
-    base = _before_glob(address)
-    filesystem, root = open_filesystem(base + mark + options)
-    info = filesystem.get_file_info(root)
+    if is_iceberg(address):
+        address = address if "://" in address else os.path.abspath(address)
+        snapshot = iceberg_snapshot(address, options, versions.get(address))
+        yield from _of_table(address, snapshot, mark + options, listing)
+        return
+    base, pattern = split_glob(address)
+    filesystem, root = _asked(lambda: open_filesystem(base + mark + options), text)
+    info: Any = _asked(lambda: filesystem.get_file_info(root), text)
     if info.type == pafs.FileType.NotFound:
         raise InvalidRequest(f"input {text}: there is nothing at {base}", "input")
+    name = partial(address_in, filesystem, base, root)
+    refuse_inside_table(filesystem, root, name, listing.no_tables)
     if info.type == pafs.FileType.File:
         # One file has one address, or a folder and a file in it would be read twice.
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        yield InputFile(root if local else text, info.size)
+        yield InputFile(name(root) + mark + options, info.size, partition=_partition(root))
         return
-    pattern = [part for part in address[len(base) :].split("/") if part]
-    items = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+    everything = pafs.FileSelector(root, recursive=True)
+    items: list[Any] = _asked(lambda: filesystem.get_file_info(everything), text)
+    items = [item for item in items if item.type == pafs.FileType.File]
     below = [item.path[len(root) :].strip("/").split("/") for item in items]
     tables = lake_tables(below)
-    if () in tables and not pattern:
-        yield from _of_table(base, tables[()])
+    if () not in tables or pattern:
+        refuse_part_of_table(name(root), tables)
+        for item, parts in zip(items, below, strict=True):
+            if _is_meant(item.path, parts, pattern, listing):
+                partition = _partition(item.path)
+                yield InputFile(name(item.path) + mark + options, item.size, partition=partition)
         return
-    refuse_part_of_table(base, tables)
-    for item, parts in zip(items, below, strict=True):
-        hidden = any(part.startswith((".", "_")) and "=" not in part for part in parts)
-        if item.type != pafs.FileType.File or hidden or not _wanted(parts, pattern):
-            continue
-        path = _prefix(base, root) + item.path + mark + options
-        yield InputFile(path, item.size, partition=tuple(_partition(parts[:-1])))
+    here = name(root)
+    version = versions.get(here)
+    snapshot = table_of_folder(here, tables[()], filesystem, root, options=options, version=version)
+    files = list(_of_table(here, snapshot, mark + options, listing))
+    current = {file.path for file in files}
+    for path in (item.path for item in items if kind_of(item.path) == "parquet"):
+        if name(path) + mark + options not in current and "/_delta_log/" not in path:
+            listing.left_out.add(OLD, path)
+    yield from files
 
 
-def _of_table(base: str, kind: str) -> Iterator[InputFile]:
-    """Yield the files of a table's current snapshot; partitions that are no numbers are text."""
-    whole = base if "://" in base else os.path.abspath(base)
-    for path, size, values, snapshot in snapshot_files(whole, kind):
-        partition = tuple(
-            (name, value if value is None or type(value) is int else str(value))
-            for name, value in values.items()
+def _is_meant(path: str, parts: list[str], pattern: list[str], listing: Listing) -> bool:
+    """Say whether to read a file; count those that people may have meant."""
+    verdict = meant(parts, pattern)
+    hidden = any(part.startswith((".", "_")) and "=" not in part for part in parts)
+    if verdict != "no" and (hidden or verdict == "other"):
+        listing.left_out.add(HIDDEN if hidden else OTHER, path)
+    return verdict == "yes" and not hidden
+
+
+def _of_table(address: str, snapshot: Snapshot, tail: str, listing: Listing) -> Iterator[InputFile]:
+    listing.versions[address] = snapshot.version
+    for file in snapshot.files:
+        path = quoted(file.path) + tail * ("://" in file.path)
+        yield InputFile(
+            path,
+            file.size,
+            partition=file.partition,
+            snapshot=snapshot.name,
+            table=snapshot.columns,
+            rows=file.rows,
         )
-        address = f"{whole.rstrip('/')}/{unquote(path)}"
-        yield InputFile(address, size, partition=partition, snapshot=snapshot)
 
 
-def _before_glob(address: str) -> str:
-    """Return the folder in front of the first part that has a wildcard."""
-    scheme, mark, rest = address.rpartition("://")
-    if not _GLOB & set(rest):
-        return address
-    fixed = rest[: min(rest.index(letter) for letter in _GLOB if letter in rest)]
-    folder = fixed.rpartition("/")[0]
-    return scheme + mark + (folder or ("/" if fixed.startswith("/") else "."))
+def _partition(path: str) -> Partition:
+    return partition_of(path.split("/")[:-1])
 
 
-def _prefix(base: str, root: str) -> str:
-    """Return what stands before a path inside the filesystem to make it an address again."""
-    if "://" not in base or base.startswith("file://"):
-        return ""
-    base = base.rstrip("/")
-    return base.removesuffix(root) if base.endswith(root) else base.partition("://")[0] + "://"
-
-
-def _wanted(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Say whether a file is meant: by its own name, or by that of a folder it lies in."""
-    if pattern and _matches(parts, pattern):
-        return True
-    inside = not pattern or any(_matches(parts[:n], pattern) for n in range(1, len(parts)))
-    return inside and parts[-1].endswith(".parquet")
-
-
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_matches(parts[n:], pattern[1:]) for n in range(len(parts) + 1))
-    first = bool(parts) and fnmatchcase(parts[0], pattern[0])
-    return first and _matches(parts[1:], pattern[1:])
-
-
-def _partition(folders: Sequence[str]) -> Iterator[tuple[str, PartitionValue]]:
-    for folder in folders:
-        name, mark, value = folder.partition("=")
-        if name and mark:
-            yield unquote(name), None if value == _NULL_PARTITION else unquote(value)
-
-
-def _with_typed_partitions(files: list[InputFile]) -> list[InputFile]:
-    """Make a partition column numeric where all its values are whole numbers."""
-    plain = [file for file in files if not file.snapshot]  # a table knows its types
-    texts = {name for file in plain for name, value in file.partition if not _is_number(value)}
-    return [
-        file if file.snapshot else replace(file, partition=tuple(_typed(file.partition, texts)))
-        for file in files
-    ]
-
-
-def _typed(
-    partition: Iterable[tuple[str, PartitionValue]], texts: set[str]
-) -> Iterator[tuple[str, PartitionValue]]:
-    for name, value in partition:
-        yield name, value if name in texts or value is None else int(value)
-
-
-def _is_number(value: PartitionValue) -> bool:
-    text = "" if value is None else str(value)
-    digits = text.removeprefix("-")
-    plain = text.isascii() and digits.isdecimal() and (digits[0] != "0" or text == "0")
-    return plain and len(text) < 18  # 007 is a name
+def _asked(call: Callable[[], Any], text: str) -> Any:
+    """Return what a store answers; its errors are the input's."""
+    try:
+        return retried(call, f"input {text}")
+    except OSError as error:
+        raise InvalidRequest(f"input {text}: {first_line(error)}", "input") from None

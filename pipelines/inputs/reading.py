@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import footer_hash, is_needed, partition_type
-from pipelines.inputs.listing import InputFile, open_filesystem
+from pipelines.inputs.footers import footer_hash, is_needed
+from pipelines.inputs.listing import InputFile
+from pipelines.inputs.partitions import partition_type
+from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.unify import fitted
 from pipelines.inputs.units import Slice, Unit
 from rerank_core import InvalidRequest
@@ -33,13 +35,17 @@ def read_units(
     filesystem, path = open_filesystem(file.path)
     with filesystem.open_input_file(path) as source:
         if source.size() != file.size or footer_hash(source) != file.footer:
-            raise FileChanged(f"{file.path} has changed since the plan was made")
+            raise FileChanged(f"{file.given} has changed since the plan was made")
         parquet = pq.ParquetFile(source)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
-        columns = [n for n in parquet.schema_arrow.names if is_needed(n, config)]
-        for unit, rows in _cut(parquet.iter_batches(size, groups, columns), piece):
-            yield unit, fitted(_with_partition(rows, file, config), schema, file.path)
+        there = dict(file.columns) or {name: name for name in parquet.schema_arrow.names}
+        wanted = {inner: name for name, inner in there.items() if is_needed(name, config)}
+        # For a column `a.b` pyarrow reads the field b of a column a, too.
+        for unit, rows in _cut(parquet.iter_batches(size, groups, list(wanted)), piece):
+            rows = rows.select([inner for inner in rows.schema.names if inner in wanted])
+            rows = rows.rename_columns([wanted[inner] for inner in rows.schema.names])
+            yield unit, fitted(_with_partition(rows, file, config), schema, file.given)
 
 
 def _with_partition(rows: pa.Table, file: InputFile, config: RerankJobConfig) -> pa.Table:

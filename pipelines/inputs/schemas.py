@@ -120,11 +120,16 @@ def _candidate_fields(schema: pa.Schema, names: ColumnNames) -> set[str]:
         raise InvalidRequest(
             f"column {names.candidates} must be a list of structs, not {kind}", "names"
         )
-    fields = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
+    fields = [field.name for field in kind.value_type]
+    for name in fields:
+        if fields.count(name) > 1:
+            raise InvalidRequest(
+                f"{names.candidates} has the field {name} twice: rename one", "names"
+            )
     for name in (names.doc_id, names.text):
         if name not in fields:
             raise InvalidRequest(f"{names.candidates} has no field {name}", "names")
-    return fields
+    return set(fields)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames
-from pipelines.inputs.listing import open_filesystem
+from pipelines.inputs.paths import open_filesystem
 from rerank_core import InvalidRequest
 
 # Lines of a TREC run in one row group.
@@ -44,6 +44,13 @@ def trec_batches(path: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch(arrays, schema=pa.schema(kinds))
 
 
+def _decoded(file: TextIOWrapper, path: str) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{path} is not UTF-8, as a TREC run is", "input") from None
+
+
 def read_trec_run(path: str) -> Iterator[Hit]:
     """Yield the hits of a TREC run; InvalidRequest names the line that is none.
 
@@ -52,7 +59,7 @@ def read_trec_run(path: str) -> Iterator[Hit]:
     filesystem, inner = open_filesystem(path)
     stream: Any = filesystem.open_input_stream(inner)
     with TextIOWrapper(stream, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_decoded(file, path), start=1):
             parts = line.split()
             if len(parts) != 6:
                 raise InvalidRequest(f"{path}:{number}: a TREC run line has 6 fields", "input")

@@ -6,7 +6,8 @@ numbers, units of time, columns that are all null. It knows schemas and reads no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,34 +15,48 @@ import pyarrow as pa
 from rerank_core import InvalidRequest
 
 _UNITS = ("s", "ms", "us", "ns")
+# A frame that was filtered or sorted has them as a column, others as a range in the metadata.
+_ROW_NUMBERS = re.compile(r"__index_level_\d+__$")
 _WAY_OUT = "give --columns without it, or write the files alike"
+_ALIKE = "a job needs it of all files: write them alike, or rank them apart"
 
 
 class _Differ(Exception):
     """Two types that no type holds both of."""
 
 
-def unify(schemas: Sequence[tuple[str, pa.Schema]], needed: Callable[[str], bool]) -> pa.Schema:
+def unify(
+    schemas: Sequence[tuple[str, pa.Schema]],
+    needed: Callable[[str], bool],
+    always: Collection[str] = (),
+) -> pa.Schema:
     """Return the columns that are needed, of the types that hold those of all files.
 
-    `schemas` pairs each file's path with its schema; the order is the first file's. Raises
-    InvalidRequest that names two files, the column and both types.
+    `schemas` pairs each file's path with its schema; the order is the first file's. Columns in
+    `always` cannot be left out; row numbers of pandas that only some files have are. Raises
+    InvalidRequest that names two files, the column, both types and the way out.
     """
     distinct: dict[bytes, tuple[str, pa.Schema]] = {}
     for path, schema in schemas:
         distinct.setdefault(bytes(schema.serialize()), (path, schema))
     first_path, first = next(iter(distinct.values()))
+    shared = set(first.names).intersection(*(schema.names for _, schema in distinct.values()))
     fields = {}
     for path, schema in distinct.values():
-        _refuse_twice(path, schema)
+        _refuse_twice(path, schema, needed)
         for name in _missing(first, schema, needed):
+            if _ROW_NUMBERS.match(name):
+                continue
             with_it, without = (first_path, path) if name in first.names else (path, first_path)
             raise InvalidRequest(
-                f"file {with_it} has a column {name}, file {without} has none; {_WAY_OUT}", "input"
+                f"file {with_it} has a column {name}, file {without} has none;"
+                f" {_ALIKE if name in always else _WAY_OUT}",
+                "input",
             )
     for field in first:
-        if needed(field.name):
-            fields[field.name] = _of_all(field.name, list(distinct.values()))
+        if needed(field.name) and field.name in shared:
+            way_out = _ALIKE if field.name in always else _WAY_OUT
+            fields[field.name] = _of_all(field.name, list(distinct.values()), way_out)
     metadata: Any = first.metadata
     return pa.schema(list(fields.values()), metadata=metadata)
 
@@ -50,17 +65,17 @@ def _missing(first: pa.Schema, other: pa.Schema, needed: Callable[[str], bool]) 
     return sorted(name for name in set(first.names) ^ set(other.names) if needed(name))
 
 
-def _refuse_twice(path: str, schema: pa.Schema) -> None:
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+def _refuse_twice(path: str, schema: pa.Schema, needed: Callable[[str], bool]) -> None:
+    twice = {name for name in schema.names if schema.names.count(name) > 1 and needed(name)}
     if twice:
         raise InvalidRequest(
-            f"file {path} has the column {twice[0]} twice; only the writer knows which is meant:"
-            " rename one",
+            f"file {path} has the column {min(twice)} twice; only the writer knows which is meant:"
+            " rename one, or give --columns without it",
             "input",
         )
 
 
-def _of_all(name: str, schemas: Sequence[tuple[str, pa.Schema]]) -> Any:
+def _of_all(name: str, schemas: Sequence[tuple[str, pa.Schema]], way_out: str) -> Any:
     path, nullable = schemas[0][0], False
     kind: pa.DataType = pa.null()
     for other_path, schema in schemas:
@@ -71,7 +86,7 @@ def _of_all(name: str, schemas: Sequence[tuple[str, pa.Schema]]) -> Any:
         except _Differ:
             raise InvalidRequest(
                 f"file {path} has {name}: {kind}, file {other_path} has {name}: {field.type};"
-                f" {_WAY_OUT}",
+                f" {way_out}",
                 "input",
             ) from None
         if wider != kind:
@@ -149,6 +164,8 @@ def _nested(one: Any, two: Any) -> pa.DataType:
         return (
             pa.large_list(item.with_nullable(True)) if large else pa.list_(item.with_nullable(True))
         )
+    if types.is_map(one) and types.is_map(two):
+        return pa.map_(common(one.key_type, two.key_type), common(one.item_type, two.item_type))
     raise _Differ
 
 

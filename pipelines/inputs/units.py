@@ -6,7 +6,7 @@ decodes: whole row groups that hold one or more units.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from typing import Any
 MAX_UNIT_BYTES = 64 << 20
 # Row groups smaller than this share a slice.
 _SLICE_UNITS = 8
+# Is told of a step of the plan, how much of it is done, and of how much.
+Say = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

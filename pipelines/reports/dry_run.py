@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.config import RerankJobConfig
-from pipelines.identity import identity_of
+from pipelines.identity import identity_of, versions_of
 from pipelines.inputs.joins import join_texts, load_texts
+from pipelines.inputs.left_out import left_out_line
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
 from pipelines.inputs.reading import read_units
@@ -39,6 +40,7 @@ def describe(config: RerankJobConfig) -> str:
         f"shape: {plan.shape}",
         f"files: {len(plan.files):,}, unreadable: {len(plan.bad_files):,}",
         *(f"  {path}: {reason}" for path, reason in plan.bad_files.items()),
+        *filter(None, [left_out_line(plan.left_out)]),
         f"rows: {rows:,}",
         f"pairs: {plan.pairs:,}",
         f"units: {len(plan.rows):,}, read in {len(plan.slices):,} slices",
@@ -71,7 +73,7 @@ def _readable(
 def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
     """Return (estimated tokens, pairs, rows set aside) of the first unit of a few slices."""
     limit = config.scorer.max_length
-    texts = load_texts(config)
+    texts = load_texts(config, versions_of(plan.identity))
     counter = load_scorer(ScorerConfig(model="lexical", max_length=limit))
     tokens, sampled, aside = 0.0, 0, 0
     for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:

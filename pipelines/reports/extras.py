@@ -1,12 +1,16 @@
-"""What a finished job writes beside its result: the report, and a TREC run if one is asked for."""
+"""What a finished job writes beside its result: the report, and other forms that are asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipelines.commits.delta_log import write_delta_log
 from pipelines.commits.records import SUCCESS, JobFolder
 from pipelines.config import RerankJobConfig
+from pipelines.inputs.left_out import left_out_line
+from pipelines.plan import Plan
+from pipelines.reports.json_lines import write_json_lines
 from pipelines.reports.report import REPORT, write_report
 from pipelines.reports.trec_run import write_trec_run
 
@@ -24,10 +28,31 @@ def write_extras(
     if not (root / REPORT).is_file():
         found = JobFolder(root, 0).all_records().newest() if records is None else records
         write_report(root, manifest, found)
-    if config.trec_run:
-        path, success = Path(config.trec_run), root / SUCCESS
-        if not path.is_file() or path.stat().st_mtime < success.stat().st_mtime:
-            write_trec_run(root, path, config.names)
+    if config.trec_run and _is_due(Path(config.trec_run), root):
+        write_trec_run(root, Path(config.trec_run), config.names)
+    if config.json_lines and _is_due(Path(config.json_lines), root):
+        write_json_lines(root, Path(config.json_lines))
+    if config.format == "delta":
+        write_delta_log(root)
+
+
+def _is_due(path: Path, root: Path) -> bool:
+    """Say whether a file is not there, or is of an earlier result."""
+    return not path.is_file() or path.stat().st_mtime < (root / SUCCESS).stat().st_mtime
+
+
+def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
+    """Say what is about to be done, and what of the input is not."""
+    units = len(plan.rows)
+    if left_out := left_out_line(plan.left_out):
+        out.write(left_out + "\n")
+    if done:
+        out.write(f"resuming: {done:,} of {units:,} units are done\n")
+    if done < units or plan.buckets:
+        out.write(
+            f"{model}, fingerprint {plan.identity['scorer']}: {plan.pairs:,} pairs of"
+            f" {len(plan.files):,} files in {units:,} units; starting Ray and the model\n"
+        )
 
 
 def say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:

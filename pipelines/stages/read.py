@@ -39,6 +39,8 @@ def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
         "size": file.size,
         "footer": file.footer,
         "partition": file.partition,
+        "columns": file.columns,
+        "source": file.source,
     }
     return {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
 
@@ -64,14 +66,14 @@ def read_slice(
             try:
                 unit, rows = retried(source.next_unit, file.path)
             except PermissionError:
-                raise InvalidRequest(f"{file.path}: no permission to read it", "input") from None
+                raise InvalidRequest(f"{file.given}: no permission to read it", "input") from None
             except (pa.ArrowException, OSError) as error:
                 for unit in source.left:
-                    yield _unit_row(unit, file.path, None, reason_of(error))
+                    yield _unit_row(unit, file.given, None, reason_of(error))
                 break
             if texts:
                 rows = join_texts(rows, texts, config.names)
-            yield _unit_row(unit, file.path, _to_bytes(rows), "")
+            yield _unit_row(unit, file.given, _to_bytes(rows), "")
 
 
 class _Source:

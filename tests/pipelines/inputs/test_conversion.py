@@ -92,3 +92,87 @@ def test_a_folder_of_other_files_says_how_to_name_them(tmp_path, capsys):
 def test_parquet_is_read_whatever_the_files_suffix(tmp_path, pairs_input, name):
     (pairs_input / "0.parquet").rename(tmp_path / name)
     assert job(tmp_path / name, tmp_path / "out")["counts"]["rows_out"] == 200
+
+
+def test_an_empty_shard_of_another_kind_is_counted_and_the_others_are_read(tmp_path, pairs_input):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    table = pq.read_table(pairs_input / "0.parquet")
+    json_lines(table, folder / "0.jsonl")
+    (folder / "1.jsonl").write_text("")
+    csv(table, folder / "2.csv")
+    (folder / "3.csv").write_text("")
+    manifest = job(folder / "*", tmp_path / "out")
+    assert manifest["counts"]["rows_out"] == 400
+    (item,) = manifest["left_out"]["files"]
+    assert (item["reason"], item["count"]) == ("without a row", 2)
+    assert {i["path"] for i in manifest["inputs"]} == {f"{folder}/0.jsonl", f"{folder}/2.csv"}
+
+
+def test_shards_of_other_kinds_that_differ_are_refused_by_their_own_names(tmp_path, capsys):
+    row = "query_id,query,doc_id,text,n\nq,lamp,d,text,{}\n"
+    (tmp_path / "a.csv").write_text(row.format(1))
+    (tmp_path / "b.csv").write_text(row.format("x"))
+    options = ["--input", f"{tmp_path}/*.csv", "--output", "out", "--dry-run", "--model", "lexical"]
+    assert main(options) == 2
+    said = f"file {tmp_path}/a.csv has n: int64, file {tmp_path}/b.csv has n: string"
+    assert said in capsys.readouterr().err
+
+
+def test_a_row_set_aside_names_the_file_that_people_know(tmp_path):
+    (tmp_path / "in.csv").write_text("query_id,query,doc_id,text\nq,lamp,d,\n")
+    job(tmp_path / "in.csv", tmp_path / "out")
+    (aside,) = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
+    assert aside["file"] == str(tmp_path / "in.csv")
+
+
+def test_a_file_that_changed_while_a_plan_was_made_is_converted_anew(tmp_path):
+    (tmp_path / "in.csv").write_text("query_id,query,doc_id,text\nq,lamp,d,old\n")
+    job(tmp_path / "in.csv", tmp_path / "out")
+    (old,) = (tmp_path / "out" / "_job" / "input").glob("0-*.parquet")
+    (tmp_path / "in.csv").write_text("query_id,query,doc_id,text\nq,lamp,d,newer\n")
+    (tmp_path / "next" / "_job").mkdir(parents=True)
+    (old.parent).rename(tmp_path / "next" / "_job" / "input")  # killed before the plan was fixed
+    (tmp_path / "next" / "_job" / "epochs").mkdir()
+    job(tmp_path / "in.csv", tmp_path / "next")
+    assert [row["text"] for row in rows_of(tmp_path / "next")] == ["newer"]
+
+
+HEAD = b"query_id,query,doc_id,text\n"
+BROKEN = {
+    "a.jsonl": b'{"query_id": "q", "secret-',
+    "list.json": b'[{"query_id": "q"}]',
+    "a.jsonl.gz": gzip.compress(b'{"query_id": "q"}\n' * 9)[:-9],
+    "plain.jsonl.gz": b'{"query_id": "q"}\n',
+    "short.csv": HEAD + b"q,lamp,secret\n",
+    "latin.csv": HEAD + "q,lamp,d,secretä\n".encode("latin-1"),
+    "a.arrow": b"ARROW1\0\0secret",
+    "a.feather": b"",
+    "a.tsv.zst": b"secret",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_of_any_kind_is_said_in_a_line_without_its_words(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    options = ["--input", str(tmp_path / name), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*options, "--model", "lexical"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / name) in error
+    assert len(error.strip().splitlines()) == 1
+    assert "secret" not in error
+
+
+def test_a_row_that_is_too_short_is_said_by_its_counts(tmp_path):
+    (tmp_path / "in.csv").write_bytes(BROKEN["short.csv"])
+    with pytest.raises(InvalidRequest, match="Expected 4 columns, got 3; write it as Parquet"):
+        job(tmp_path / "in.csv", tmp_path / "out")
+
+
+def test_candidates_in_json_lines_are_nested_rows(tmp_path):
+    hits = [{"doc_id": "a", "text": "music"}, {"doc_id": "b", "text": "a lamp"}]
+    row = {"query_id": 1, "query": "lamp", "candidates": hits}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    job(tmp_path / "in.jsonl", tmp_path / "out")
+    (out,) = pq.read_table(tmp_path / "out").to_pylist()
+    assert [hit["doc_id"] for hit in out["candidates"]] == ["b", "a"]

@@ -9,13 +9,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io.pyarrow import PyArrowFileIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import job, rows_of
 
 from pipelines.commits.verify import verify
+from pipelines.config import RerankJobConfig
+from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import list_files
+from pipelines.rerank_job import main
+from rerank_core import InvalidRequest
 
 
 class Bucket(BaseHTTPRequestHandler):
@@ -88,6 +98,75 @@ def options(tmp_path, pairs_input, monkeypatch):
 def test_a_bucket_is_listed_by_folder_and_glob(options, path):
     found = [file.path for file in list_files((f"s3://bucket/{path}{options}",))]
     assert found == [f"s3://bucket/in/lang=en/{n}.parquet{options}" for n in range(3)]
+
+
+def test_keys_of_any_letters_are_read(tmp_path, pairs_input, options):
+    names = ["a b", "a%20b", "a#b", "a?b", "a[1]", "ü"]
+    for name in names:
+        folder = tmp_path / "s3" / "bucket" / "odd" / name
+        folder.mkdir(parents=True)
+        shutil.copy(pairs_input / "0.parquet", folder)
+    files, *_ = read_footers(
+        list_files((f"s3://bucket/odd{options}",)), RerankJobConfig(input=("x",), output="y")
+    )
+    assert [file.bad for file in files] == [""] * len(names)
+
+
+def test_an_address_that_is_none_is_said_in_a_line(capsys, options):
+    given = ["--input", f"s3://bucket/a b{options}", "--output", "out", "--model", "lexical"]
+    assert main([*given, "--dry-run"]) == 2
+    assert "spaces and signs of a path are written as in %20" in capsys.readouterr().err
+
+
+def test_a_delta_table_in_a_bucket_is_read_as_its_snapshot(tmp_path, pairs_input, options):
+    place = tmp_path / "s3" / "bucket" / "lake" / "table"
+    table = pq.read_table(pairs_input)
+    write_deltalake(str(place), table.append_column("lang", pa.array(["a b"] * 600)),
+                    partition_by=["lang"])  # fmt: skip
+    DeltaTable(str(place)).delete("place = 3")
+    manifest = job(f"s3://bucket/lake/table{options}", tmp_path / "out")
+    assert manifest["counts"]["rows_out"] == 570
+    assert {row["lang"] for row in rows_of(tmp_path / "out")} == {"a b"}
+
+
+def test_files_taken_out_of_a_delta_table_in_a_bucket_are_refused(tmp_path, pairs_input, options):
+    write_deltalake(str(tmp_path / "s3" / "bucket" / "lake" / "t"), pq.read_table(pairs_input))
+    for given in ("lake/t/*.parquet", "lake", "lake/*"):
+        with pytest.raises(
+            InvalidRequest, match="s3://bucket/lake/t is a Delta table: read as plain"
+        ):
+            list_files((f"s3://bucket/{given}{options}",))
+
+
+class Written(pafs.SubTreeFileSystem):
+    """The bucket's folder, for a writer that makes folders as a store does."""
+
+    def __init__(self, root):
+        super().__init__(str(root), pafs.LocalFileSystem())
+
+    def open_output_stream(self, path, *arguments, **options):
+        (Path(self.base_path) / path).parent.mkdir(parents=True, exist_ok=True)
+        return super().open_output_stream(path, *arguments, **options)
+
+
+def test_an_iceberg_table_in_a_bucket_is_read_as_its_snapshot(
+    tmp_path, pairs_input, options, monkeypatch
+):
+    table = pq.read_table(pairs_input)
+    with monkeypatch.context() as writer:
+        store = Written(tmp_path / "s3")
+        writer.setattr(PyArrowFileIO, "_initialize_fs", lambda *scheme: store)
+        catalogue = SqlCatalog("c", uri="sqlite:///:memory:", warehouse="s3://bucket/warehouse")
+        catalogue.create_namespace("n")
+        made = catalogue.create_table("n.t", table.schema)
+        made.append(table)
+        made.delete("place = 3")
+        catalogue.engine.dispose()
+    manifest = job(f"{made.metadata_location}{options}", tmp_path / "out")
+    assert manifest["counts"]["rows_out"] == 570
+    (item,) = manifest["inputs"]
+    assert item["namespace"] == "s3://bucket"
+    assert item["snapshot"] == f"Iceberg snapshot {made.current_snapshot().snapshot_id}"
 
 
 def test_a_job_reads_a_bucket(tmp_path, pairs_input, options):

@@ -74,14 +74,14 @@ def test_files_with_other_columns_are_refused(tmp_path):
 )
 def test_a_file_without_a_footer_is_bad_and_the_others_are_good(tmp_path, pairs_input, body):
     (pairs_input / "bad.parquet").write_bytes(body)
-    files, shape, _ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, shape, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
     assert shape == "pairs"
     assert [bool(file.bad) for file in files] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("unit_pairs", [1, 7, 33, 70, 1000])
 def test_reading_units_gives_every_row_once(pairs_input, unit_pairs):
-    files, _, _ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
     slices = plan_slices([file.groups for file in files], unit_pairs)
     read = [
         item
@@ -95,7 +95,7 @@ def test_reading_units_gives_every_row_once(pairs_input, unit_pairs):
 
 
 def test_a_changed_file_is_not_read(pairs_input):
-    files, _, _ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
     (piece, *_) = plan_slices([file.groups for file in files], 50)
     pq.write_table(PAIRS.empty_table(), pairs_input / "0.parquet")
     with pytest.raises(FileChanged):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import decimal
 import sys
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,10 +109,86 @@ def test_shards_that_differ_in_earnest_are_refused_by_file_column_and_types_with
     assert verify(tmp_path / "out")["rows_out"] == 4
 
 
-def test_a_time_that_the_finer_unit_cannot_hold_is_refused_with_its_column(tmp_path):
-    far = pa.array([2**61, 2], pa.timestamp("us"))
+def test_a_time_that_the_finer_unit_cannot_hold_is_refused_with_its_column_by_the_plan(
+    tmp_path, capfd
+):
+    """As 9999-12-31, which many tables have for "for ever"."""
+    far = pa.array([2**57, 2], pa.timestamp("us"))
+    folder = shards(tmp_path / "in", {"x": far}, {"x": pa.array([1, 2], pa.timestamp("ns"))})
+    options = ["--input", str(folder), "--output", str(tmp_path / "out"), "--model", "lexical"]
+    assert main([*options, "--dry-run"]) == 2
+    error = capfd.readouterr().err
+    assert f"file {folder}/0.parquet: column x has a value that timestamp[ns]" in error
+    assert "give --columns without it" in error
+    job(folder, tmp_path / "out", columns=("doc_id",))
+
+
+def test_a_time_out_of_range_in_a_file_without_statistics_is_refused_when_it_is_read(tmp_path):
+    far = {"x": pa.array([2**57, 2], pa.timestamp("us"))}
+    folder = shards(tmp_path / "in", far, {"x": pa.array([1, 2], pa.timestamp("ns"))})
+    table = pq.read_table(folder / "0.parquet")
+    pq.write_table(table, folder / "0.parquet", write_statistics=False)
     with pytest.raises(InvalidRequest, match=r"column x has a value that timestamp\[ns\]"):
-        result(tmp_path, {"x": far}, {"x": pa.array([1, 2], pa.timestamp("ns"))})
+        job(folder, tmp_path / "out")
+
+
+def test_a_column_that_no_job_can_leave_out_has_another_way_out(tmp_path, capsys):
+    folder = shards(tmp_path / "in", {"query_id": [1, 2]}, {})
+    options = ["--input", str(folder), "--output", str(tmp_path / "out"), "--model", "lexical"]
+    assert main([*options, "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert f"file {folder}/0.parquet has query_id: int64" in error
+    assert "a job needs it of all files: write them alike" in error
+
+
+def test_layouts_inside_of_lists_and_structs_are_only_layouts(tmp_path):
+    (tmp_path / "in").mkdir()
+    view, plain = pa.string_view(), pa.large_string()
+    for number, text in enumerate((view, plain, pa.string())):
+        kind = pa.struct([("doc_id", text), ("text", text), ("tags", pa.list_(text))])
+        hits = [{"doc_id": f"d{number}", "text": "a lamp", "tags": ["x"]}]
+        wrap = pa.list_view(kind) if text == view else pa.large_list(kind)
+        table = {"query_id": [f"q{number}"], "query": ["lamp"]}
+        table["candidates"] = pa.array([hits], wrap if number < 2 else pa.list_(kind))
+        table["m"] = pa.array([[("k", "v")]], pa.map_(text, text))
+        pq.write_table(pa.table(table), tmp_path / "in" / f"{number}.parquet")
+    job(tmp_path / "in", tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert [(r["query_id"], r["candidates"][0]["tags"], r["m"]) for r in rows] == [
+        (f"q{n}", ["x"], [("k", "v")]) for n in range(3)
+    ]  # fmt: skip
+
+
+def test_a_field_that_is_there_twice_in_candidates_is_refused(tmp_path, capsys):
+    parts = [pa.array(["d"]), pa.array(["a"]), pa.array(["b"])]
+    struct = pa.StructArray.from_arrays(parts, names=["doc_id", "text", "text"])
+    lists = pa.ListArray.from_arrays([0, 1], struct)
+    table = pa.table({"query_id": ["q"], "query": ["lamp"], "candidates": lists})
+    pq.write_table(table, tmp_path / "in.parquet")
+    options = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out")]
+    assert main([*options, "--dry-run", "--model", "lexical"]) == 2
+    assert "candidates has the field text twice: rename one" in capsys.readouterr().err
+
+
+def test_a_column_with_a_dot_is_not_the_field_of_a_struct(tmp_path):
+    table = result(tmp_path, {"a": [{"b": 1}, None], "a.b": [5, 6]}, columns=("a.b",))
+    assert table["a.b"].to_pylist() == [5, 6]
+    assert "a" not in table.column_names
+
+
+def test_columns_of_other_scripts_are_ranked_by_where_they_are_named(tmp_path):
+    table = pa.table(
+        {
+            "frage nr.": ["q", "q"],
+            "查询": ["lamp"] * 2,
+            "id": ["a", "b"],
+            "Ünïcode": ["a lamp", "x"],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    names = {"query_id": "frage nr.", "query": "查询", "doc_id": "id", "text": "Ünïcode"}
+    job(tmp_path / "in.parquet", tmp_path / "out", names=names)
+    assert pq.read_table(tmp_path / "out").column_names == [*table.column_names, "score", "rank"]
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path, capsys):
@@ -121,6 +198,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path, capsys):
     options = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out")]
     assert main([*options, "--dry-run", "--model", "lexical"]) == 2
     assert "has the column x twice" in capsys.readouterr().err
+    assert main([*options, "--dry-run", "--model", "lexical", "--columns", "doc_id"]) == 0
 
 
 def test_names_that_differ_in_case_and_odd_names_pass_through(tmp_path):
@@ -148,6 +226,40 @@ def test_what_polars_and_duckdb_write_is_read_together(tmp_path):
     assert sorted(row["rank"] for row in rows) == [1, 2, 3, 4, 5]
 
 
+class Tag(pa.ExtensionType):
+    """A type of somebody's own, as pandas and GeoArrow make them."""
+
+    def __init__(self):
+        super().__init__(pa.string(), "tests.tag")
+
+    def __arrow_ext_serialize__(self):
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage, body):
+        return cls()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def known_tag():
+    pa.register_extension_type(Tag())
+    yield
+    pa.unregister_extension_type("tests.tag")
+
+
+def test_row_numbers_that_only_some_shards_of_pandas_have_are_left_out(tmp_path):
+    (tmp_path / "in").mkdir()
+    frame = pd.DataFrame({**BASE, "doc_id": ["a", "b"], "n": pd.array([1, None], dtype="Int64")})
+    frame.to_parquet(tmp_path / "in" / "0.parquet")
+    frame.assign(doc_id=["c", "d"]).to_parquet(tmp_path / "in" / "1.parquet", index=True)
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "in" / "1.parquet").names
+    manifest = job(tmp_path / "in", tmp_path / "out")
+    assert manifest["left_out"]["columns"] == ["__index_level_0__"]
+    out = pd.read_parquet(tmp_path / "out" / "data")
+    assert out["doc_id"].tolist() == ["a", "b", "c", "d"]
+    assert out["n"].isna().tolist() == [False, True, False, True]
+
+
 UUIDS = [uuid.UUID(int=7), uuid.UUID(int=7)]
 
 
@@ -162,6 +274,11 @@ UUIDS = [uuid.UUID(int=7), uuid.UUID(int=7)]
          "2026-01-02T00:00:00+00:00"),
         (pa.array([True, True]), "true"),
         (pa.array(["x", "x"]).dictionary_encode(), "x"),
+        (pa.array(["x", "x"], pa.large_string()), "x"),
+        (pa.array([7, 7], pa.uint64()), "7"),
+        (pa.array([date(2026, 1, 2)] * 2), "2026-01-02"),
+        (pa.array([1.5, 1.5]), "1.5"),
+        (pa.ExtensionArray.from_storage(Tag(), pa.array(["x", "x"])), "x"),
     ],
 )  # fmt: skip
 def test_ids_of_any_type_rank_over_files_and_are_text_where_text_is_wanted(tmp_path, ids, text):
@@ -175,6 +292,18 @@ def test_ids_of_any_type_rank_over_files_and_are_text_where_text_is_wanted(tmp_p
     (aside,) = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
     assert aside["query_id"] == text
     assert {line.split()[0] for line in (tmp_path / "run").read_text().splitlines()} == {text}
+
+
+def test_ids_of_candidates_of_any_type_are_text_where_text_is_wanted(tmp_path):
+    ids = pa.array([UUIDS[0].bytes], pa.uuid())
+    hits = pa.StructArray.from_arrays([ids, pa.array(["a lamp"])], names=["doc_id", "text"])
+    table = {"query_id": ids, "query": ["lamp"]}
+    table["candidates"] = pa.ListArray.from_arrays([0, 1], hits)
+    pq.write_table(pa.table(table), tmp_path / "in.parquet")
+    job(tmp_path / "in.parquet", tmp_path / "out", trec_run=str(tmp_path / "run"))
+    out = pq.read_table(tmp_path / "out")
+    assert out.schema.field("candidates").type.value_type.field("doc_id").type == pa.uuid()
+    assert (tmp_path / "run").read_text().split()[:3] == [str(UUIDS[0]), "Q0", str(UUIDS[0])]
 
 
 def test_a_partition_named_007_stays_text(tmp_path):
@@ -191,3 +320,10 @@ def test_a_column_in_the_path_and_in_the_file_is_a_conflict(tmp_path, capsys):
     options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--dry-run"]
     assert main([*options, "--model", "lexical"]) == 2
     assert "has a column x, and a folder above it says x=1" in capsys.readouterr().err
+
+
+def test_a_column_in_the_path_and_in_the_file_that_say_the_same_is_no_conflict(tmp_path):
+    (tmp_path / "in").mkdir()
+    shards(tmp_path / "in" / "x=7", {"x": [7, 7]})
+    job(tmp_path / "in", tmp_path / "out")
+    assert [row["x"] for row in rows_of(tmp_path / "out")] == [7, 7]

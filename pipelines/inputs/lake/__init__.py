@@ -1,0 +1,1 @@
+"""Tables of a lake, whose log or metadata says which files are their rows. Reads no rows."""

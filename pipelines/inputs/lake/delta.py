@@ -1,0 +1,115 @@
+"""Delta tables, by their log: which files a version has, and what is more than its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.inputs.lake.snapshot import (
+    EXPORT,
+    Snapshot,
+    TableFile,
+    connection,
+    missing_extra,
+    unreadable,
+    values_as_text,
+)
+from pipelines.inputs.paths import open_filesystem, quoted
+from rerank_core import InvalidRequest
+
+# Reader features with which files are rows; deletion vectors and other names are acted on.
+_READ = {
+    "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping"
+}  # fmt: skip
+_S3 = {"region": "AWS_REGION", "endpoint_override": "AWS_ENDPOINT_URL"}
+
+
+def delta_snapshot(address: str, options: str = "", version: int | None = None) -> Snapshot:
+    """Return a Delta table at this version, or at its newest.
+
+    `options` are those of the address, as pyarrow names them. Raises InvalidRequest for a table
+    that is more than its files, with the way out, and for a version that is gone.
+    """
+    try:
+        from deltalake import DeltaTable
+    except ImportError:
+        raise missing_extra(address, "Delta") from None
+    try:
+        table: Any = DeltaTable(address, version=version, storage_options=_storage(options))
+        _refuse_more_than_files(address, table)
+        kept = _vectors(table)
+        actions = table.get_add_actions(flatten=True)
+        columns = pa.schema(table.schema().to_arrow())
+    except InvalidRequest:
+        raise
+    except Exception as error:  # whatever the library raises, the table cannot be opened
+        raise unreadable(address, "Delta", error, version) from None
+    found = {name: actions.column(name).to_pylist() for name in actions.schema.names}
+    names = table.metadata().partition_columns
+    files = []
+    for row, path in enumerate(found.get("path", ())):
+        values = [(name, found[f"partition.{name}"][row]) for name in names]
+        where = _absolute(address, unquote(path))
+        rows = partial(_kept, where, options, kept[where]) if where in kept else None
+        size = found["size_bytes"][row]
+        files.append(TableFile(where, size, values_as_text(address, values), rows))
+    number = int(table.version())
+    return Snapshot(address, number, f"Delta version {number}", columns, files)
+
+
+def _refuse_more_than_files(address: str, table: Any) -> None:
+    features = set(table.protocol().reader_features or ()) - _READ
+    if features:
+        raise InvalidRequest(
+            f"{address} uses {', '.join(sorted(features))}, with which its files are not its rows:"
+            f" {EXPORT}",
+            "input",
+        )
+
+
+def _vectors(table: Any) -> dict[str, Any]:
+    """Return for each file of which rows were deleted, which rows are left."""
+    if "deletionVectors" not in (table.protocol().reader_features or ()):
+        return {}
+    vectors = pa.table(table.deletion_vectors())
+    paths: list[Any] = vectors["filepath"].to_pylist()
+    return {
+        unquote(path).removeprefix("file://"): vectors["selection_vector"][row].values
+        for row, path in enumerate(paths)
+    }
+
+
+def _kept(path: str, options: str, kept: Any) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that are left of a file; a vector may end before the file does."""
+    filesystem, inner = open_filesystem(quoted(path) + f"?{options}" * bool(options))
+    place = 0
+    with filesystem.open_input_file(inner) as source:
+        for batch in pq.ParquetFile(source).iter_batches():
+            mask = kept.slice(place, batch.num_rows)
+            rest = batch.num_rows - len(mask)
+            yield batch.filter(pa.concat_arrays([mask, pa.array([True] * rest, pa.bool_())]))
+            place += batch.num_rows
+
+
+def _absolute(address: str, path: str) -> str:
+    """Return where a file lies; a shallow clone's files lie elsewhere and say so."""
+    if "://" in path or path.startswith("/"):
+        return path.removeprefix("file://")
+    return f"{unquote(address) if '://' in address else address}/{path}"
+
+
+def _storage(options: str) -> dict[str, str] | None:
+    """Return how to reach the store, as Delta's library names it."""
+    asked = connection(options)
+    named = {key: asked[name] for name, key in _S3.items() if name in asked}
+    endpoint = named.get("AWS_ENDPOINT_URL")
+    if endpoint and "://" not in endpoint:
+        scheme = asked.get("scheme", "https")
+        named["AWS_ENDPOINT_URL"] = f"{scheme}://{endpoint}"
+        named["AWS_ALLOW_HTTP"] = str(scheme == "http").lower()
+    return named or None

@@ -1,0 +1,41 @@
+"""A finished result as JSON Lines, for small results: one row a line, in input order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipelines.commits.verify import open_result
+from pipelines.inputs.ids import id_text
+from rerank_core import InvalidRequest
+
+
+def write_json_lines(root: Path, path: Path) -> None:
+    """Write the rows of the finished job in `root`; the file appears whole or not at all.
+
+    Bytes are text as in a TREC run, times are ISO 8601, decimals text, and no number is null.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            for batch in open_result(root).to_batches():
+                for row in batch.to_pylist():
+                    file.write(msgspec.json.encode(_plain(row)) + b"\n")
+    except UnicodeDecodeError:
+        temporary.unlink()
+        raise InvalidRequest(
+            "JSON Lines cannot hold text that is not UTF-8", "json_lines"
+        ) from None
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return id_text(value) if isinstance(value, bytes) else value
