@@ -6,14 +6,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.columns import Shape
-from pipelines.commits import store
 from pipelines.commits.records import JobFolder
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
 from pipelines.identity import refuse_change
@@ -54,7 +53,7 @@ class Plan:
 def make_plan(
     config: RerankJobConfig,
     identity: dict[str, str],
-    scratch: Path,
+    scratch: Store,
     gpus: Callable[[], float],
 ) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
@@ -83,12 +82,13 @@ def fixed_plan(
     folder: JobFolder, config: RerankJobConfig, identity: dict[str, str], workers: Engine
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
-    path = folder.job / "plan.json"
-    if not path.is_file():
-        gpus = partial(workers.gpus_per_replica, config)
-        made = make_plan(config, identity, folder.job / "input", gpus)
-        store.create_json(path, _to_json(made, config))
-    plan = _from_json(store.read_json(path))
+    store = folder.store
+    fixed = store.read_json("_job/plan.json")
+    if fixed is None:
+        made = make_plan(config, identity, store, partial(workers.gpus_per_replica, config))
+        store.create_json("_job/plan.json", _to_json(made, config))
+        fixed = store.read_json("_job/plan.json")
+    plan = _from_json(fixed)
     refuse_change(plan.identity, identity)
     return plan
 

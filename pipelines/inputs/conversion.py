@@ -17,7 +17,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.listing import InputFile, open_filesystem
 from pipelines.inputs.trec import trec_batches
@@ -31,8 +31,8 @@ _KINDS = {
 }  # fmt: skip
 
 
-def as_parquet(files: list[InputFile], folder: Path, config: RerankJobConfig) -> list[InputFile]:
-    """Return the files, those that are no Parquet written as Parquet into `folder` first.
+def as_parquet(files: list[InputFile], store: Store, config: RerankJobConfig) -> list[InputFile]:
+    """Return the files, those that are no Parquet written as Parquet into the job's store first.
 
     A file without a known suffix is a TREC run where texts are looked up, else Parquet.
     """
@@ -42,10 +42,10 @@ def as_parquet(files: list[InputFile], folder: Path, config: RerankJobConfig) ->
         if kind == "parquet":
             done.append(file)
             continue
-        path = folder / f"{number}.parquet"
-        if not path.is_file():
-            _convert(file.path, kind, path, config.names)
-        done.append(replace(file, path=str(path), size=path.stat().st_size))
+        key = f"_job/input/{number}.parquet"
+        if store.size(key) is None:
+            store.create(key, _converted(file.path, kind, config.names))
+        done.append(replace(file, path=store.address(key), size=store.size(key) or 0))
     return done
 
 
@@ -58,7 +58,7 @@ def kind_of(address: str) -> str:
     return "parquet" if suffix in (".parquet", ".parq", ".pq") else _KINDS.get(suffix, "")
 
 
-def _convert(source: str, kind: str, target: Path, names: ColumnNames) -> None:
+def _converted(source: str, kind: str, names: ColumnNames) -> memoryview:
     sink = pa.BufferOutputStream()
     writer: Any = None
     try:
@@ -73,7 +73,7 @@ def _convert(source: str, kind: str, target: Path, names: ColumnNames) -> None:
     if writer is None:
         raise InvalidRequest(f"{source} has no rows", "input")
     writer.close()
-    store.create(target, memoryview(sink.getvalue()))
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _without_values(error: Exception) -> str:

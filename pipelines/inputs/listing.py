@@ -76,12 +76,16 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
 
 
 def holds(text: str, folder: str) -> bool:
-    """Say whether an input takes all that lies in a local folder, or in one below it."""
-    if "://" in text and not text.startswith("file://"):
+    """Say whether an input takes all that lies in an output folder, or in one below it."""
+    text = text.removeprefix("file://")
+    if "://" in text:
+        text = text.partition("?")[0]
+        base, inside = _before_glob(text).rstrip("/"), folder.rstrip("/")
+    elif "://" in folder:
         return False
-    base = os.path.realpath(_before_glob(text.removeprefix("file://")))
-    inside = os.path.realpath(folder)
-    if os.path.commonpath([base, inside]) != base or os.path.isfile(base):
+    else:
+        base, inside = os.path.realpath(_before_glob(text)), os.path.realpath(folder)
+    if not f"{inside}/".startswith(f"{base.rstrip('/')}/") or os.path.isfile(base):
         return False
     below = [part for part in inside[len(base) :].split("/") if part]
     pattern = [part for part in text[len(_before_glob(text)) :].split("/") if part]
