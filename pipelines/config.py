@@ -157,6 +157,7 @@ class RerankJobConfig(RankingConfig, _Places):
     file_size: ByteSize | None = Field(
         None,
         gt=0,
+        le=5_000_000_000,  # what object stores copy in one request
         description="Size of output files, such as 256MB: units' files are joined up to it at the"
         " end; empty: a file per unit",
     )

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
-from pipelines.commits.store import Store, token
+from pipelines.commits.store import OutputUnusable, Store, token
 from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
@@ -50,6 +50,12 @@ class Lease:
         self.folder = JobFolder(self._store, epoch)
         # Before the epoch: an epoch without a heartbeat is one that was let go.
         self._store.replace(heartbeat_key(epoch), token().encode())
+        if self._store.mark(heartbeat_key(epoch)):
+            raise OutputUnusable(
+                f"{self._store} writes over files that it was asked to spare (put-if-absent, the"
+                " header If-None-Match); no job is safe there. Take another --output",
+                "output",
+            )
         if not self._store.create_json(epoch_key(epoch), mine):
             raise OutputRefused(f"another job has just started on {self._store}")
         self._thread.start()

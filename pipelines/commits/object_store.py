@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -25,7 +25,7 @@ from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
 from pipelines.commits.object_errors import is_no_bucket, meaning
-from pipelines.commits.store import AT_ONCE, Body, Result, Store, token
+from pipelines.commits.store import Body, Result, Store, at_once, token
 from pipelines.retries import is_transient, retried
 
 # A part of a larger file; most units' files go up in one request.
@@ -80,9 +80,8 @@ class ObjectStore(Store):
     def read_part(self, key: str, start: int, stop: int) -> Any:
         if start == stop:
             return b""
-        return self._asked(
-            key, lambda: obstore.get_range(self._client(), key, start=start, end=stop)
-        )
+        span = {"start": start, "end": stop}
+        return self._asked(key, lambda: obstore.get_range(self._client(), key, **span))
 
     def with_file(self, key: str, use: Callable[[pa.NativeFile], Result]) -> Result:
         def opened() -> Result:
@@ -99,8 +98,9 @@ class ObjectStore(Store):
             return None
 
     def modified_s(self, key: str) -> float:
-        found = self._asked(key, lambda: obstore.head(self._client(), key))
-        return found["last_modified"].timestamp()
+        return self._asked(key, lambda: obstore.head(self._client(), key))[
+            "last_modified"
+        ].timestamp()
 
     def names(self, folder: str, suffix: str = "", most: int | None = None) -> list[str]:
         def listed() -> list[str]:
@@ -121,7 +121,14 @@ class ObjectStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         if paths := list(keys):
-            self._asked(paths[0], lambda: obstore.delete(self._client(), paths))
+            try:
+                self._asked(paths[0], lambda: obstore.delete(self._client(), paths))
+            except FileNotFoundError:  # Azure and Google say so of one, and leave the rest
+                at_once(self._delete_one, paths)
+
+    def _delete_one(self, key: str) -> None:
+        with suppress(FileNotFoundError):
+            self._asked(key, lambda: obstore.delete(self._client(), key))
 
     def delete_folder(self, folder: str) -> None:
         self.delete(self._asked(folder, lambda: [f["path"] for f in self._listed(folder)]))
@@ -129,9 +136,8 @@ class ObjectStore(Store):
     def place(self, work: str, folder: str, names: list[str]) -> None:
         """Copy the files; a reader who does not wait for the end may see some of them."""
         there = set(self.names(folder)) if names else set()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            left = [name for name in names if name not in there]
-            list(pool.map(partial(self._copy, work, folder), left))
+        left = [name for name in names if name not in there]
+        at_once(partial(self._copy, work, folder), left)
 
     def _copy(self, work: str, folder: str, name: str) -> None:
         target = f"{folder}/{name}"
@@ -148,12 +154,10 @@ class ObjectStore(Store):
         def once() -> Result:
             try:
                 return call()
-            except BaseError as error:
+            except (BaseError, FileNotFoundError) as error:
+                if isinstance(error, FileNotFoundError) and not is_no_bucket(error):
+                    raise
                 raise meaning(error, self.url) from None
-            except FileNotFoundError as error:
-                if is_no_bucket(error):
-                    raise meaning(error, self.url) from None
-                raise
 
         return retried(once, f"{self.url}/{key}".rstrip("/"), when=is_transient)
 
@@ -166,9 +170,6 @@ class _Ranges(io.RawIOBase):
         self._size = int(obstore.head(client, key)["size"])
 
     def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
         return True
 
     def tell(self) -> int:

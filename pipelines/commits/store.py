@@ -23,9 +23,10 @@ import pyarrow.fs as pafs
 from rerank_core import InvalidRequest, RerankError
 
 Body = bytes | memoryview
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Requests under way at once where many keys are wanted: each may be a round trip to a server.
-AT_ONCE = 32
+_AT_ONCE = 32
 # Schemes of the addresses of object stores.
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 
@@ -130,8 +131,7 @@ class Store(ABC):
 
     def read_all(self, keys: Iterable[str]) -> list[Any]:
         """Return the bytes of many files, read at once, in the order of the keys."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self.read, keys))
+        return at_once(self.read, keys)
 
 
 def open_store(address: str | PathLike[str]) -> Store:
@@ -165,6 +165,12 @@ def check_address(text: str) -> str:
     if not folder.strip("/"):
         raise ValueError(f"is a bucket; name a folder in it, as in {scheme}://{bucket}/reranked")
     return text
+
+
+def at_once(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what the call returns for each item, in their order, many under way at once."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(call, items))
 
 
 def json_bytes(value: Any) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.records import JobFolder, JobRecords
-from pipelines.commits.store import AT_ONCE
+from pipelines.commits.store import at_once
 from pipelines.engine import Engine, JobContext
 from pipelines.inputs.units import unit_name
 from pipelines.ranks.bucket import bucket_of, rank_bucket
@@ -171,11 +170,8 @@ def read_parts(
     folder: JobFolder, files: Sequence[str], number: int, kind: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     """Return the rows that one part has in all of these scratch files, read at once."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        keys = [f"_job/scratch/{file}" for file in files]
-        return np.concatenate(
-            list(pool.map(lambda key: read_part(folder.store, key, number, kind), keys))
-        )
+    keys = [f"_job/scratch/{file}" for file in files]
+    return np.concatenate(at_once(lambda key: read_part(folder.store, key, number, kind), keys))
 
 
 def publish(folder: JobFolder, stage: str, name: str, body: bytes, **more: Any) -> dict[str, str]:

@@ -31,6 +31,7 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["protocol", "pipelines.commits.object_store"])
 # What may happen to a request, besides being answered.
 REFUSED, BUSY, CONFLICT, LOST, SLOW = "refused", "busy", "conflict", "lost", "slow"
+BLIND = "blind"  # to the condition under which it was asked
 _REPLIES = {
     REFUSED: ("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"),
     BUSY: ("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>"),
@@ -97,11 +98,13 @@ class S3Server:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start(status, [("Content-Length", str(len(body)))])
             return [body]
+        if fault == BLIND:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with self._lock:
             reply = list(self._app(environ, start))
         if fault == SLOW:
             time.sleep(self.slow_s)
-        if fault:
+        if fault in (SLOW, LOST):
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("the reply is lost")
         return reply

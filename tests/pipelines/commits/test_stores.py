@@ -12,7 +12,7 @@ import pyarrow.dataset as pads
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from places import BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
+from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
 from protocol import job, rows_of
 
 import pipelines
@@ -291,6 +291,15 @@ def test_a_bucket_without_permission_is_named_before_ray_starts(bucket, small, c
     assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
     said = f"error: {out}: no permission; the job lists, reads, writes and deletes there"
     assert last_line(capsys) == said
+
+
+def test_a_store_that_does_not_know_put_if_absent_is_refused_before_ray_starts(
+    bucket, small, capsys
+):
+    out = bucket.out("out")
+    bucket.server.fault = lambda method, key: BLIND
+    assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
+    assert f"{out} writes over files that it was asked to spare" in last_line(capsys)
 
 
 def test_missing_credentials_are_named_before_ray_starts(bucket, small, capsys, monkeypatch):
