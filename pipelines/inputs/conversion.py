@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.left_out import EMPTY, LeftOut
 from pipelines.inputs.listing import InputFile
@@ -37,13 +36,13 @@ _NOTHING = ("Empty JSON", "Empty CSV")
 
 def as_parquet(
     files: list[InputFile],
-    folder: Path,
+    store: Store,
     config: RerankJobConfig,
     left_out: LeftOut,
     *,
     say: Say | None = None,
 ) -> list[InputFile]:
-    """Return the files, those that are no Parquet written as Parquet into `folder` first.
+    """Return the files, those that are no Parquet written as Parquet into the job's store first.
 
     So are files of tables that have deleted rows, without these. A file without a known suffix is a
     TREC run where texts are looked up, else Parquet. One without a row is left out. Raises
@@ -59,14 +58,19 @@ def as_parquet(
             say("files to Parquet", number, len(files))
         # A run that was killed before its plan was fixed may have read another version.
         what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
-        path = folder / f"{number}-{what[:16]}.parquet"
-        batches = trec_batches(file.path, config.names) if run else as_batches(file, config.names)
-        if path.is_file() or _convert(file.path, batches, path):
-            size = path.stat().st_size
-            made = replace(file, path=str(path), size=size, source=file.path, rows=None)
-            done.append(made)
-        else:
-            left_out.add(EMPTY, file.path)
+        key = f"_job/input/{number}-{what[:16]}.parquet"
+        size = store.size(key)
+        if size is None:
+            names = config.names
+            batches = trec_batches(file.path, names) if run else as_batches(file, names)
+            body = _converted(file.path, batches)
+            if body is None:
+                left_out.add(EMPTY, file.path)
+                continue
+            store.replace(key, body)
+            size = body.nbytes
+        made = replace(file, path=store.address(key), size=size, source=file.path, rows=None)
+        done.append(made)
     if not done:
         raise InvalidRequest(f"{files[0].path} has no rows, nor has another input", "input")
     return done
@@ -84,13 +88,14 @@ def as_batches(file: InputFile, names: ColumnNames) -> Iterator[pa.RecordBatch]:
 
 def _begins_as_parquet(file: InputFile) -> bool:
     """Say whether a file without a known suffix is Parquet nevertheless."""
-    filesystem, inner = open_filesystem(file.path)
-    with filesystem.open_input_file(inner) as source:
-        return bool(file.snapshot) or source.read(4) == b"PAR1"
+    if file.snapshot:
+        return True
+    with file.open() as source:
+        return source.read(4) == b"PAR1"
 
 
-def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bool:
-    """Write a file as Parquet; False if it has no rows, and no columns that could be known."""
+def _converted(source: str, batches: Iterable[pa.RecordBatch]) -> memoryview | None:
+    """Return a file as Parquet; None if it has no rows, and no columns that could be known."""
     sink = pa.BufferOutputStream()
     writer: Any = None
     try:
@@ -99,16 +104,15 @@ def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bo
             writer.write_batch(batch)
     except (pa.ArrowException, OSError) as error:
         if str(error).startswith(_NOTHING):
-            return False
+            return None
         raise InvalidRequest(
             f"{source}: {_without_values(error)}; write it as Parquet, or all lines alike",
             "input",
         ) from None
     if writer is None:
-        return False
+        return None
     writer.close()
-    store.create(target, memoryview(sink.getvalue()))
-    return True
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _without_values(error: Exception) -> str:

@@ -20,7 +20,6 @@ from pipelines.config import RerankJobConfig
 from pipelines.inputs.lake.fields import columns_of_table, typed_by_tables
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
-from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.unify import fitted, unify
 from pipelines.inputs.units import RowGroup, Say
@@ -86,8 +85,7 @@ def _refuse_times_out_of_range(file: InputFile, mine: pa.Schema, unified: pa.Sch
     }
     if not names:
         return
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         meta = retried(lambda: pq.read_metadata(source), file.path)
     for column in _columns(meta):
         found = column.statistics
@@ -154,8 +152,7 @@ def _read_footer(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, p
 
 
 def _footer_of(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, pa.Schema]:
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         meta = pq.read_metadata(source)
         if meta.serialized_size != footer_bytes(source):
             raise pa.ArrowInvalid(_ENCRYPTED)  # signed: to look at a column may end the process

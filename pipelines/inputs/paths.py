@@ -114,12 +114,18 @@ def kind_of(address: str) -> str:
 
 
 def holds(text: str, folder: str) -> bool:
-    """Say whether an input takes all that lies in a local folder, or in one below it."""
-    if "://" in text and not text.startswith("file://"):
+    """Say whether an input takes all that lies in an output folder, or in one below it."""
+    text = text.removeprefix("file://")
+    if ("://" in text) != ("://" in folder):
         return False
-    base, pattern = split_glob(text.removeprefix("file://"))
-    base, inside = os.path.realpath(base), os.path.realpath(folder)
-    if os.path.commonpath([base, inside]) != base or os.path.isfile(base):
+    if "://" in text:
+        base, pattern = split_glob(text.partition("?")[0])
+        base, inside = unquote(base), unquote(folder)
+    else:
+        base, pattern = split_glob(text)
+        base, inside = os.path.realpath(base), os.path.realpath(folder)
+    base, inside = base.rstrip("/"), inside.rstrip("/")
+    if not f"{inside}/".startswith(f"{base}/") or os.path.isfile(base):
         return False
     below = [part for part in inside[len(base) :].split("/") if part]
     return meant([*below, "data", "part-0.parquet"], pattern) == "yes"

@@ -14,7 +14,6 @@ from pipelines.config import RerankJobConfig
 from pipelines.inputs.footers import footer_hash, is_needed
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
-from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.unify import fitted
 from pipelines.inputs.units import Slice, Unit
 from rerank_core import InvalidRequest
@@ -32,8 +31,7 @@ def read_units(
     Columns that nobody needs are not decoded; the others come as `schema` says. Raises FileChanged
     when the file is not the planned one; pyarrow's errors when it is corrupt.
     """
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         if source.size() != file.size or footer_hash(source) != file.footer:
             raise FileChanged(f"{file.given} has changed since the plan was made")
         parquet = pq.ParquetFile(source)

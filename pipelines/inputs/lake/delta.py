@@ -103,13 +103,11 @@ def _absolute(address: str, path: str) -> str:
     return f"{unquote(address) if '://' in address else address}/{path}"
 
 
-def _storage(options: str) -> dict[str, str] | None:
-    """Return how to reach the store, as Delta's library names it."""
+def _storage(options: str) -> dict[str, str]:
+    """Return how to reach the store, as Delta's library names it, beside the environment."""
     asked = connection(options)
     named = {key: asked[name] for name, key in _S3.items() if name in asked}
     endpoint = named.get("AWS_ENDPOINT_URL")
     if endpoint and "://" not in endpoint:
-        scheme = asked.get("scheme", "https")
-        named["AWS_ENDPOINT_URL"] = f"{scheme}://{endpoint}"
-        named["AWS_ALLOW_HTTP"] = str(scheme == "http").lower()
-    return named or None
+        named["AWS_ENDPOINT_URL"] = f"{asked.get('scheme', 'https')}://{endpoint}"
+    return named | {"AWS_ALLOW_HTTP": "true"}  # the endpoint's own address says whether it is http

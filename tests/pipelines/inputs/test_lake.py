@@ -174,11 +174,11 @@ def inline_vector(deleted):
     }  # fmt: skip
 
 
-def test_rows_that_a_deletion_vector_takes_from_a_delta_table_do_not_come_back(tmp_path):
+def test_rows_that_a_deletion_vector_takes_from_a_delta_table_do_not_come_back(tmp_path, place):
     write_deltalake(str(tmp_path / "in"), rows("a", "b", "c", "d", "e"))
     change_log(tmp_path / "in", ["deletionVectors"], add={"deletionVector": inline_vector([1, 3])})
-    manifest = job(tmp_path / "in", tmp_path / "out")
-    assert documents(tmp_path / "out") == ["a", "c", "e"]
+    manifest = job(tmp_path / "in", place.out("out"))
+    assert documents(place.out("out")) == ["a", "c", "e"]
     (item,) = manifest["inputs"]
     assert item["path"] == str(next((tmp_path / "in").glob("*.parquet")))
 
