@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
+from pipelines.commits.store import open_store
 from pipelines.inputs.lake import lake_tables, refuse_part_of_table, snapshot_files
 from pipelines.inputs.units import RowGroup
 from rerank_core import InvalidRequest
@@ -59,7 +60,7 @@ def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI (s3://, gs://, hdfs://) and the path in it.
+    """Return the filesystem of a path or URI (s3://, gs://, az://, hdfs://) and the path in it.
 
     What stands behind a `?` of a URI sets up the connection, as pyarrow documents it.
     """
@@ -70,6 +71,8 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
                 " give it through the environment or a profile of the store",
                 "input",
             )
+        if path.startswith("az://"):  # pyarrow's own client wants the account in the address
+            return open_store(path).filesystem(), path.partition("://")[2]
         filesystem, inner = pafs.FileSystem.from_uri(path)
         return filesystem, inner
     return pafs.LocalFileSystem(), os.path.abspath(path)
@@ -77,14 +80,11 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
 
 def holds(text: str, folder: str) -> bool:
     """Say whether an input takes all that lies in an output folder, or in one below it."""
-    text = text.removeprefix("file://")
-    if "://" in text:
-        text = text.partition("?")[0]
-        base, inside = _before_glob(text).rstrip("/"), folder.rstrip("/")
-    elif "://" in folder:
-        return False
-    else:
-        base, inside = os.path.realpath(_before_glob(text)), os.path.realpath(folder)
+    text = text.partition("?")[0].removeprefix("file://") if "://" in text else text
+    base, inside = (
+        place.rstrip("/") if "://" in place else os.path.realpath(place)
+        for place in (_before_glob(text), folder)
+    )
     if not f"{inside}/".startswith(f"{base.rstrip('/')}/") or os.path.isfile(base):
         return False
     below = [part for part in inside[len(base) :].split("/") if part]

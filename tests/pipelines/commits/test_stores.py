@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 import sys
 import threading
@@ -273,6 +274,17 @@ def last_line(capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_what_is_made_parquet_first_lies_in_the_bucket_too(bucket, memory, small, expected):
+    rows = pads.dataset(small).to_table().to_pylist()
+    lines = memory / "rows.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = bucket.out("out")
+    job(lines, out, unit_pairs=20, top_k=7)
+    ranks = [{(r["doc_id"], r["rank"]) for r in found} for found in (rows_of(out), expected)]
+    assert ranks[0] == ranks[1]
+    assert open_store(out).names("_job/input") == ["0.parquet"]
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
@@ -285,12 +297,13 @@ def test_what_is_not_there_is_said_before_ray_starts(bucket, small, capsys, addr
     assert said in last_line(capsys)
 
 
-def test_a_bucket_without_permission_is_named_before_ray_starts(bucket, small, capsys):
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_bucket_without_permission_is_named_before_ray_starts(bucket, small, capsys, method):
     out = bucket.out("out")
-    bucket.server.fault = lambda method, key: REFUSED if method == "PUT" else ""
+    bucket.server.fault = lambda asked, key: REFUSED if asked == method else ""
     assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
-    said = f"error: {out}: no permission; the job lists, reads, writes and deletes there"
-    assert last_line(capsys) == said
+    said = f"error: {out}: no permission (AccessDenied); the job lists, reads, writes and deletes"
+    assert last_line(capsys) == f"{said} there"
 
 
 def test_a_store_that_does_not_know_put_if_absent_is_refused_before_ray_starts(
