@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import random
 import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
-from protocol import job, rows_of
+from protocol import LEXICAL, job, rows_of
 
 import pipelines
 from pipelines.commits.lease import STALE_S, Lease, Watch, heartbeat_key
 from pipelines.commits.object_store import ObjectStore
-from pipelines.commits.records import Fenced, OutputRefused, epoch_key, is_complete
+from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, is_complete
 from pipelines.commits.store import json_bytes, open_store
 from pipelines.commits.verify import verify
+from pipelines.config import RerankJobConfig
+from pipelines.engine import JobContext
 from pipelines.rerank_job import main
+from pipelines.stages.failures import read_line
+from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest
 
 WHAT_IS_LEFT = ["_SUCCESS", "_job", "_manifest.json", "_quarantine", "_report.html", "data"]
@@ -322,6 +328,18 @@ def test_missing_credentials_are_named_before_ray_starts(bucket, small, capsys, 
     out = bucket.out("without-credentials")
     assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
     assert "wants credentials: set AWS_ACCESS_KEY_ID" in last_line(capsys)
+
+
+@pytest.mark.parametrize("address", ["s3://nobody/out", "s3://bucket/elsewhere"])
+def test_a_worker_that_does_not_reach_the_bucket_is_named_before_a_model_is_loaded(bucket, address):
+    def no_model(config):
+        raise AssertionError("a model was loaded")
+
+    config = RerankJobConfig(input=("in",), output=address, scorer=LEXICAL)
+    context = JobContext(JobFolder(open_store(address), 1), config, "pairs", 0)
+    actor = ScoreUnits(pickle.loads(pickle.dumps(context)), no_model)
+    with pytest.raises(OutputRefused, match="every machine must reach the same one there"):
+        read_line(actor(pa.table({"unit": ["{}"]}))["line"][0].as_py())
 
 
 def test_a_result_in_a_bucket_is_not_replaced(bucket, small):
