@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
@@ -36,8 +37,12 @@ def meaning(error: Exception, address: str) -> Exception:
         said = f"there is no bucket {bucket}"
     elif unsaid or any(word in text for word in _METADATA):
         said = f"{bucket} wants credentials: set {_CREDENTIALS.get(scheme, _AZURE)}"
-    elif isinstance(error, PermissionDeniedError):
-        said = f"{address}: no permission; the job lists, reads, writes and deletes there"
+    elif isinstance(error, PermissionDeniedError) or "403 Forbidden" in text:  # so of lists
+        code = re.search("<Code>(.*?)</Code>", text)
+        said = (
+            f"{address}: no permission ({code[1] if code else 'Forbidden'}); the job lists, reads,"
+            " writes and deletes there"
+        )
     else:
         return OSError(errno.EREMOTEIO, first_line(error))
     return OutputUnusable(said, "output")

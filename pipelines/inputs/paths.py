@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipelines.commits.store import open_store
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -27,7 +28,7 @@ _KINDS = {
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI (s3://, gs://, hdfs://) and the path in it.
+    """Return the filesystem of a path or URI (s3://, gs://, az://, hdfs://) and the path in it.
 
     What stands behind a `?` of a URI sets up the connection, as pyarrow documents it.
     """
@@ -39,6 +40,8 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
             " give it through the environment or a profile of the store",
             "input",
         )
+    if path.startswith("az://"):  # pyarrow's own client wants the account in the address
+        return open_store(path).filesystem(), unquote(path.partition("://")[2])
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import functools
+import json
+import pickle
 import random
 import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
-from protocol import job, rows_of
+from protocol import LEXICAL, job, rows_of
 
 import pipelines
 from pipelines.commits.lease import STALE_S, Lease, Watch, heartbeat_key
 from pipelines.commits.object_store import ObjectStore
-from pipelines.commits.records import Fenced, OutputRefused, epoch_key, is_complete
+from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, is_complete
 from pipelines.commits.store import json_bytes, open_store
 from pipelines.commits.verify import verify
+from pipelines.config import RerankJobConfig
+from pipelines.engine import JobContext
 from pipelines.rerank_job import main
+from pipelines.stages.failures import read_line
+from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest
 
 WHAT_IS_LEFT = ["_SUCCESS", "_job", "_manifest.json", "_quarantine", "_report.html", "data"]
@@ -273,6 +280,17 @@ def last_line(capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_what_is_made_parquet_first_lies_in_the_bucket_too(bucket, memory, small, expected):
+    rows = pads.dataset(small).to_table().to_pylist()
+    lines = memory / "rows.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = bucket.out("out")
+    job(lines, out, unit_pairs=20, top_k=7)
+    ranks = [{(r["doc_id"], r["rank"]) for r in found} for found in (rows_of(out), expected)]
+    assert ranks[0] == ranks[1]
+    assert len(open_store(out).names("_job/input", ".parquet")) == 1
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
@@ -285,12 +303,13 @@ def test_what_is_not_there_is_said_before_ray_starts(bucket, small, capsys, addr
     assert said in last_line(capsys)
 
 
-def test_a_bucket_without_permission_is_named_before_ray_starts(bucket, small, capsys):
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_bucket_without_permission_is_named_before_ray_starts(bucket, small, capsys, method):
     out = bucket.out("out")
-    bucket.server.fault = lambda method, key: REFUSED if method == "PUT" else ""
+    bucket.server.fault = lambda asked, key: REFUSED if asked == method else ""
     assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
-    said = f"error: {out}: no permission; the job lists, reads, writes and deletes there"
-    assert last_line(capsys) == said
+    said = f"error: {out}: no permission (AccessDenied); the job lists, reads, writes and deletes"
+    assert last_line(capsys) == f"{said} there"
 
 
 def test_a_store_that_does_not_know_put_if_absent_is_refused_before_ray_starts(
@@ -309,6 +328,18 @@ def test_missing_credentials_are_named_before_ray_starts(bucket, small, capsys, 
     out = bucket.out("without-credentials")
     assert main(["--input", str(small), "--output", out, "--model", "lexical"]) == 2
     assert "wants credentials: set AWS_ACCESS_KEY_ID" in last_line(capsys)
+
+
+@pytest.mark.parametrize("address", ["s3://nobody/out", "s3://bucket/elsewhere"])
+def test_a_worker_that_does_not_reach_the_bucket_is_named_before_a_model_is_loaded(bucket, address):
+    def no_model(config):
+        raise AssertionError("a model was loaded")
+
+    config = RerankJobConfig(input=("in",), output=address, scorer=LEXICAL)
+    context = JobContext(JobFolder(open_store(address), 1), config, "pairs", 0)
+    actor = ScoreUnits(pickle.loads(pickle.dumps(context)), no_model)
+    with pytest.raises(OutputRefused, match="every machine must reach the same one there"):
+        read_line(actor(pa.table({"unit": ["{}"]}))["line"][0].as_py())
 
 
 def test_a_result_in_a_bucket_is_not_replaced(bucket, small):
