@@ -22,6 +22,7 @@ from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
 from pipelines.stages.failures import failure_line, read_line
+from pipelines.stages.ray_metrics import JobMeter
 from pipelines.stages.ray_pool import pool, replica_needs, require_machine, resources
 from pipelines.stages.ray_start import connect
 from pipelines.stages.read import failed_row, read_slice, slice_row
@@ -85,6 +86,7 @@ class RayEngine:
         require_machine(gpus, cpus, wait_s, self._out.write)
         cores = int(resources().get("CPU", 1))
         items = [slice_row(piece, files[piece.file]) for piece in slices]
+        units = sum(len(piece.units) for piece in slices)
         stream = (
             ray.data.from_items(items, override_num_blocks=len(items))
             # Readers take no CPU slot: on a machine without GPUs the actors hold them all.
@@ -101,11 +103,14 @@ class RayEngine:
                 batch_format="pyarrow",
                 num_cpus=cpus,
                 num_gpus=gpus,
-                compute=pool(context.config, gpus, cpus, sum(len(piece.units) for piece in slices)),
+                compute=pool(context.config, gpus, cpus, units),
                 fn_constructor_args=(context, load),
             )
         )
-        yield from _lines(stream)
+        with JobMeter(context.config.output, units) as meter:
+            for line in _lines(stream):
+                meter.count(line)
+                yield line
 
     def gpus_per_replica(self, config: RerankJobConfig) -> float:
         """Return how many GPUs each copy of the model takes."""

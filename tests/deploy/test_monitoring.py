@@ -62,6 +62,7 @@ def known_names() -> set[str]:
     """Every series that a query may ask for."""
     return (
         series_in(ROOT / "serve_app", "rerank_")
+        | series_in(ROOT / "pipelines", "rerank_job_")
         | series_in(RAY / "serve" / "_private", "serve_")
         | series_in(RAY / "dashboard" / "modules" / "reporter", "node_")
     )
