@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import footer_hash, is_needed
+from pipelines.inputs.footers import INT96_UNIT, footer_hash, is_needed
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.paths import open_filesystem
@@ -36,7 +36,7 @@ def read_units(
     with filesystem.open_input_file(path) as source:
         if source.size() != file.size or footer_hash(source) != file.footer:
             raise FileChanged(f"{file.given} has changed since the plan was made")
-        parquet = pq.ParquetFile(source)
+        parquet = pq.ParquetFile(source, coerce_int96_timestamp_unit=INT96_UNIT)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
         there = dict(file.columns) or {name: name for name in parquet.schema_arrow.names}

@@ -189,6 +189,20 @@ def test_a_delta_table_that_only_may_have_deletion_vectors_is_read(tmp_path, del
     assert documents(tmp_path / "out") == ["12", "b", "c"]
 
 
+def test_times_that_spark_wrote_into_a_delta_table_are_in_its_zone(tmp_path):
+    """INT96 has no zone; files of other writers say that they are in UTC."""
+    at = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    table = rows("a").append_column("at", pa.array([at]))
+    write_deltalake(str(tmp_path / "in"), table)
+    (file,) = (tmp_path / "in").glob("*.parquet")
+    pq.write_table(table, file, use_deprecated_int96_timestamps=True, store_schema=False)
+    change_log(tmp_path / "in", [], add={"size": file.stat().st_size})
+    other = rows("b").append_column("at", pa.array([at]))
+    write_deltalake(str(tmp_path / "in"), other, mode="append")
+    job(tmp_path / "in", tmp_path / "out")
+    assert [row["at"] for row in rows_of(tmp_path / "out")] == [at, at]
+
+
 def mapped_delta(folder, table, names, **inner):
     """A table whose files have other names for its columns, as Databricks renames them."""
     kinds = {"day": "date", "candidates": inner.get("kind")}

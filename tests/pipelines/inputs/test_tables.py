@@ -132,6 +132,15 @@ def test_a_time_out_of_range_in_a_file_without_statistics_is_refused_when_it_is_
         job(folder, tmp_path / "out")
 
 
+def test_the_end_of_time_that_spark_writes_is_not_a_day_of_1816(tmp_path):
+    table = pa.table({**BASE, "doc_id": ["a", "b"], "x": [datetime(9999, 12, 31), None]})
+    pq.write_table(
+        table, tmp_path / "in.parquet", use_deprecated_int96_timestamps=True, store_schema=False
+    )
+    job(tmp_path / "in.parquet", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out")["x"].to_pylist() == [datetime(9999, 12, 31), None]
+
+
 def test_a_column_that_no_job_can_leave_out_has_another_way_out(tmp_path, capsys):
     folder = shards(tmp_path / "in", {"query_id": [1, 2]}, {})
     options = ["--input", str(folder), "--output", str(tmp_path / "out"), "--model", "lexical"]
