@@ -107,7 +107,10 @@ def _kept(task: Any, table: Any, scan: Any) -> Iterator[pa.RecordBatch]:
     from pyiceberg.io.pyarrow import ArrowScan
 
     reader = ArrowScan(table.metadata, table.io, scan.projection(), AlwaysTrue())
-    yield from reader.to_record_batches([task])
+    try:
+        yield from reader.to_record_batches([task])
+    except Exception as error:  # whatever the library raises, the rows cannot be read
+        raise unreadable(task.file.file_path, "Iceberg", error) from None
 
 
 def metadata_of_folder(address: str, filesystem: pafs.FileSystem, root: str) -> str:

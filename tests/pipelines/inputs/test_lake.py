@@ -462,6 +462,17 @@ def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tm
     assert file.removeprefix("file://") in {item["path"] for item in manifest["inputs"]}
 
 
+def test_a_delete_file_that_is_gone_is_said_in_a_line(tmp_path, iceberg, capsys):
+    (file, *_) = [task.file.file_path for task in iceberg.scan().plan_files()]
+    delete_on_read(iceberg, tmp_path / "deletes.parquet", file, 0)
+    (tmp_path / "deletes.parquet").unlink()
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "this Iceberg table cannot be opened: " in error
+    assert "deletes.parquet" in error
+    assert len(error.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
