@@ -23,13 +23,11 @@ from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.unify import fitted, unify
-from pipelines.inputs.units import RowGroup, Say
+from pipelines.inputs.units import INT96_UNIT, RowGroup, Say
 from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
 _FOOTER_THREADS = 16
-# As Spark means them. In nanoseconds, pyarrow's default, 9999-12-31 is read as a day of 1816.
-INT96_UNIT = "us"
 _ENCRYPTED = "encrypted: give a copy that is not, a job has no keys"
 
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import INT96_UNIT, footer_hash, is_needed
+from pipelines.inputs.footers import footer_hash, is_needed
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.unify import fitted
-from pipelines.inputs.units import Slice, Unit
+from pipelines.inputs.units import INT96_UNIT, Slice, Unit
 from rerank_core import InvalidRequest
 
 

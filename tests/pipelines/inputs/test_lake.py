@@ -183,6 +183,18 @@ def test_rows_that_a_deletion_vector_takes_from_a_delta_table_do_not_come_back(t
     assert item["path"] == str(next((tmp_path / "in").glob("*.parquet")))
 
 
+def test_a_deletion_vector_reaches_its_file_through_a_link_and_in_odd_folders(tmp_path):
+    place = tmp_path / "odd é #" / "in"
+    place.parent.mkdir()
+    write_deltalake(str(place), rows("a", "b", lang="x/y z"), partition_by=["lang"])
+    change_log(place, ["deletionVectors"], add={"deletionVector": inline_vector([0])})
+    (tmp_path / "link").symlink_to(place.parent)
+    for given in (place, tmp_path / "link" / "in"):
+        out = tmp_path / f"out-{given.parent.name == 'link'}"
+        job(given, out)
+        assert [(r["doc_id"], r["lang"]) for r in rows_of(out)] == [("b", "x/y z")]
+
+
 def test_a_delta_table_that_only_may_have_deletion_vectors_is_read(tmp_path, delta):
     change_log(delta, ["deletionVectors"])
     job(delta, tmp_path / "out")
