@@ -15,6 +15,7 @@ from pipelines.inputs.lake.snapshot import (
     Snapshot,
     TableFile,
     connection,
+    gone,
     missing_extra,
     unreadable,
     values_as_text,
@@ -49,7 +50,8 @@ def delta_snapshot(address: str, options: str = "", version: int | None = None) 
     except InvalidRequest:
         raise
     except Exception as error:  # whatever the library raises, the table cannot be opened
-        raise unreadable(address, "Delta", error, version) from None
+        way_out = "" if version is None else gone(version)
+        raise unreadable(address, "Delta", error, way_out) from None
     names = table.metadata().partition_columns
     wanted = {"path", "size_bytes", *(f"partition.{name}" for name in names)}
     found = {name: actions.column(name).to_pylist() for name in wanted & {*actions.schema.names}}

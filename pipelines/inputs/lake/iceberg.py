@@ -49,7 +49,8 @@ def iceberg_snapshot(address: str, options: str = "", version: int | None = None
     except InvalidRequest:
         raise
     except Exception as error:  # whatever the library raises, the table cannot be opened
-        raise unreadable(address, "Iceberg", error) from None
+        way_out = EXPORT if "equality deletes" in str(error) else ""
+        raise unreadable(address, "Iceberg", error, way_out) from None
 
 
 def _load(address: str, options: str) -> Any:

@@ -446,7 +446,9 @@ class DeleteManifest(ManifestWriterV2):
         return super()._meta | {"content": "deletes"}
 
 
-def delete_on_read(table, path, file, *places):
+def delete_on_read(
+    table, path, file, *places, content=DataFileContent.POSITION_DELETES, equality_ids=None
+):
     """Take rows of a file away as of the next snapshot, by a file of positions."""
     fields = [pa.field("file_path", pa.string(), False), pa.field("pos", pa.int64(), False)]
     schema = pa.schema([
@@ -458,11 +460,12 @@ def delete_on_read(table, path, file, *places):
         append.new_manifest_writer = lambda spec: DeleteManifest(
             spec, table.schema(), append.new_manifest_output(), append.snapshot_id, "deflate"
         )
-        append.append_data_file(DataFile.from_args(
-            content=DataFileContent.POSITION_DELETES, file_path=f"file://{path}",
-            file_format=FileFormat.PARQUET, partition=Record(), record_count=len(places),
-            file_size_in_bytes=path.stat().st_size,
-        ))  # fmt: skip
+        made = {
+            "content": content, "file_path": f"file://{path}", "file_format": FileFormat.PARQUET,
+            "partition": Record(), "record_count": len(places),
+            "file_size_in_bytes": path.stat().st_size, "equality_ids": equality_ids,
+        }  # fmt: skip
+        append.append_data_file(DataFile.from_args(**made))
 
 
 def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tmp_path, iceberg):
@@ -472,6 +475,18 @@ def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tm
     manifest = job("iceberg://prod/web.hits", tmp_path / "out")
     assert documents(tmp_path / "out") == ["b", "c", "e"]
     assert file.removeprefix("file://") in {item["path"] for item in manifest["inputs"]}
+
+
+def test_deletes_by_equality_as_flink_writes_them_are_refused_with_the_way_out(
+    tmp_path, iceberg, capsys
+):
+    (file, *_) = [task.file.file_path for task in iceberg.scan().plan_files()]
+    kind = {"content": DataFileContent.EQUALITY_DELETES, "equality_ids": [1]}
+    delete_on_read(iceberg, tmp_path / "deletes.parquet", file, 0, **kind)
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "equality deletes" in error
+    assert "export its current rows as Parquet or Delta and give that" in error
 
 
 def test_a_delete_file_that_is_gone_is_said_in_a_line(tmp_path, iceberg, capsys):
