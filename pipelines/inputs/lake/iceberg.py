@@ -90,10 +90,11 @@ def _file(address: str, task: Any, table: Any, scan: Any) -> TableFile:
     file = task.file
     if file.file_format.value != "PARQUET":
         raise InvalidRequest(f"{address} has files of {file.file_format.value}; {EXPORT}", "input")
-    spec, schema = table.specs()[file.spec_id], table.schema()
+    spec, schema = table.specs()[file.spec_id], scan.projection()
     values = []
     for place, field in enumerate(spec.fields):
-        if isinstance(field.transform, IdentityTransform):
+        dropped = schema.find_column_name(field.source_id) is None
+        if isinstance(field.transform, IdentityTransform) and not dropped:
             source, value = schema.find_field(field.source_id), file.partition[place]
             text = field.transform.to_human_string(source.field_type, value)
             values.append((source.name, None if value is None else text))

@@ -477,6 +477,31 @@ def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tm
     assert file.removeprefix("file://") in {item["path"] for item in manifest["inputs"]}
 
 
+def test_files_of_an_iceberg_table_that_are_no_parquet_are_refused_with_the_way_out(
+    tmp_path, iceberg, capsys
+):
+    (file, *_) = [task.file for task in iceberg.scan().plan_files()]
+    file._data[2] = FileFormat.ORC
+    with iceberg.transaction() as change, change.update_snapshot().fast_append() as append:
+        append.append_data_file(file)
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "iceberg://prod/web.hits has files of ORC; export its current rows" in error
+
+
+def test_a_partition_column_that_an_iceberg_table_dropped_is_no_column(tmp_path, catalogue):
+    table = catalogue.create_table("web.parts", rows("a").schema)
+    with table.update_spec() as change:
+        change.add_identity("lang")
+    table.append(rows("a"))
+    with table.update_spec() as change:
+        change.remove_field("lang")
+    with table.update_schema() as change:
+        change.delete_column("lang")
+    job("iceberg://prod/web.parts", tmp_path / "out")
+    assert [(row["doc_id"], "lang" in row) for row in rows_of(tmp_path / "out")] == [("a", False)]
+
+
 def test_deletes_by_equality_as_flink_writes_them_are_refused_with_the_way_out(
     tmp_path, iceberg, capsys
 ):
