@@ -27,7 +27,7 @@ from pyiceberg.utils.config import Config
 from pyroaring import BitMap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import forget_owner, job, rows_of
+from protocol import InProcess, forget_owner, job, rows_of
 
 from pipelines.rerank_job import main
 from rerank_core import InvalidRequest
@@ -97,24 +97,23 @@ class Stop(Exception):
     """Ends a job in the middle."""
 
 
-def stopped_job(folder, out, monkeypatch, **options):
+class OneUnit(InProcess):
+    """Scores one unit and stops."""
+
+    def score_units(self, *arguments):
+        yield next(super().score_units(*arguments))
+        raise Stop
+
+
+def stopped_job(folder, out):
     """Begin a job and end it after its first unit."""
-    import protocol
-
-    class OneUnit(protocol.InProcess):
-        def score_units(self, *arguments):
-            yield next(super().score_units(*arguments))
-            raise Stop
-
     with pytest.raises(Stop):
-        job(folder, out, engine=OneUnit(), unit_pairs=1, **options)
+        job(folder, out, engine=OneUnit(), unit_pairs=1)
     forget_owner(out)
 
 
-def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(
-    tmp_path, delta, monkeypatch
-):
-    stopped_job(delta, tmp_path / "out", monkeypatch)
+def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(tmp_path, delta):
+    stopped_job(delta, tmp_path / "out")
     write_deltalake(str(delta), rows("later"), mode="append")
     manifest = job(delta, tmp_path / "out", unit_pairs=1)
     assert documents(tmp_path / "out") == ["12", "b", "c"]
@@ -125,8 +124,8 @@ def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(
     assert documents(tmp_path / "out") == ["12", "b", "c", "later"]
 
 
-def test_a_job_whose_version_is_gone_says_so(tmp_path, delta, monkeypatch):
-    stopped_job(delta, tmp_path / "out", monkeypatch)
+def test_a_job_whose_version_is_gone_says_so(tmp_path, delta):
+    stopped_job(delta, tmp_path / "out")
     for path in (delta / "_delta_log").glob("*2.json"):
         path.unlink()
     with pytest.raises(
@@ -364,17 +363,15 @@ def test_files_taken_out_of_an_iceberg_table_are_refused(tmp_path, iceberg, caps
     assert f"{folder_of(iceberg)} is an Iceberg table: read as plain" in capsys.readouterr().err
 
 
-def test_a_job_goes_on_with_the_snapshot_of_an_iceberg_table_that_it_began_with(
-    tmp_path, iceberg, monkeypatch
-):
-    stopped_job("iceberg://prod/web.hits", tmp_path / "out", monkeypatch)
+def test_a_job_goes_on_with_the_snapshot_of_an_iceberg_table_that_it_began_with(tmp_path, iceberg):
+    stopped_job("iceberg://prod/web.hits", tmp_path / "out")
     iceberg.append(rows("later"))
     job("iceberg://prod/web.hits", tmp_path / "out", unit_pairs=1)
     assert documents(tmp_path / "out") == ["b", "c"]
 
 
-def test_a_job_whose_snapshot_is_gone_says_so(tmp_path, iceberg, monkeypatch):
-    stopped_job("iceberg://prod/web.hits", tmp_path / "out", monkeypatch)
+def test_a_job_whose_snapshot_is_gone_says_so(tmp_path, iceberg):
+    stopped_job("iceberg://prod/web.hits", tmp_path / "out")
     old = iceberg.current_snapshot().snapshot_id
     iceberg.append(rows("later"))
     iceberg.maintenance.expire_snapshots().by_id(old).commit()
