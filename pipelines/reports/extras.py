@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from pipelines.commits.delta_log import write_delta_log
 from pipelines.commits.records import SUCCESS, JobFolder
 from pipelines.config import RerankJobConfig
+from pipelines.identity import versions_of
 from pipelines.inputs.left_out import left_out_line
 from pipelines.plan import Plan
 from pipelines.reports.json_lines import write_json_lines
@@ -53,6 +54,13 @@ def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
             f"{model}, fingerprint {plan.identity['scorer']}: {plan.pairs:,} pairs of"
             f" {len(plan.files):,} files in {units:,} units; starting Ray and the model\n"
         )
+
+
+def say_complete(root: Path, identity: dict[str, str], out: TextIO) -> None:
+    """Say that there is nothing to do, and of which versions of tables the result is."""
+    out.write(f"already complete: {root}; nothing to do\n")
+    for address, version in versions_of(identity).items():
+        out.write(f"  of {address} at version {version}; --overwrite takes the newest\n")
 
 
 def say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:

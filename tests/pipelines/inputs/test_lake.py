@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import struct
 import sys
@@ -27,9 +28,10 @@ from pyiceberg.utils.config import Config
 from pyroaring import BitMap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import InProcess, forget_owner, job, rows_of
+from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 
-from pipelines.rerank_job import main
+from pipelines.config import RerankJobConfig
+from pipelines.rerank_job import main, run_job
 from rerank_core import InvalidRequest
 
 DAY = datetime.date(2026, 1, 2)
@@ -77,6 +79,13 @@ def test_rows_that_were_deleted_from_a_delta_table_do_not_come_back(tmp_path, de
     assert (old["reason"], old["count"]) == ("not of the table's snapshot", 1)
 
 
+def test_a_dry_run_says_the_version_of_a_table(tmp_path, delta, capsys):
+    dry_run(tmp_path, delta)
+    said = capsys.readouterr().out
+    assert f"table: {delta} at version 2" in said
+    assert "left out: 1 file not of the table's snapshot (" in said
+
+
 @pytest.mark.parametrize(
     "given",
     ["lake", "lake/table/**/*.parquet", "lake/tab*", "lake/table/lang=en", "lake/table/*/*/*"],
@@ -120,6 +129,12 @@ def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(tmp_
     assert {item["snapshot"] for item in manifest["inputs"]} == {"Delta version 2"}
     # The same command says that it is complete; to replace the result takes the newest version.
     assert job(delta, tmp_path / "out", unit_pairs=1) == manifest
+    said = io.StringIO()
+    config = RerankJobConfig(
+        input=(str(delta),), output=str(tmp_path / "out"), unit_pairs=1, scorer=LEXICAL
+    )
+    assert run_job(config, out=said) == manifest
+    assert f"of {delta} at version 2; --overwrite takes the newest" in said.getvalue()
     job(delta, tmp_path / "out", unit_pairs=1, overwrite=True)
     assert documents(tmp_path / "out") == ["12", "b", "c", "later"]
 
