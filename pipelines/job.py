@@ -27,7 +27,7 @@ from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.pack import pack_files
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
-from pipelines.reports.extras import say_begin, say_end, write_extras
+from pipelines.reports.extras import say_begin, say_complete, say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
 from pipelines.stages.copies import count_copies
@@ -70,7 +70,7 @@ def run_job(
     identity = identity_of_run(config, begun(root, config.overwrite))
     work = choose_folder(root, identity, config.overwrite)
     if work is None:
-        out.write(f"already complete: {root}; nothing to do\n")
+        say_complete(str(root), identity, out)
         made = dict(root.read_json(MANIFEST))
         write_extras(root, made, config)
         return made

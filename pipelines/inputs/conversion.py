@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
@@ -30,6 +31,8 @@ from rerank_core import InvalidRequest
 
 # Behind these words pyarrow's readers repeat what stands in a file.
 _VALUES = re.compile(r" conversion error.*|: invalid value.*|(?<=got )(\d+): .*")
+# 007, and what has more digits than a number keeps.
+_CODE = r"^[+-]?0[0-9]|^[+-]?[0-9]{19,}$"
 # How pyarrow's readers say that a file has no rows.
 _NOTHING = ("Empty JSON", "Empty CSV")
 
@@ -49,6 +52,7 @@ def as_parquet(
     InvalidRequest for one that cannot be read, and if none has rows.
     """
     done = []
+    codes = _codes(files)
     for number, file in enumerate(files):
         run = bool(config.queries) and not kind_of(file.path) and not _begins_as_parquet(file)
         if not run and not file.rows and is_parquet(file):
@@ -62,7 +66,7 @@ def as_parquet(
         size = store.size(key)
         if size is None:
             names = config.names
-            batches = trec_batches(file.path, names) if run else as_batches(file, names)
+            batches = trec_batches(file.path, names) if run else as_batches(file, names, codes)
             body = _converted(file.path, batches)
             if body is None:
                 left_out.add(EMPTY, file.path)
@@ -81,9 +85,30 @@ def is_parquet(file: InputFile) -> bool:
     return bool(file.snapshot) or kind_of(file.path) in ("parquet", "")
 
 
-def as_batches(file: InputFile, names: ColumnNames) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them."""
-    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), names)
+def as_batches(
+    file: InputFile, names: ColumnNames, codes: Collection[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them.
+
+    Ids, texts and `codes` of CSV are text as they stand.
+    """
+    texts = [names.query_id, names.query, names.doc_id, names.text, *codes]
+    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), texts)
+
+
+def _codes(files: list[InputFile]) -> set[str]:
+    """Return the columns of CSV files whose values are no numbers, though they look like some."""
+    found: set[str] = set()
+    for file in (file for file in files if kind_of(file.path) == "csv"):
+        try:
+            names = next(_batches(file.path, "csv", ())).schema.names
+            for batch in _batches(file.path, "csv", names):
+                for name, column in zip(names, batch.columns, strict=True):
+                    if pc.any(pc.match_substring_regex(column, _CODE)).as_py():
+                        found.add(name)
+        except (StopIteration, pa.ArrowException, OSError):
+            continue  # to be said when its rows are read
+    return found
 
 
 def _begins_as_parquet(file: InputFile) -> bool:
@@ -120,7 +145,7 @@ def _without_values(error: Exception) -> str:
     return _VALUES.sub(r"\1", first_line(error))[:80]
 
 
-def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
+def _batches(source: str, kind: str, texts: Iterable[str]) -> Iterator[pa.RecordBatch]:
     filesystem, inner = open_filesystem(source)
     if kind == "arrow":
         with filesystem.open_input_file(inner) as file:
@@ -131,7 +156,6 @@ def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBa
         if kind == "json":
             yield from pyarrow.json.open_json(stream)
             return
-        texts = (names.query_id, names.query, names.doc_id, names.text)
         options = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=True
         )

@@ -20,7 +20,7 @@ _GLOB = set("*?[")
 # What a path of an address may hold as it stands; a key of a store may hold more.
 _PLAIN = "/=:@!$&'()*+,;~"
 _COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
-_KINDS = {
+KINDS = {
     ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".arrows": "arrow",
@@ -113,7 +113,7 @@ def kind_of(address: str) -> str:
     path = address.partition("?")[0] if "://" in address else address
     for suffix in _COMPRESSED:
         path = path.removesuffix(suffix)
-    return _KINDS.get(Path(path).suffix.lower(), "")
+    return KINDS.get(Path(path).suffix.lower(), "")
 
 
 def holds(text: str, folder: str) -> bool:

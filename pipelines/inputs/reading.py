@@ -15,7 +15,7 @@ from pipelines.inputs.footers import footer_hash, is_needed
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.unify import fitted
-from pipelines.inputs.units import Slice, Unit
+from pipelines.inputs.units import INT96_UNIT, Slice, Unit
 from rerank_core import InvalidRequest
 
 
@@ -34,7 +34,7 @@ def read_units(
     with file.open() as source:
         if source.size() != file.size or footer_hash(source) != file.footer:
             raise FileChanged(f"{file.given} has changed since the plan was made")
-        parquet = pq.ParquetFile(source)
+        parquet = pq.ParquetFile(source, coerce_int96_timestamp_unit=INT96_UNIT)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
         there = dict(file.columns) or {name: name for name in parquet.schema_arrow.names}

@@ -40,6 +40,7 @@ def describe(config: RerankJobConfig) -> str:
         f"shape: {plan.shape}",
         f"files: {len(plan.files):,}, unreadable: {len(plan.bad_files):,}",
         *(f"  {path}: {reason}" for path, reason in plan.bad_files.items()),
+        *(f"table: {name} at version {n}" for name, n in versions_of(plan.identity).items()),
         *filter(None, [left_out_line(plan.left_out)]),
         f"rows: {rows:,}",
         f"pairs: {plan.pairs:,}",

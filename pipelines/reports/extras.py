@@ -9,6 +9,7 @@ from pipelines.commits.delta_log import write_delta_log
 from pipelines.commits.records import SUCCESS, JobFolder
 from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
+from pipelines.identity import versions_of
 from pipelines.inputs.left_out import left_out_line
 from pipelines.plan import Plan
 from pipelines.reports.json_lines import write_json_lines
@@ -54,6 +55,14 @@ def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
             f"{model}, fingerprint {plan.identity['scorer']}: {plan.pairs:,} pairs of"
             f" {len(plan.files):,} files in {units:,} units; starting Ray and the model\n"
         )
+
+
+def say_complete(address: str, identity: dict[str, str], out: TextIO) -> None:
+    """Say that there is nothing to do, and of which versions of tables the result is."""
+    out.write(f"already complete: {address}; nothing to do\n")
+    how = "a new --output" if "://" in address else "--overwrite"
+    for table, version in versions_of(identity).items():
+        out.write(f"  of {table} at version {version}; {how} takes the newest\n")
 
 
 def say_end(address: str, manifest: dict[str, Any], out: TextIO) -> None:
