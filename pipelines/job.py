@@ -80,7 +80,7 @@ def run_job(
             scored = score(planned, workers, load, out)
             settled = settle(planned, scored)
             ranked = rank(planned, settled, workers, out)
-        made = commit(planned, ranked, str(root))
+        made = commit(planned, ranked, str(root), out)
     if work != root:
         replace_result(root, work)
     say_end(str(root), made, out)
@@ -174,16 +174,17 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
     return Settled(records, settled.bad)
 
 
-def commit(planned: Planned, ranked: Settled, address: str) -> dict[str, Any]:
+def commit(planned: Planned, ranked: Settled, address: str, out: TextIO) -> dict[str, Any]:
     """Make the finished units the result of the job at the address; return its manifest."""
     config, folder = planned.context.config, planned.context.folder
     records = ranked.records.newest()
     if config.duplicates == "refuse":
         refuse_duplicates(records.values())
     header = manifest_header(planned.plan, config, address, records) | {"bad_files": ranked.bad}
-    plan = planned.plan
+    rows, buckets = planned.plan.rows, planned.plan.buckets
+    say = Steps(out, config.progress_s, "committing")
     made = manifest.commit(
-        folder, plan.rows, ranked.records, header, buckets=plan.buckets, names=config.names
+        folder, rows, ranked.records, header, buckets=buckets, names=config.names, say=say
     )
     write_extras(folder.store, made, config, records)
     return made

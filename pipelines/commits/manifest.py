@@ -5,6 +5,8 @@ It does not know what is scored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pipelines.columns import ColumnNames
@@ -24,11 +26,13 @@ def commit(
     *,
     buckets: int = 0,
     names: ColumnNames | None = None,
+    say: Callable[[str, int, int], None] = lambda step, done, of: None,
 ) -> dict[str, Any]:
     """Turn finished units into the result. Idempotent: a killed commit is finished by the next.
 
     `planned` and `buckets` are the plan's, see `checked`; ranks are checked in the columns that
-    `names` says. Raises Incomplete when something does not add up; then nothing has changed.
+    `names` says; `say` is told a step, and how many of how many files are done. Raises Incomplete
+    when something does not add up; then nothing has changed.
     """
     folder.refuse_if_fenced()
     store = folder.store
@@ -39,15 +43,21 @@ def commit(
             _sweep(folder, work, [file["file"] for file in manifest[key]])
         if names:
             files = [f"_job/data/{file['file']}" for file in manifest["files"]]
-            refuse_wrong_ranks(store, files, names)
+            refuse_wrong_ranks(store, files, names, lambda n: say("ranks checked", n, len(files)))
         if not store.create_json(MANIFEST, manifest):
             manifest = store.read_json(MANIFEST)
     for work, place, key in _PLACES:
-        store.place(f"_job/{work}", place, [file["file"] for file in manifest[key]])
+        named = [file["file"] for file in manifest[key]]
+        told = partial(_copied, say, len(named))
+        store.place(f"_job/{work}", place, named, told)
     store.replace(SUCCESS, b"")
     for scratch in ("attempts", "sidecars", "scratch", "data", "quarantine"):
         store.delete_folder(f"_job/{scratch}")
     return dict(manifest)
+
+
+def _copied(say: Callable[[str, int, int], None], of: int, done: int) -> None:
+    say("files in place", done, of)
 
 
 def _sweep(folder: JobFolder, work: str, named: list[str]) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
-from pipelines.commits.store import Store
+from pipelines.commits.store import Say, Store, at_once
 from pipelines.inputs.ids import plain_ids
 
 _THREADS = 8
@@ -27,7 +27,9 @@ _THREADS = 8
 _AT_ONCE = 256
 
 
-def refuse_wrong_ranks(store: Store, keys: Sequence[str], names: ColumnNames) -> None:
+def refuse_wrong_ranks(
+    store: Store, keys: Sequence[str], names: ColumnNames, say: Say = lambda done: None
+) -> None:
     """Raise Incomplete if a query's ranks over all files are not 1 to n, each once.
 
     Queries of nested rows are complete in their row. Where the output has no query ids, nothing
@@ -36,15 +38,17 @@ def refuse_wrong_ranks(store: Store, keys: Sequence[str], names: ColumnNames) ->
     there = store.with_file(keys[0], pq.read_schema).names if keys else []
     nested = names.candidates in there
     if nested or names.query_id not in there:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(partial(_check_nested, store=store, names=names), keys if nested else ()))
+        at_once(partial(_check_nested, store=store, names=names), keys if nested else (), say)
         return
     found: pa.Table | None = None
+    done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = pool.map(partial(_counted, store=store, names=names), keys)
         while block := list(islice(parts, _AT_ONCE)):
             tables = block if found is None else [found, *block]
             found = _added(pa.concat_tables(tables, promote_options="permissive"))
+            done += len(block)
+            say(done)
     if found is not None:
         _refuse(found)
 

@@ -1,9 +1,8 @@
 """Where a job's output lies: a local folder or a bucket, with the same few operations.
 
 The commit protocol stands on one of them: `create` succeeds for exactly one of many writers, and
-what it writes is whole or absent. Keys are paths below the output's address. A store knows its
-address only and connects when it is first used, so that it travels to workers. It does not know
-what is written.
+what it writes is whole or absent. Keys are paths below the output's address. A store connects when
+it is first used, so that it travels to workers. It does not know what is written.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from pipelines.retries import is_transient, retried
 from rerank_core import InvalidRequest, RerankError
 
 Body = bytes | memoryview
+# Is told how many of some files are done.
+Say = Callable[[int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Requests under way at once where many keys are wanted: each may be a round trip to a server.
@@ -104,7 +105,7 @@ class Store(ABC):
         """Delete all that lies in a folder."""
 
     @abstractmethod
-    def place(self, work: str, folder: str, names: list[str]) -> None:
+    def place(self, work: str, folder: str, names: list[str], say: Say) -> None:
         """Make the named files of the folder `work` those of `folder`; done again, it goes on."""
 
     @abstractmethod
@@ -177,10 +178,16 @@ def check_address(text: str) -> str:
     return text
 
 
-def at_once(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def at_once(
+    call: Callable[[Item], Result], items: Iterable[Item], say: Say = lambda done: None
+) -> list[Result]:
     """Return what the call returns for each item, in their order, many under way at once."""
+    found = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(call, items))
+        for result in pool.map(call, items):
+            found.append(result)
+            say(len(found))
+    return found
 
 
 def json_bytes(value: Any) -> bytes:

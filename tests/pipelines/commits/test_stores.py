@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import pickle
 import random
@@ -16,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
-from protocol import LEXICAL, job, rows_of
+from protocol import LEXICAL, InProcess, job, rows_of
 
 import pipelines
 from pipelines.commits.lease import STALE_S, Lease, Watch, heartbeat_key
@@ -26,7 +27,7 @@ from pipelines.commits.store import json_bytes, open_store
 from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
-from pipelines.rerank_job import main
+from pipelines.rerank_job import main, run_job
 from pipelines.stages.failures import read_line
 from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest
@@ -192,8 +193,8 @@ def test_what_is_written_is_found_as_it_is(place):
     assert bytes(store.read_part("a/2.json", 3, 6)) == b"345"
     assert (store.size("a/2.json"), store.size("a")) == (10, None)
     assert store.with_file("a/2.json", lambda file: (file.seek(8), file.read())) == (8, b"89")
-    store.place("a", "b", ["1.json", "2.json"])
-    store.place("a", "b", ["1.json", "2.json"])
+    for _ in range(2):
+        store.place("a", "b", ["1.json", "2.json"], lambda done: None)
     assert set(store.names("b")) >= {"1.json", "2.json"}
     store.delete(["b/1.json", "b/none"])
     store.delete_folder("a")
@@ -267,13 +268,17 @@ def test_a_unit_costs_at_most_six_operations_to_score_and_six_to_write_again(
 
 def test_what_people_read_in_a_bucket_is_the_result_alone(bucket, small, expected):
     out, store = bucket.out("out"), open_store(bucket.out("out"))
-    run(small, out)
+    said = io.StringIO()
+    config = {"input": (str(small),), "output": out, "scorer": LEXICAL, "unit_pairs": 20}
+    run_job(RerankJobConfig(**config, top_k=7, progress_s=1e-9), out=said, engine=InProcess())
+    assert "committing, ranks checked: 2 of 2" in said.getvalue()
+    assert "committing, files in place: 2 of 2" in said.getvalue()
     files = [Path(file).name for file in pads.dataset(out).files]
     assert sorted(files) == store.names("data")
     ordered = pipelines.read_output(out).to_table().to_pylist()
     assert sorted(ordered, key=lambda r: (r["query_id"], r["doc_id"], r["rank"])) == expected
     left = {name for name in store.children("_job") if name not in ("plan.json", "model.json")}
-    assert left == {"epochs", "final", "gathered", "packed", "ranks", "scattered", "units"}
+    assert left == {"epochs", "final", "gathered", "ranks", "scattered", "units"}
 
 
 def last_line(capsys):
