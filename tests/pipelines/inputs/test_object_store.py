@@ -7,6 +7,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ class Bucket(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     root: Path
+    reads: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
         self._answer(send=False)
@@ -48,6 +50,7 @@ class Bucket(BaseHTTPRequestHandler):
             self._reply(200, self._listing(asked.get("prefix", "")), send)
         elif path.is_file():
             body, part = path.read_bytes(), self.headers.get("Range", "")
+            self.reads += [unquote(url.path)] if send else []
             if part:
                 first, _, last = part.removeprefix("bytes=").partition("-")
                 body = body[int(first) : int(last) + 1]
@@ -110,6 +113,13 @@ def test_keys_of_any_letters_are_read(tmp_path, pairs_input, options):
         list_files((f"s3://bucket/odd{options}",)), RerankJobConfig(input=("x",), output="y")
     )
     assert [file.bad for file in files] == [""] * len(names)
+
+
+def test_a_plan_reads_each_file_of_a_bucket_once(options):
+    Bucket.reads.clear()
+    listed = list_files((f"s3://bucket/in{options}",))
+    read_footers(listed, RerankJobConfig(input=("x",), output="y"))
+    assert sorted(Bucket.reads) == [f"/bucket/in/lang=en/{n}.parquet" for n in range(3)]
 
 
 def test_an_address_that_is_none_is_said_in_a_line(capsys, options):
