@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,3 +35,7 @@ class ColumnNames(BaseModel):
     def needed(self) -> frozenset[str]:
         """The input's columns that no job can do without."""
         return frozenset((self.query_id, self.query, self.doc_id, self.text, self.candidates))
+
+    def reads(self, name: str, kept: Collection[str] | None) -> bool:
+        """Say whether a job that keeps these columns, or all, reads this one."""
+        return kept is None or name in kept or name in self.needed

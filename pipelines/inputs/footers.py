@@ -27,6 +27,8 @@ from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
 _FOOTER_THREADS = 16
+# Bytes behind a footer, its length and a word; and how much of a file's end is read at once.
+_END, _TAIL = 8, 64 << 10
 _ENCRYPTED = "encrypted: give a copy that is not, a job has no keys"
 
 
@@ -61,7 +63,7 @@ def read_footers(
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
     named = [(file.given, schema) for file, schema in good]
-    unified = unify(named, partial(is_needed, config=config), config.names.needed)
+    unified = unify(named, partial(config.names.reads, kept=config.columns), config.names.needed)
     unified = typed_by_tables(unified, (file.table for file in files))
     there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
@@ -94,12 +96,6 @@ def _refuse_times_out_of_range(file: InputFile, mine: pa.Schema, unified: pa.Sch
             ends = pa.array([found.min_raw, found.max_raw], pa.int64())
             times = ends.cast(mine.field(field.name).type)
             fitted(pa.table([times], [field.name]), pa.schema([field]), file.given)
-
-
-def is_needed(name: str, config: RerankJobConfig) -> bool:
-    """Say whether the job reads a column."""
-    columns = config.columns
-    return columns is None or name in columns or name in config.names.needed
 
 
 def _whole_schema(file: InputFile, parquet: pq.ParquetFile) -> tuple[InputFile, pa.Schema]:
@@ -148,15 +144,16 @@ def _read_footer(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, p
 
 def _footer_of(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, pa.Schema]:
     with file.open() as source:
-        meta = pq.read_metadata(source)
-        if meta.serialized_size != footer_bytes(source):
-            raise pa.ArrowInvalid(_ENCRYPTED)  # signed: to look at a column may end the process
-        parquet = pq.ParquetFile(source, metadata=meta, coerce_int96_timestamp_unit=INT96_UNIT)
-        file, schema = _whole_schema(file, parquet)
-        # Not the footer itself: those of many wide files do not fit in memory.
-        nested = "" if config.queries else config.names.candidates
-        groups = _row_groups(meta, dict(file.columns).get(nested, nested))
-        return replace(file, footer=footer_hash(source), groups=groups), schema
+        body = _footer(source)
+    parquet = pq.ParquetFile(pa.BufferReader(body), coerce_int96_timestamp_unit=INT96_UNIT)
+    meta = parquet.metadata
+    if meta.serialized_size != len(body) - _END:
+        raise pa.ArrowInvalid(_ENCRYPTED)  # signed: to look at a column may end the process
+    file, schema = _whole_schema(file, parquet)
+    # Not the footer itself: those of many wide files do not fit in memory.
+    nested = "" if config.queries else config.names.candidates
+    groups = _row_groups(meta, dict(file.columns).get(nested, nested))
+    return replace(file, footer=_hash(body), groups=groups), schema
 
 
 def reason_of(error: Exception) -> str:
@@ -168,15 +165,23 @@ def reason_of(error: Exception) -> str:
     return f"unreadable: {first_line(error)}"
 
 
-def footer_bytes(source: Any) -> int:
-    """Return how long the footer of an open Parquet file is."""
-    return int.from_bytes(source.read_at(4, source.size() - 8), "little")
+def _footer(source: Any) -> bytes:
+    """Return the footer of an open file and what is behind it; of most files in one read."""
+    size = source.size()
+    tail: bytes = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    length = int.from_bytes(tail[-_END:-4], "little") + _END
+    if len(tail) < length <= size:
+        tail = source.read_at(length, size - length)
+    return tail[-length:]
 
 
 def footer_hash(source: Any) -> str:
     """Return a hash of an open Parquet file's footer, which changes with the file."""
-    size, length = source.size(), footer_bytes(source)
-    return hashlib.sha256(source.read_at(length + 8, size - length - 8)).hexdigest()[:16]
+    return _hash(_footer(source))
+
+
+def _hash(footer: bytes) -> str:
+    return hashlib.sha256(footer).hexdigest()[:16]
 
 
 def _row_groups(meta: pq.FileMetaData, candidates: str) -> tuple[RowGroup, ...]:

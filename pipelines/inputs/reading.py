@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.footers import footer_hash, is_needed
+from pipelines.inputs.footers import footer_hash
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.unify import fitted
@@ -38,7 +38,9 @@ def read_units(
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
         there = dict(file.columns) or {name: name for name in parquet.schema_arrow.names}
-        wanted = {inner: name for name, inner in there.items() if is_needed(name, config)}
+        wanted = {
+            inner: name for name, inner in there.items() if config.names.reads(name, config.columns)
+        }
         # For a column `a.b` pyarrow reads the field b of a column a, too.
         for unit, rows in _cut(parquet.iter_batches(size, groups, list(wanted)), piece):
             rows = rows.select([inner for inner in rows.schema.names if inner in wanted])
@@ -48,7 +50,7 @@ def read_units(
 
 def _with_partition(rows: pa.Table, file: InputFile, config: RerankJobConfig) -> pa.Table:
     for name, value in file.partition:
-        if name not in rows.schema.names and is_needed(name, config):
+        if name not in rows.schema.names and config.names.reads(name, config.columns):
             kind = partition_type(value)
             column = pa.array([value], kind).take(pa.array([0] * rows.num_rows, pa.int32()))
             rows = rows.append_column(pa.field(name, kind), column)

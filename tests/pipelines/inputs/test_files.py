@@ -206,20 +206,31 @@ class Kms(pe.KmsClient):
         return base64.b64decode(key)
 
 
+def write_encrypted(table, path, columns, plaintext_footer):
+    setup = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": columns}, plaintext_footer=plaintext_footer
+    )
+    keys = pe.CryptoFactory(Kms).file_encryption_properties(pe.KmsConnectionConfig(), setup)
+    with pq.ParquetWriter(path, table.schema, encryption_properties=keys) as writer:
+        writer.write_table(table)
+
+
 @pytest.mark.parametrize("plaintext_footer", [True, False])
 def test_an_encrypted_file_is_bad_and_says_that_it_is_encrypted(tmp_path, capsys, plaintext_footer):
     write(tmp_path / "in" / "0.parquet", "a")
-    setup = pe.EncryptionConfiguration(
-        footer_key="f", column_keys={"c": ["text"]}, plaintext_footer=plaintext_footer
-    )
-    factory = pe.CryptoFactory(Kms)
-    keys = factory.file_encryption_properties(pe.KmsConnectionConfig(), setup)
-    table = pairs("b")
     path = tmp_path / "in" / "1.parquet"
-    with pq.ParquetWriter(path, table.schema, encryption_properties=keys) as writer:
-        writer.write_table(table)
+    write_encrypted(pairs("b"), path, ["text"], plaintext_footer)
     dry_run(tmp_path / "in")
     assert f"{path}: encrypted: give a copy that is not" in capsys.readouterr().out
+
+
+def test_encrypted_candidates_under_a_plain_footer_do_not_end_the_process(tmp_path, capsys):
+    hits = [[{"doc_id": "a", "text": "a lamp"}]]
+    table = pa.table({"query_id": ["q"], "query": ["lamp"], "candidates": hits})
+    inside = [f"candidates.list.element.{name}" for name in ("doc_id", "text")]
+    write_encrypted(table, tmp_path / "0.parquet", inside, True)
+    dry_run(tmp_path / "0.parquet", code=2)
+    assert "0.parquet: encrypted: give a copy that is not" in capsys.readouterr().err
 
 
 def test_what_duckdb_encrypted_says_that_it_is_encrypted(tmp_path, capsys):

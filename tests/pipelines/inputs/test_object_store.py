@@ -51,6 +51,14 @@ def test_keys_of_any_letters_are_read(pairs_input, options, s3_server):
     assert [file.bad for file in files] == [""] * len(names)
 
 
+def test_a_plan_reads_each_file_of_a_bucket_once(options, s3_server):
+    listed, reads = list_files((f"s3://bucket/in{options}",)), []
+    s3_server.fault = lambda method, key: (reads.append(key) if method == "GET" else None) or ""
+    read_footers(listed, RerankJobConfig(input=("x",), output="y"))
+    s3_server.fault = lambda method, key: ""
+    assert sorted(reads) == [f"in/lang=en/{n}.parquet" for n in range(3)]
+
+
 def test_an_address_that_is_none_is_said_in_a_line(capsys, options):
     given = ["--input", f"s3://bucket/a b{options}", "--output", "out", "--model", "lexical"]
     assert main([*given, "--dry-run"]) == 2

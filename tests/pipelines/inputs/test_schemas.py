@@ -138,3 +138,14 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it():
     with pytest.raises(InvalidRequest, match="through the environment") as refused:
         list_files(("s3://AKIA:hush@bucket/in",))
     assert "hush" not in str(refused.value)
+
+
+def test_a_footer_that_is_longer_than_what_is_read_at_once_is_read(tmp_path):
+    wide = {f"column {n}": ["x"] for n in range(3000)}
+    names = {name: ["a"] for name in PAIRS.names}
+    pq.write_table(pa.table(names | wide), tmp_path / "wide.parquet")
+    (file,), shape, schema, _ = read_footers(list_files((str(tmp_path),)), config(tmp_path))
+    assert (file.bad, shape, len(schema)) == ("", "pairs", 3004)
+    (piece,) = plan_slices([file.groups], 10)
+    ((_, rows),) = read_units(piece, file, config(tmp_path))
+    assert rows.num_columns == 3004
