@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.checkpoint import folder_hash
 from rerank_core.catalog.resolve import Resolved, resolve
+from rerank_core.scorers.int8 import int8_scheme
 
 if TYPE_CHECKING:
     from rerank_core.config import ScorerConfig
@@ -40,6 +41,7 @@ def resolved_fingerprint(resolved: Resolved) -> str:
             "dtype": config.dtype,
             "prompt": resolved.family and resolved.family.prompt,
             "instruction": resolved.instruction,
+            "int8": int8_scheme() if config.dtype == "int8" else None,
             "head": [resolved.causal, resolved.answers, resolved.outputs, resolved.positive],
         }
     if config.long_documents == "split":
