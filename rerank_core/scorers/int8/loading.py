@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 from typing import Any
 
@@ -36,13 +38,19 @@ def refuse_int8(resolved: Resolved, device: torch.device) -> None:
     from rerank_core.scorers.int8.instructions import SHAPE
 
     if not SHAPE.vnni:
-        logger.warning("this CPU has no instructions for products of bytes (%s): int8 takes a"
-                       " quarter of the memory, and is hardly faster than float32",
-                       SHAPE.name)  # fmt: skip
+        logger.warning("this CPU (%s) has no instructions for products of bytes: expect int8 to be"
+                       " some 1.5 times as fast as float32, not 2.6", SHAPE.name)  # fmt: skip
 
 
 def quantize(body: Any) -> None:
     """Replace a body's word embeddings and linear layers by int8; the float32 ones are let go."""
+    _replace(body)
+    # glibc would keep what it was given back: 35 of the embedded model's 80 MB of float32.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _replace(body: Any) -> None:
     from rerank_core.scorers.int8.bert import QuantizedLayers
     from rerank_core.scorers.int8.compiled import drop_stale
     from rerank_core.scorers.int8.weights import QuantizedEmbedding, QuantizedLinear

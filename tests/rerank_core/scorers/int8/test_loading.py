@@ -126,5 +126,5 @@ def test_a_cpu_without_its_instructions_is_warned_and_has_a_fingerprint_of_its_o
     monkeypatch.setattr(instructions, "SHAPE", shape)
     with caplog.at_level(logging.WARNING):
         refuse_int8(resolved, torch.device("cpu"))
-    assert "no instructions for products of bytes (elsewhere)" in caplog.text
+    assert "this CPU (elsewhere) has no instructions for products of bytes" in caplog.text
     assert config.fingerprint() != here
