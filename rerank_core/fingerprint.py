@@ -41,9 +41,10 @@ def resolved_fingerprint(resolved: Resolved) -> str:
             "dtype": config.dtype,
             "prompt": resolved.family and resolved.family.prompt,
             "instruction": resolved.instruction,
-            "int8": int8_scheme() if config.dtype == "int8" else None,
             "head": [resolved.causal, resolved.answers, resolved.outputs, resolved.positive],
         }
+        if config.dtype == "int8":
+            fields["int8"] = int8_scheme()
     if config.long_documents == "split":
         size = min(config.passage_tokens or resolved.max_length, resolved.max_length)
         fields["split"] = [size, config.passage_overlap, config.passage_score, config.max_passages]
