@@ -150,12 +150,12 @@ def _anonymous_mb(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
+def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[str, Any]:
     """Run one whole job; return its seconds, those of scoring alone, and peak memory."""
     config = RerankJobConfig(
         input=(str(path),),
         output=str(out),
-        scorer=ScorerConfig(model=model),
+        scorer=scorer,
         unit_pairs=unit_pairs,
     )
     started_s = time.perf_counter()
@@ -175,10 +175,12 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
     }
 
 
-def core_loop(path: Path, model: str, pool: int, count: int) -> tuple[dict[str, Any], list[float]]:
+def core_loop(
+    path: Path, config: ScorerConfig, pool: int, count: int
+) -> tuple[dict[str, Any], list[float]]:
     """Score the first pairs with the core in a plain loop: pairs/s, seconds, lengths; scores."""
     started_s, began_cpu_s = time.perf_counter(), time.process_time()
-    scorer = load_scorer(ScorerConfig(model=model))
+    scorer = load_scorer(config)
     loaded_s = time.perf_counter() - started_s
     table = pq.read_table(path).slice(0, count)
     pairs = list(map(QueryDocumentPair, table["query"].to_pylist(), table["text"].to_pylist()))
@@ -215,9 +217,9 @@ def compare(path: Path, out: Path, scores: list[float]) -> dict[str, Any]:
     }
 
 
-def plain_script(path: Path, model: str, count: int) -> float | None:
+def plain_script(path: Path, config: ScorerConfig, count: int) -> float | None:
     """Return pairs/s of CrossEncoder.predict at its default batch size on the first pairs."""
-    folder = ScorerConfig(model=model).model_dir
+    folder = config.model_dir
     if folder is None:
         return None
     from sentence_transformers import CrossEncoder
@@ -236,18 +238,20 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the job against the core loop and the plain script."""
     path = work / "pairs.parquet"
     write_pairs(path, options.pairs)
-    before, scores = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    config = ScorerConfig(model=options.model, dtype=options.dtype)
+    before, scores = core_loop(path, config, options.unit_pairs, options.peer_pairs)
     sys.stderr.write(f"{before}\n")
-    job = run(path, work / "out", options.model, options.unit_pairs)
+    job = run(path, work / "out", config, options.unit_pairs)
     sys.stderr.write(f"{job}\n")
     # A shared machine drifts: the core before and after, and the mean of both.
-    core, _ = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    core, _ = core_loop(path, config, options.unit_pairs, options.peer_pairs)
     core["core_pairs_s"] = round((before["core_pairs_s"] + core["core_pairs_s"]) / 2, 1)
     sys.stderr.write(f"{core}\n")
-    script = plain_script(path, options.model, options.peer_pairs)
+    script = plain_script(path, config, options.peer_pairs)
     result = {
         "pairs": options.pairs,
         "model": options.model,
+        "dtype": options.dtype,
         "job_pairs_s": round(options.pairs / job["whole_s"], 1),
         "job_scoring_pairs_s": round(options.pairs / job["scoring_s"], 1),
         "script_pairs_s": round(script, 1) if script else None,
@@ -268,7 +272,7 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for count in options.rows:
         path, out = work / f"{count}.parquet", work / f"out{count}"
         write_pairs(path, count)
-        line = run(path, out, "lexical", options.unit_pairs)
+        line = run(path, out, ScorerConfig(model="lexical"), options.unit_pairs)
         lines.append(line | {"rows_s": round(count / line["scoring_s"])})
         sys.stderr.write(f"{lines[-1]}\n")
         shutil.rmtree(out)
@@ -305,6 +309,7 @@ def main() -> None:
         "--peer-pairs", type=int, default=5_000, help="core and script take the first so many"
     )
     kinds.choices["speed"].add_argument("--model", default="embedded")
+    kinds.choices["speed"].add_argument("--dtype", choices=("float32", "int8"), default="float32")
     kinds.choices["rows"].add_argument(
         "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )

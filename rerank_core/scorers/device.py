@@ -17,6 +17,8 @@ from rerank_core.config import ScorerConfig
 from rerank_core.errors import ModelUnavailable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What stays of a body in int8 is float32, and so is all of it until it is rounded.
+DTYPES["int8"] = torch.float32
 # Rows that the layout is chosen for; other counts measured the same speed.
 _TYPICAL_ROWS = 2048
 
@@ -75,7 +77,7 @@ def optimize(body: nn.Module) -> None:
     if not (backend.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return
     for module in list(body.modules()):
-        fused = _gelu_after(module)
+        fused = gelu_after(module)
         for name, child in module.named_children():
             if type(child) is nn.Linear and child.weight.dtype == torch.float32:
                 gelu = name == fused
@@ -84,7 +86,7 @@ def optimize(body: nn.Module) -> None:
                     module.intermediate_act_fn = nn.Identity()
 
 
-def _gelu_after(module: nn.Module) -> str | None:
+def gelu_after(module: nn.Module) -> str | None:
     """Return the layer whose output goes straight into a GELU: BERT's `dense` and its kin."""
     activation = getattr(module, "intermediate_act_fn", None)
     exact = isinstance(activation, nn.GELU) and activation.approximate == "none"
