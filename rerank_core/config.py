@@ -57,7 +57,9 @@ class ScorerConfig(BaseModel):
         "auto", description="`auto` takes the fastest that fits the model."
     )
     device: str = Field(
-        "auto", description="`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`."
+        "auto",
+        description="`auto` takes a GPU of CUDA or ROCm if there is one; or `cpu`, `cuda`, `cuda:1`,"
+        " `mps`, `xpu`.",
     )
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(
         "float32",
