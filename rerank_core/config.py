@@ -58,8 +58,8 @@ class ScorerConfig(BaseModel):
     )
     device: str = Field(
         "auto",
-        description="`auto` takes a GPU of CUDA or ROCm if there is one; or `cpu`, `cuda`, `cuda:1`,"
-        " `mps`, `xpu`.",
+        description="`auto` takes a GPU of CUDA or ROCm if there is one; or `cpu`, `cuda`,"
+        " `cuda:1`, `mps`, `xpu`.",
     )
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(
         "float32",
