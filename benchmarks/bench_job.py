@@ -36,7 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipelines.commits import store
+from pipelines.commits.records import JobFolder
+from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
@@ -162,8 +163,7 @@ def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[st
     with Usage() as usage:
         manifest = run_job(config, out=io.StringIO())
     whole_s = time.perf_counter() - started_s
-    names = store.names(out / "_job" / "units")
-    records = [store.read_json(out / "_job" / "units" / name) for name in names]
+    records = list(JobFolder(open_store(out), 0).records("units").values())
     first = min(record["at"] - record["seconds"] for record in records)
     return {
         "rows": manifest["counts"]["rows_in"],

@@ -29,3 +29,8 @@ class ColumnNames(BaseModel):
         description="Column that scorer.long_documents: split adds: start and end, in characters,"
         " of a split document's best passage",
     )
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The input's columns that no job can do without."""
+        return frozenset((self.query_id, self.query, self.doc_id, self.text, self.candidates))

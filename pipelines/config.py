@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from pipelines.columns import ColumnNames, Shape
+from pipelines.commits.store import check_address
 from rerank_core import ScorerConfig
 
 ENV_PREFIX = "RERANK_JOB_"
@@ -27,13 +28,11 @@ def _comma_separated(value: Any) -> Any:
 
 def _local(value: str | None) -> str | None:
     if value and "://" in value:
-        raise ValueError(
-            "must be a path of a mounted file system, not a URI: an object store has no rename,"
-            " which the commit needs"
-        )
+        raise ValueError("must be a path of a file system, not an address")
     return value
 
 
+Address = Annotated[str, AfterValidator(check_address)]
 LocalPath = Annotated[str, AfterValidator(_local)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
@@ -52,8 +51,10 @@ class _Places(BaseSettings):
     documents: str | None = Field(
         None, description="Table of (doc_id, text), where the input holds ids only"
     )
-    output: LocalPath = Field(
-        min_length=1, description="A new folder, or one where this job stopped"
+    output: Address = Field(
+        min_length=1,
+        description="A new folder, or one where this job stopped: a path, or an address as"
+        " s3://bucket/folder, gs:// or az://",
     )
 
 
@@ -156,6 +157,7 @@ class RerankJobConfig(RankingConfig, _Places):
     file_size: ByteSize | None = Field(
         None,
         gt=0,
+        le=5_000_000_000,  # what object stores copy in one request
         description="Size of output files, such as 256MB: units' files are joined up to it at the"
         " end; empty: a file per unit",
     )

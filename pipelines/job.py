@@ -9,15 +9,15 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
-from pipelines.commits import manifest, store
+from pipelines.commits import manifest
 from pipelines.commits.checks import in_plan_order
 from pipelines.commits.lease import Lease
 from pipelines.commits.manifest_header import manifest_header
 from pipelines.commits.output_folder import begun, choose_folder, replace_result
-from pipelines.commits.records import MANIFEST, JobFolder, JobRecords
+from pipelines.commits.records import MANIFEST, JobFolder, JobRecords, record_key
+from pipelines.commits.store import json_bytes, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.identity import identity_of_run, versions_of
@@ -27,7 +27,7 @@ from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.pack import pack_files
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
-from pipelines.reports.extras import say_begin, say_end, write_extras
+from pipelines.reports.extras import say_begin, say_complete, say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
 from pipelines.stages.copies import count_copies
@@ -66,12 +66,12 @@ def run_job(
     `load` builds the scorer on each worker; `out` gets lines for people. Works on Ray unless
     another engine is given.
     """
-    root = Path(config.output).resolve()  # a link itself cannot be exchanged
+    root = open_store(config.output)
     identity = identity_of_run(config, begun(root, config.overwrite))
     work = choose_folder(root, identity, config.overwrite)
     if work is None:
-        out.write(f"already complete: {root}; nothing to do\n")
-        made = dict(store.read_json(root / MANIFEST))
+        say_complete(str(root), identity, out)
+        made = dict(root.read_json(MANIFEST))
         write_extras(root, made, config)
         return made
     with Lease(work) as folder:
@@ -80,10 +80,10 @@ def run_job(
             scored = score(planned, workers, load, out)
             settled = settle(planned, scored)
             ranked = rank(planned, settled, workers, out)
-        made = commit(planned, ranked, root)
+        made = commit(planned, ranked, str(root))
     if work != root:
         replace_result(root, work)
-    say_end(root, made, out)
+    say_end(str(root), made, out)
     return made
 
 
@@ -95,7 +95,7 @@ def plan(
     out: TextIO,
 ) -> Planned:
     """Fix the plan, or take the one that the folder has; say what is left of it."""
-    fresh = not (folder.job / "plan.json").is_file()
+    fresh = folder.store.size("_job/plan.json") is None
     texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
     say = Steps(out, config.progress_s, "planning")
     digest = texts.digest if texts else ""
@@ -119,7 +119,7 @@ def score(
     folder, config = planned.context.folder, planned.context.config
     records = folder.records("units", planned.done)
     if planned.left:
-        forget_deaths(folder.job, config.max_killed_rows, planned.done)
+        forget_deaths(folder.store, config.max_killed_rows, planned.done)
         rows, files = planned.plan.rows, planned.plan.files
         done_rows = sum(rows[name] for name in planned.done)
         if config.duplicates == "refuse":
@@ -132,7 +132,7 @@ def score(
             for line in workers.score_units(planned.context, planned.left, files, texts, load):
                 name = line["unit"]
                 if "bad" in line:
-                    store.replace(folder.record("bad", name), store.json_bytes(line))
+                    folder.store.replace(record_key("bad", name), json_bytes(line))
                     continue
                 progress.add(line, again=name in records)
                 # Another attempt may have been first; its record counts.
@@ -174,18 +174,18 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
     return Settled(records, settled.bad)
 
 
-def commit(planned: Planned, ranked: Settled, root: Path) -> dict[str, Any]:
-    """Make the finished units the result of the job; return its manifest."""
+def commit(planned: Planned, ranked: Settled, address: str) -> dict[str, Any]:
+    """Make the finished units the result of the job at the address; return its manifest."""
     config, folder = planned.context.config, planned.context.folder
     records = ranked.records.newest()
     if config.duplicates == "refuse":
         refuse_duplicates(records.values())
-    header = manifest_header(planned.plan, config, root, records) | {"bad_files": ranked.bad}
+    header = manifest_header(planned.plan, config, address, records) | {"bad_files": ranked.bad}
     plan = planned.plan
     made = manifest.commit(
         folder, plan.rows, ranked.records, header, buckets=plan.buckets, names=config.names
     )
-    write_extras(folder.root, made, config, records)
+    write_extras(folder.store, made, config, records)
     return made
 
 

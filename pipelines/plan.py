@@ -6,15 +6,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.columns import Shape
-from pipelines.commits import store
 from pipelines.commits.delta_log import refuse_other_types
 from pipelines.commits.records import JobFolder
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
 from pipelines.identity import refuse_change, versions_of
@@ -61,7 +60,7 @@ class Plan:
 def make_plan(
     config: RerankJobConfig,
     identity: dict[str, str],
-    scratch: Path,
+    scratch: Store,
     gpus: Callable[[], float],
     *,
     texts: str = "",
@@ -102,12 +101,14 @@ def fixed_plan(
     say: Say | None = None,
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
-    path = folder.job / "plan.json"
-    if not path.is_file():
+    store = folder.store
+    fixed = store.read_json("_job/plan.json")
+    if fixed is None:
         gpus = partial(workers.gpus_per_replica, config)
-        made = make_plan(config, identity, folder.job / "input", gpus, texts=texts, say=say)
-        store.create_json(path, _to_json(made, config))
-    plan = _from_json(store.read_json(path))
+        made = make_plan(config, identity, store, gpus, texts=texts, say=say)
+        store.create_json("_job/plan.json", _to_json(made, config))
+        fixed = store.read_json("_job/plan.json")
+    plan = _from_json(fixed)
     refuse_change(plan.identity, identity)
     return plan
 

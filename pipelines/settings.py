@@ -87,7 +87,7 @@ def load_config(arguments: Sequence[str]) -> RerankJobConfig:
 
 def _refuse_throwaway(name: str, path: str | None) -> None:
     """Refuse a relative path under `ray job submit`, where the working folder is a copy."""
-    if path and _SUBMITTED in os.environ and not os.path.isabs(path):
+    if path and _SUBMITTED in os.environ and not (os.path.isabs(path) or "://" in path):
         raise InvalidRequest(
             f"{name} {path} is relative to the copy of the working folder that Ray made for this"
             " job and throws away; give a whole path of a folder that all machines mount",

@@ -7,16 +7,18 @@ what is in the files but for their types.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.commits.records import DATA
+from pipelines.commits.store import Store
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest, RerankError
 
 LOG = "_delta_log"
+# As our own store connects: the rest is in the environment, the endpoint's own address says http.
+_OPTIONS = {"allow_http": "true"}
 
 
 def refuse_other_types(schema: pa.Schema, columns: Sequence[str] | None) -> None:
@@ -52,13 +54,14 @@ def _loses(kind: Any) -> bool:
     return bool(finest or pa.types.is_unsigned_integer(kind))
 
 
-def write_delta_log(root: Path) -> None:
+def write_delta_log(store: Store) -> None:
     """Make the data folder of a finished job a Delta table, unless it is one or has no file."""
-    data = root / DATA
-    if next(data.glob("*.parquet"), None) is None or (data / LOG).is_dir():
+    if store.children(f"{DATA}/{LOG}") or not store.names(DATA, ".parquet", 1):
         return
     try:
-        _library().convert_to_deltalake(str(data), mode="ignore")
+        _library().convert_to_deltalake(
+            store.address(DATA), mode="ignore", storage_options=_OPTIONS
+        )
     except Exception as error:  # whatever the library raises, there is no log
         raise RerankError(
             f"the result is complete, but not its Delta log: {first_line(error)}; the same command"

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipelines.commits import store
-from pipelines.commits.records import JobFolder, OutputRefused, newest_epoch
+from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
+from pipelines.commits.store import OutputUnusable, Store, token
+from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -36,21 +37,27 @@ WATCH = Watch()
 class Lease:
     """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken."""
 
-    def __init__(self, root: Path, watch: Watch = WATCH) -> None:
-        self._root, self._watch = root, watch
+    def __init__(self, store: Store, watch: Watch = WATCH) -> None:
+        self._store, self._watch = store, watch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
-        self.folder = JobFolder(root, 0)
+        self.folder = JobFolder(store, 0)
 
     def __enter__(self) -> JobFolder:
-        epoch = refuse_if_alive(self._root, self._watch) + 1
+        epoch = refuse_if_alive(self._store, self._watch) + 1
         mine: dict[str, Any] = {"host": socket.gethostname(), "namespace": _namespace()}
-        mine |= {"pid": os.getpid(), "started": _started(os.getpid())}
-        self.folder = JobFolder(self._root, epoch)
+        mine |= {"pid": os.getpid(), "started": _started(os.getpid()), "token": token()}
+        self.folder = JobFolder(self._store, epoch)
         # Before the epoch: an epoch without a heartbeat is one that was let go.
-        store.replace(self._path(), b"")
-        if not store.create_json(self._root / "_job" / "epochs" / f"{epoch}.json", mine):
-            raise OutputRefused(f"another job has just started on {self._root}")
+        self._store.replace(heartbeat_key(epoch), token().encode())
+        if self._store.mark(heartbeat_key(epoch)):
+            raise OutputUnusable(
+                f"{self._store} writes over files that it was asked to spare (put-if-absent, the"
+                " header If-None-Match); no job is safe there. Take another --output",
+                "output",
+            )
+        if not self._store.create_json(epoch_key(epoch), mine):
+            raise OutputRefused(f"another job has just started on {self._store}")
         self._thread.start()
         return self.folder
 
@@ -62,58 +69,60 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._path().unlink(missing_ok=True)
-
-    def _path(self) -> Path:
-        return self._root / "_job" / "heartbeats" / str(self.folder.epoch)
+        self._store.delete([heartbeat_key(self.folder.epoch)])
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
-                if newest_epoch(self._root) != self.folder.epoch:
-                    return
-                self._path().touch()
-            except OSError:
+                self.folder.refuse_if_fenced()
+                self._store.replace(heartbeat_key(self.folder.epoch), token().encode())
+            except Fenced:
+                return
+            except (OSError, RerankError):
                 continue  # a short outage of the storage must not end the heartbeat
 
 
-def refuse_if_alive(root: Path, watch: Watch = WATCH) -> int:
+def heartbeat_key(epoch: int) -> str:
+    """Return where an owner's heartbeat lies: a file that says something else with each beat."""
+    return f"_job/heartbeats/{epoch}"
+
+
+def refuse_if_alive(store: Store, watch: Watch = WATCH) -> int:
     """Return the newest epoch of the folder; OutputRefused while its owner lives.
 
     An owner of this host is looked up among its processes. Of another the heartbeat is watched, by
     this process's own clock: the clocks of two machines may differ by more than a minute.
     """
-    epoch = newest_epoch(root)
-    beat = root / "_job" / "heartbeats" / str(epoch)
-    if _stamp(beat) is None:
+    epoch = newest_epoch(store)
+    if _beat_of(store, epoch) is None:
         return epoch  # let go, or never held
-    owner: dict[str, Any] = store.read_json(root / "_job" / "epochs" / f"{epoch}.json") or {}
+    owner: dict[str, Any] = store.read_json(epoch_key(epoch)) or {}
     if owner.get("namespace") == _namespace():
         alive = _started(int(owner["pid"])) == owner["started"]
     else:
-        alive = _beats(beat, watch)
+        alive = _beats(store, epoch, watch)
     if alive:
         raise OutputRefused(
-            f"{root} is held by another job (process {owner.get('pid')} on {owner.get('host')})."
+            f"{store} is held by another job (process {owner.get('pid')} on {owner.get('host')})."
             f" If it is dead, the same command takes over after {STALE_S:.0f} s without a heartbeat"
         )
     return epoch
 
 
-def _beats(beat: Path, watch: Watch) -> bool:
+def _beats(store: Store, epoch: int, watch: Watch) -> bool:
     """Watch a heartbeat; False when it has stood still for STALE_S."""
-    first, began_s = _stamp(beat), watch.now_s()
+    first, began_s = _beat_of(store, epoch), watch.now_s()
     while watch.now_s() - began_s < STALE_S:
         watch.sleep(HEARTBEAT_S / 2)
-        now = _stamp(beat)
+        now = _beat_of(store, epoch)
         if now != first:
             return now is not None
     return False
 
 
-def _stamp(beat: Path) -> int | None:
+def _beat_of(store: Store, epoch: int) -> bytes | None:
     try:
-        return beat.stat().st_mtime_ns
+        return bytes(store.read(heartbeat_key(epoch)))
     except FileNotFoundError:
         return None
 

@@ -5,15 +5,15 @@ It does not know what is scored.
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder, JobRecords
+
+# Where files lie before the commit and after it, and what the manifest calls them.
+_PLACES = (("data", DATA, "files"), ("quarantine", QUARANTINE, "quarantine"))
 
 
 def commit(
@@ -31,33 +31,28 @@ def commit(
     `names` says. Raises Incomplete when something does not add up; then nothing has changed.
     """
     folder.refuse_if_fenced()
-    manifest = store.read_json(folder.root / MANIFEST)
+    store = folder.store
+    manifest = store.read_json(MANIFEST)
     if manifest is None:
         manifest = {**header, **checked(planned, buckets, records)}
-        _sweep(folder, manifest)
+        for work, _, key in _PLACES:
+            _sweep(folder, work, [file["file"] for file in manifest[key]])
         if names:
-            refuse_wrong_ranks(
-                [folder.job / "data" / file["file"] for file in manifest["files"]], names
-            )
-        store.replace(folder.root / MANIFEST, store.json_bytes(manifest))
-    for work, place in (("data", DATA), ("quarantine", QUARANTINE)):
-        if (folder.job / work).is_dir() and not (folder.root / place).exists():
-            os.rename(folder.job / work, folder.root / place)
-    (folder.root / DATA).mkdir(exist_ok=True)
-    store.replace(folder.root / SUCCESS, b"")
-    for scratch in ("attempts", "sidecars", "scratch"):
-        shutil.rmtree(folder.job / scratch, ignore_errors=True)
+            files = [f"_job/data/{file['file']}" for file in manifest["files"]]
+            refuse_wrong_ranks(store, files, names)
+        if not store.create_json(MANIFEST, manifest):
+            manifest = store.read_json(MANIFEST)
+    for work, place, key in _PLACES:
+        store.place(f"_job/{work}", place, [file["file"] for file in manifest[key]])
+    store.replace(SUCCESS, b"")
+    for scratch in ("attempts", "sidecars", "scratch", "data", "quarantine"):
+        store.delete_folder(f"_job/{scratch}")
     return dict(manifest)
 
 
-def _sweep(folder: JobFolder, manifest: dict[str, Any]) -> None:
+def _sweep(folder: JobFolder, work: str, named: list[str]) -> None:
     """Delete attempt files that no record names; nobody has ever read them."""
-    for work, key in (("data", "files"), ("quarantine", "quarantine")):
-        named = {file["file"] for file in manifest[key]}
-        place = folder.job / work
-        for path in place.iterdir() if place.is_dir() else ():
-            if path.name not in named:
-                path.unlink()
-        absent = [name for name in named if not (place / name).is_file()]
-        if absent:
-            raise Incomplete(f"{len(absent)} {work} files are missing, the first is {absent[0]}")
+    there = folder.store.names(f"_job/{work}")
+    if absent := sorted(set(named) - set(there)):
+        raise Incomplete(f"{len(absent)} {work} files are missing, the first is {absent[0]}")
+    folder.store.delete(f"_job/{work}/{name}" for name in set(there) - set(named))

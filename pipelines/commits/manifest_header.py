@@ -11,7 +11,6 @@ import platform
 import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from pipelines.config import RerankJobConfig
@@ -21,7 +20,7 @@ _PACKAGES = ("ray", "torch", "transformers", "sentence-transformers", "pyarrow",
 
 
 def manifest_header(
-    plan: Plan, config: RerankJobConfig, root: Path, records: dict[str, Any]
+    plan: Plan, config: RerankJobConfig, root: str, records: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the manifest without its counts and files; `records` are those of all units."""
     scored = [record for record in records.values() if "seconds" in record]
@@ -32,13 +31,13 @@ def manifest_header(
         "eventTime": datetime.now(UTC).isoformat(),
         "producer": "ray-rerank",
         "run": {"runId": str(uuid.uuid4())},
-        "job": {"namespace": "ray-rerank", "name": str(root)},
+        "job": {"namespace": "ray-rerank", "name": root},
         "inputs": [
             {**_dataset(f.given), "path": f.given, "bytes": f.size, "bad": f.bad}
             | ({"snapshot": f.snapshot} if f.snapshot else {})
             for f in plan.files
         ],
-        "outputs": [_dataset(str(root))],
+        "outputs": [_dataset(root)],
         "left_out": plan.left_out,
         "identity": plan.identity,
         "shape": plan.shape,

@@ -11,60 +11,88 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.commits import store
 from pipelines.commits.lease import refuse_if_alive
+from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import OutputRefused, is_complete, is_job_folder
+from pipelines.commits.store import Store
 from pipelines.identity import identities_differ, refuse_change
 
 
-def choose_folder(root: Path, identity: dict[str, str], overwrite: bool) -> Path | None:
-    """Return the folder to work in, or None if this very job is complete there.
+def choose_folder(store: Store, identity: dict[str, str], overwrite: bool) -> Store | None:
+    """Return where to work, or None if this very job is complete there.
 
     Raises OutputRefused for a folder that is not ours, JobChanged for another job without
-    `overwrite`.
+    `overwrite`, and what a store raises that is not there or not to be used.
     """
-    following, former = _beside(root, "next"), _beside(root, "old")
-    if not root.exists() and is_complete(following):
-        os.rename(following, root)  # a run was killed between the two renames
-    if former.exists() and is_complete(root):
-        shutil.rmtree(former)
-    if root.exists() and not root.is_dir():
-        raise OutputRefused(f"{root} is a file; the output is a folder")
-    if not root.is_dir() or not any(root.iterdir()):
-        return root
-    if not is_job_folder(root):
-        raise OutputRefused(f"{root} is not empty and not a job of ours; nothing was touched")
-    plan = store.read_json(root / "_job" / "plan.json")
+    if isinstance(store, LocalStore):
+        _finish_exchange(store.root)
+    try:
+        there = store.children()
+    except NotADirectoryError:
+        raise OutputRefused(f"{store} is a file; the output is a folder") from None
+    if not there:
+        return store
+    if not is_job_folder(store):
+        raise OutputRefused(f"{store} is not empty and not a job of ours; nothing was touched")
+    plan = store.read_json("_job/plan.json")
     if plan is None or not identities_differ(plan["identity"], identity):
-        return None if is_complete(root) else root
+        return None if is_complete(store) else store
     if not overwrite:
         refuse_change(plan["identity"], identity)
-    if root.is_mount():
-        raise OutputRefused(f"{root} is a mount point and cannot be exchanged; take a folder in it")
-    refuse_if_alive(root)
-    left = store.read_json(following / "_job" / "plan.json")
+    if not isinstance(store, LocalStore):
+        raise OutputRefused(
+            f"{store} cannot be exchanged for a new result in one step, as a local folder can:"
+            " readers would find neither for a while. Take a new --output"
+        )
+    return _following(store, identity)
+
+
+def _following(store: LocalStore, identity: dict[str, str]) -> LocalStore:
+    """Return where the new result may grow."""
+    if store.root.is_mount():
+        raise OutputRefused(
+            f"{store} is a mount point and cannot be exchanged; take a folder in it"
+        )
+    refuse_if_alive(store)
+    following = LocalStore(_beside(store.root, "next"))
+    left = following.read_json("_job/plan.json")
     if left and identities_differ(left["identity"], identity):
         refuse_if_alive(following)  # else it is what an abandoned attempt to replace has left
-        shutil.rmtree(following)
+        shutil.rmtree(following.root)
     return following
 
 
-def begun(root: Path, overwrite: bool) -> Iterator[dict[str, str]]:
+def begun(store: Store, overwrite: bool) -> Iterator[dict[str, str]]:
     """Yield the identities of the jobs here that a run may go on with.
 
     With `overwrite` a complete result is none: it is to be replaced if anything has changed.
     """
-    for folder in (root, _beside(root, "next")):
-        plan = store.read_json(folder / "_job" / "plan.json")
-        if plan and not (overwrite and folder == root and is_complete(root)):
+    folders = [store]
+    if isinstance(store, LocalStore):
+        folders.append(LocalStore(_beside(store.root, "next")))
+    for folder in folders:
+        try:
+            plan = folder.read_json("_job/plan.json")
+        except NotADirectoryError:
+            return  # no folder, as `choose_folder` says
+        if plan and not (overwrite and folder == store and is_complete(store)):
             yield plan["identity"]
 
 
-def replace_result(root: Path, following: Path) -> None:
+def _finish_exchange(root: Path) -> None:
+    following, former = _beside(root, "next"), _beside(root, "old")
+    if not root.exists() and is_complete(LocalStore(following)):
+        os.rename(following, root)  # a run was killed between the two renames
+    if former.exists() and is_complete(LocalStore(root)):
+        shutil.rmtree(former)
+
+
+def replace_result(store: Store, following: Store) -> None:
     """Put the finished job in `following` in the place of the old result, and delete that."""
+    root, new = Path(str(store)), Path(str(following))
     former = _beside(root, "old")
     os.rename(root, former)
-    os.rename(following, root)
+    os.rename(new, root)
     shutil.rmtree(former)
 
 

@@ -6,11 +6,10 @@ Works on the files alone, so that it finds what any fault before it has done. A 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
+from pipelines.commits.store import Store
 from pipelines.inputs.ids import plain_ids
 
 _THREADS = 8
@@ -27,21 +27,21 @@ _THREADS = 8
 _AT_ONCE = 256
 
 
-def refuse_wrong_ranks(files: Sequence[Path], names: ColumnNames) -> None:
+def refuse_wrong_ranks(store: Store, keys: Sequence[str], names: ColumnNames) -> None:
     """Raise Incomplete if a query's ranks over all files are not 1 to n, each once.
 
     Queries of nested rows are complete in their row. Where the output has no query ids, nothing
     can be said of ranks over rows.
     """
-    there = pq.read_schema(files[0]).names if files else []
+    there = store.with_file(keys[0], pq.read_schema).names if keys else []
     nested = names.candidates in there
     if nested or names.query_id not in there:
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(partial(_check_nested, names=names), files if nested else ()))
+            list(pool.map(partial(_check_nested, store=store, names=names), keys if nested else ()))
         return
     found: pa.Table | None = None
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(partial(_counted, names=names), files)
+        parts = pool.map(partial(_counted, store=store, names=names), keys)
         while block := list(islice(parts, _AT_ONCE)):
             tables = block if found is None else [found, *block]
             found = _added(pa.concat_tables(tables, promote_options="permissive"))
@@ -49,9 +49,10 @@ def refuse_wrong_ranks(files: Sequence[Path], names: ColumnNames) -> None:
         _refuse(found)
 
 
-def _counted(file: Path, names: ColumnNames) -> pa.Table:
+def _counted(key: str, store: Store, names: ColumnNames) -> pa.Table:
     """Return how many ranks each query has in a file, the highest, and two sums of them."""
-    table = pq.read_table(file, columns=[names.query_id, names.rank])
+    columns = [names.query_id, names.rank]
+    table = store.with_file(key, partial(pq.read_table, columns=columns))
     ids = plain_ids(table[names.query_id])
     rank = table[names.rank].cast(pa.int64())
     ones = pa.array(np.ones(len(rank), np.int64))
@@ -92,20 +93,20 @@ def _shown(column: Any, place: int) -> str:
         return "one whose id is not UTF-8"
 
 
-def _check_nested(file: Path, names: ColumnNames) -> None:
-    for batch in _ranks_of_rows(file, names):
-        chunks: Any = batch[names.candidates].chunks
-        for lists in chunks:
-            offsets = lists.offsets.to_numpy()
-            ranks = lists.values.field(names.rank).to_numpy()[offsets[0] : offsets[-1]]
-            counts = np.diff(offsets)
-            expected = np.arange(len(ranks)) - np.repeat(offsets[:-1] - offsets[0], counts) + 1
-            if not np.array_equal(ranks, expected):
-                raise Incomplete(f"{file.name} has a row whose candidates are not ranked 1 to n")
+def _check_nested(key: str, store: Store, names: ColumnNames) -> None:
+    if not store.with_file(key, partial(_ranked_in_their_row, names=names)):
+        raise Incomplete(f"{key} has a row whose candidates are not ranked 1 to n")
 
 
-def _ranks_of_rows(file: Path, names: ColumnNames) -> Iterator[pa.Table]:
-    with pq.ParquetFile(file) as parquet:
-        inner = f"{names.candidates}.list.element.{names.rank}"
-        for batch in parquet.iter_batches(columns=[inner]):
-            yield pa.Table.from_batches([batch])
+def _ranked_in_their_row(file: pa.NativeFile, names: ColumnNames) -> bool:
+    parquet = pq.ParquetFile(file)
+    inner = f"{names.candidates}.list.element.{names.rank}"
+    for batch in parquet.iter_batches(columns=[inner]):
+        lists: Any = batch.column(0)
+        offsets = lists.offsets.to_numpy()
+        ranks = lists.values.field(names.rank).to_numpy()[offsets[0] : offsets[-1]]
+        counts = np.diff(offsets)
+        expected = np.arange(len(ranks)) - np.repeat(offsets[:-1] - offsets[0], counts) + 1
+        if not np.array_equal(ranks, expected):
+            return False
+    return True

@@ -1,9 +1,9 @@
 """The job's folder: where things lie, which units have a record, and who may write.
 
-OUT/data/part-*.parquet     the result; appears in one rename, when everything is done
+OUT/data/part-*.parquet     the result; appears when everything is done
 OUT/_quarantine/*.parquet   rows set aside, with reasons
-OUT/_manifest.json          what ran and every file with its rows, bytes and SHA-256
-OUT/_SUCCESS                written last
+OUT/_manifest.json          what ran and every file with its rows, bytes and SHA-256: the commit
+OUT/_SUCCESS                written last, when all of that lies in its place
 OUT/_report.html            the same for people; not part of the commit
 OUT/_job/                   plan, epochs (owners), records of units, work in progress
 
@@ -14,21 +14,18 @@ wins and the loser's file is never read. This module does not know what is score
 from __future__ import annotations
 
 import hashlib
-import secrets
+import json
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commits import store
+from pipelines.commits.store import Store, token
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
-_READERS = 32
 
 # What the account of every unit holds, for rows and for pairs.
 BALANCE = {
@@ -44,18 +41,18 @@ class Fenced(RerankError):
     """A newer job has taken this output over; this one must stop writing."""
 
 
-def is_job_folder(root: Path) -> bool:
+def is_job_folder(store: Store) -> bool:
     """Say whether this tool made the folder."""
-    job = root / "_job"
-    if (job / "epochs").is_dir():
+    if newest_epoch(store):
         return True
-    # A job may be killed between its first folders.
-    return list(root.iterdir()) == [job] and {p.name for p in job.iterdir()} <= {"heartbeats"}
+    # A job may be killed before its first epoch is there.
+    first = {"heartbeats", "epochs"}
+    return store.children() == ["_job"] and set(store.children("_job")) <= first
 
 
-def is_complete(root: Path) -> bool:
+def is_complete(store: Store) -> bool:
     """Say whether a finished result is there."""
-    return (root / SUCCESS).is_file()
+    return store.size(SUCCESS) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +74,20 @@ class JobRecords:
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """The paths of one job and the epoch under which this process may write."""
+    """Where one job lies, and the epoch under which this process may write there."""
 
-    root: Path
+    store: Store
     epoch: int
-
-    @property
-    def job(self) -> Path:
-        """Where plan, records and work in progress lie."""
-        return self.root / "_job"
-
-    def record(self, stage: str, name: str) -> Path:
-        """Return the path of one record."""
-        return self.job / stage / f"{name}.json"
 
     def done(self, stage: str) -> set[str]:
         """Return the names of the units (or buckets) that have a record."""
-        return set(store.names(self.job / stage, ".json"))
+        return set(self.store.names(f"_job/{stage}", ".json"))
 
     def records(self, stage: str, names: Collection[str] | None = None) -> dict[str, Any]:
-        """Return the records of a stage, or those that are named, by name in order.
-
-        Reads many at once: each may be a round trip to a server.
-        """
+        """Return the records of a stage, or those that are named, by name in order."""
         wanted = sorted(self.done(stage) if names is None else names)
-        with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(store.read_json, [self.record(stage, name) for name in wanted])
-            return dict(zip(wanted, found, strict=True))
+        found = self.store.read_all([record_key(stage, name) for name in wanted])
+        return {name: json.loads(bytes(body)) for name, body in zip(wanted, found, strict=True)}
 
     def all_records(self) -> JobRecords:
         """Read every record of the job."""
@@ -111,7 +95,11 @@ class JobFolder:
 
     def records_one(self, stage: str, name: str) -> dict[str, Any]:
         """Return one record, which must exist."""
-        return dict(store.read_json(self.record(stage, name)))
+        return dict(self.store.read_json(record_key(stage, name)))
+
+    def read_table(self, folder: str, description: dict[str, Any]) -> pa.Table:
+        """Return the rows of a Parquet file that `write_parquet` has described."""
+        return pq.read_table(pa.BufferReader(self.store.read(attempt_key(folder, description))))
 
     def write_parquet(self, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
         """Write an attempt file; return its description for the record."""
@@ -123,30 +111,45 @@ class JobFolder:
 
     def write_bytes(self, folder: str, name: str, suffix: str, body: Any) -> dict[str, Any]:
         """Write an attempt file under a name no other attempt has."""
-        file = f"part-{name}-{self.epoch}-{secrets.token_hex(4)}{suffix}"
-        content = memoryview(body)
-        if not store.create(self.job / folder / file, content):
-            raise FileExistsError(file)
+        description = {"file": f"part-{name}-{self.epoch}-{token()}{suffix}"}
+        content = memoryview(body).cast("B")
+        self.store.replace(attempt_key(folder, description), content)
         digest = hashlib.sha256(content).hexdigest()
-        return {"file": file, "bytes": content.nbytes, "sha256": digest}
+        return description | {"bytes": content.nbytes, "sha256": digest}
 
     def publish(self, stage: str, name: str, record: dict[str, Any]) -> bool:
         """Make a unit's work count; False if another attempt was first. Raises Fenced."""
         self.refuse_if_fenced()
-        return store.create_json(self.record(stage, name), {**record, "epoch": self.epoch})
+        mine = {**record, "epoch": self.epoch, "attempt": token()}
+        return self.store.create_json(record_key(stage, name), mine)
 
     def refuse_if_fenced(self) -> None:
         """Raise Fenced when a newer job owns the folder."""
-        newest = newest_epoch(self.root)
-        if newest != self.epoch:
+        # Epochs have no gaps, so the next one is enough: one small question for each unit.
+        if self.store.size(epoch_key(self.epoch + 1)) is not None:
+            newest = newest_epoch(self.store)
             raise Fenced(f"epoch {self.epoch} was taken over by epoch {newest}")
 
-    def drop(self, folder: str, description: dict[str, Any] | None) -> None:
-        """Delete an attempt file whose record lost."""
-        if description:
-            (self.job / folder / description["file"]).unlink(missing_ok=True)
+    def drop(self, folder: str, *descriptions: dict[str, Any] | None) -> None:
+        """Delete attempt files whose record lost."""
+        self.store.delete(attempt_key(folder, found) for found in descriptions if found)
 
 
-def newest_epoch(root: Path) -> int:
+def record_key(stage: str, name: str) -> str:
+    """Return where a record lies."""
+    return f"_job/{stage}/{name}.json"
+
+
+def attempt_key(folder: str, description: dict[str, Any]) -> str:
+    """Return where an attempt file lies until the commit."""
+    return f"_job/{folder}/{description['file']}"
+
+
+def epoch_key(epoch: int) -> str:
+    """Return where the owner with this number has its name."""
+    return f"_job/epochs/{epoch}.json"
+
+
+def newest_epoch(store: Store) -> int:
     """Return the highest epoch, 0 for none."""
-    return max((int(name) for name in store.names(root / "_job" / "epochs", ".json")), default=0)
+    return max((int(name) for name in store.names("_job/epochs", ".json")), default=0)

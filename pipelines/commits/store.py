@@ -1,101 +1,186 @@
-"""The few file operations that the commit protocol stands on. It does not know what is written.
+"""Where a job's output lies: a local folder or a bucket, with the same few operations.
 
-Every write is whole or absent, and `create` succeeds for exactly one of many writers: it links a
-finished temporary file to its name, which file systems do atomically and only once.
+The commit protocol stands on one of them: `create` succeeds for exactly one of many writers, and
+what it writes is whole or absent. Keys are paths below the output's address. A store knows its
+address only and connects when it is first used, so that it travels to workers. It does not know
+what is written.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import json
-import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
 
 from pipelines.retries import is_transient, retried
-from rerank_core import RerankError
+from rerank_core import InvalidRequest, RerankError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_NO_FLAGS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
-# From linux/fcntl.h and linux/fs.h.
-_HERE, _NO_REPLACE = -100, 1
+Body = bytes | memoryview
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# Requests under way at once where many keys are wanted: each may be a round trip to a server.
+_AT_ONCE = 32
+# Schemes of the addresses of object stores.
+SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 
 
 class StorageFull(RerankError):
     """The output disk is full. What is committed stays good; free space and run again."""
 
 
-def create(path: Path, body: bytes | memoryview) -> bool:
-    """Write `body` to a new file; False, and nothing changed, if the name is taken.
+class OutputUnusable(InvalidRequest):
+    """The output's place is not there, not ours to use, or cannot do what the commit stands on."""
 
-    Tries again for a while where the storage fails; see StorageUnavailable.
+
+class Store(ABC):
+    """The operations. All of them try again for a while where the storage fails, and then raise
+    StorageUnavailable; OutputUnusable where trying again cannot help.
     """
-    return retried(lambda: _create(path, body), str(path), when=is_transient)
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return the address, as people know it."""
+
+    @abstractmethod
+    def create(self, key: str, body: Body) -> bool:
+        """Write a new file; False, and nothing changed, if the key is taken.
+
+        The body must be like no other writer's: where a reply was lost, it says whose the file is.
+        """
+
+    @abstractmethod
+    def mark(self, key: str) -> bool:
+        """Create a file of which only the key matters; it need not outlive a loss of power."""
+
+    @abstractmethod
+    def replace(self, key: str, body: Body) -> None:
+        """Write a file, whether or not the key is taken."""
+
+    @abstractmethod
+    def read(self, key: str) -> Any:
+        """Return a file's bytes as a buffer; raises FileNotFoundError."""
+
+    @abstractmethod
+    def read_part(self, key: str, start: int, stop: int) -> Any:
+        """Return the bytes from start to stop, fewer where the file ends; FileNotFoundError."""
+
+    @abstractmethod
+    def open(self, key: str) -> pa.NativeFile:
+        """Open a file for reading here and there; raises FileNotFoundError."""
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Return a file's bytes, None where there is none."""
+
+    @abstractmethod
+    def modified_s(self, key: str) -> float:
+        """Return when a file was written, in seconds since 1970; raises FileNotFoundError."""
+
+    @abstractmethod
+    def names(self, folder: str, suffix: str = "", most: int | None = None) -> list[str]:
+        """Return the finished files in a folder, sorted, without the suffix; [] for no folder.
+
+        With `most` any so many of them, without listing the rest.
+        """
+
+    @abstractmethod
+    def children(self, folder: str = "") -> list[str]:
+        """Return what lies in a folder, files and folders; NotADirectoryError for a file."""
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete files; those that are not there are none the less gone."""
+
+    @abstractmethod
+    def delete_folder(self, folder: str) -> None:
+        """Delete all that lies in a folder."""
+
+    @abstractmethod
+    def place(self, work: str, folder: str, names: list[str]) -> None:
+        """Make the named files of the folder `work` those of `folder`; done again, it goes on."""
+
+    @abstractmethod
+    def filesystem(self) -> pafs.FileSystem:
+        """Return the file system in which pyarrow finds the files."""
+
+    @abstractmethod
+    def path(self, key: str) -> str:
+        """Return where in this file system a key is."""
+
+    def address(self, key: str) -> str:
+        """Return the whole address of a key."""
+        return f"{self}/{key}"
+
+    def with_file(self, key: str, use: Callable[[pa.NativeFile], Result]) -> Result:
+        """Return what `use` makes of the open file; after a fault it is called again."""
+
+        def opened() -> Result:
+            with self.open(key) as file:
+                return use(file)
+
+        return retried(opened, self.address(key), when=is_transient)
+
+    def create_json(self, key: str, value: Any) -> bool:
+        """Create a file with `value` as JSON; False if the key is taken."""
+        return self.create(key, json_bytes(value))
+
+    def read_json(self, key: str) -> Any:
+        """Return the JSON in a file, or None where there is none."""
+        try:
+            return json.loads(bytes(self.read(key)))
+        except FileNotFoundError:
+            return None
+
+    def read_all(self, keys: Iterable[str]) -> list[Any]:
+        """Return the bytes of many files, read at once, in the order of the keys."""
+        return at_once(self.read, keys)
 
 
-def _create(path: Path, body: bytes | memoryview) -> bool:
-    temporary = _write_beside(path, body)
-    try:
-        with _full_disk_said(path, body):
-            _name_once(temporary, path)
-    except FileExistsError:
-        # NFS may say so of our own link, when its first answer was lost and it asked again.
-        if not temporary.exists() or not os.path.samefile(temporary, path):
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return True
+def open_store(address: str | PathLike[str]) -> Store:
+    """Return the store behind an output's address; it is not asked for anything yet.
+
+    Raises OutputUnusable for an address that is none.
+    """
+    text = str(address)
+    if "://" not in text:
+        from pipelines.commits.local_store import LocalStore
+
+        return LocalStore(Path(text).resolve())  # a link itself cannot be exchanged
+    from pipelines.commits.object_store import ObjectStore
+
+    return ObjectStore(text.rstrip("/"))
 
 
-def _name_once(temporary: Path, path: Path) -> None:
-    """Give the finished file its name, unless that is taken: FileExistsError."""
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_once(temporary, path)
+def check_address(text: str) -> str:
+    """Return an output's address; ValueError that says the fix where no job can write there."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"is a path or the address of an object store: {known}")
+    if "?" in rest:
+        raise ValueError("takes no options: set endpoint and region in the environment")
+    bucket, _, folder = rest.partition("/")
+    if ":" in bucket.rpartition("@")[0]:
+        raise ValueError("has a secret in it; give that through the environment")
+    if not folder.strip("/"):
+        raise ValueError(f"is a bucket; name a folder in it, as in {scheme}://{bucket}/reranked")
+    return text
 
 
-def _rename_once(temporary: Path, path: Path) -> None:
-    """Do the same where there are no hard links, as on many mounted object stores."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_HERE, bytes(temporary), _HERE, bytes(path), _NO_REPLACE) == 0:
-        return
-    number = ctypes.get_errno()
-    if number in _NO_FLAGS:
-        raise OutputUnusable(
-            f"{path.parent} lies on a file system that can neither link files nor rename one only"
-            " if its name is free; the job needs either. Take another --output"
-        )
-    raise OSError(number, os.strerror(number), str(path))
-
-
-class OutputUnusable(RerankError):
-    """The output's file system cannot do what the commit stands on."""
-
-
-def replace(path: Path, body: bytes | memoryview) -> None:
-    """Write `body` to the file, whether or not it was there."""
-    retried(lambda: _replace(path, body), str(path), when=is_transient)
-
-
-def _replace(path: Path, body: bytes | memoryview) -> None:
-    temporary = _write_beside(path, body)
-    with _full_disk_said(path, body):
-        os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def create_json(path: Path, value: Any) -> bool:
-    """Create a file with `value` as JSON; False if the name is taken."""
-    return create(path, json_bytes(value))
+def at_once(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what the call returns for each item, in their order, many under way at once."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(call, items))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -103,57 +188,6 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON in the file, or None where there is no file."""
-    try:
-        return json.loads(retried(path.read_bytes, str(path), when=is_transient))
-    except FileNotFoundError:
-        return None
-
-
-def names(folder: Path, suffix: str = "") -> list[str]:
-    """Return the finished files in the folder, sorted, without the suffix; [] for no folder."""
-    try:
-        found = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    # A dot marks a write that was never finished.
-    return sorted(
-        n.removesuffix(suffix) for n in found if not n.startswith(".") and n.endswith(suffix)
-    )
-
-
-def _write_beside(path: Path, body: bytes | memoryview) -> Path:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with _full_disk_said(path, body):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-    except (OSError, StorageFull):
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-@contextmanager
-def _full_disk_said(path: Path, body: bytes | memoryview) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise StorageFull(
-            f"no space left for {len(body)} bytes in {path.parent}; committed work is safe:"
-            " free some space and run the same command again"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def token() -> str:
+    """Return a text that nobody else has."""
+    return secrets.token_hex(6)

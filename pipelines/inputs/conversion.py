@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.left_out import EMPTY, LeftOut
 from pipelines.inputs.listing import InputFile
@@ -31,25 +31,28 @@ from rerank_core import InvalidRequest
 
 # Behind these words pyarrow's readers repeat what stands in a file.
 _VALUES = re.compile(r" conversion error.*|: invalid value.*|(?<=got )(\d+): .*")
+# 007, and what has more digits than a number keeps.
+_CODE = r"^[+-]?0[0-9]|^[+-]?[0-9]{19,}$"
 # How pyarrow's readers say that a file has no rows.
 _NOTHING = ("Empty JSON", "Empty CSV")
 
 
 def as_parquet(
     files: list[InputFile],
-    folder: Path,
+    store: Store,
     config: RerankJobConfig,
     left_out: LeftOut,
     *,
     say: Say | None = None,
 ) -> list[InputFile]:
-    """Return the files, those that are no Parquet written as Parquet into `folder` first.
+    """Return the files, those that are no Parquet written as Parquet into the job's store first.
 
     So are files of tables that have deleted rows, without these. A file without a known suffix is a
     TREC run where texts are looked up, else Parquet. One without a row is left out. Raises
     InvalidRequest for one that cannot be read, and if none has rows.
     """
     done = []
+    codes = _codes(files)
     for number, file in enumerate(files):
         run = bool(config.queries) and not kind_of(file.path) and not _begins_as_parquet(file)
         if not run and not file.rows and is_parquet(file):
@@ -59,14 +62,19 @@ def as_parquet(
             say("files to Parquet", number, len(files))
         # A run that was killed before its plan was fixed may have read another version.
         what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
-        path = folder / f"{number}-{what[:16]}.parquet"
-        batches = trec_batches(file.path, config.names) if run else as_batches(file, config.names)
-        if path.is_file() or _convert(file.path, batches, path):
-            size = path.stat().st_size
-            made = replace(file, path=str(path), size=size, source=file.path, rows=None)
-            done.append(made)
-        else:
-            left_out.add(EMPTY, file.path)
+        key = f"_job/input/{number}-{what[:16]}.parquet"
+        size = store.size(key)
+        if size is None:
+            names = config.names
+            batches = trec_batches(file.path, names) if run else as_batches(file, names, codes)
+            body = _converted(file.path, batches)
+            if body is None:
+                left_out.add(EMPTY, file.path)
+                continue
+            store.replace(key, body)
+            size = body.nbytes
+        made = replace(file, path=store.address(key), size=size, source=file.path, rows=None)
+        done.append(made)
     if not done:
         raise InvalidRequest(f"{files[0].path} has no rows, nor has another input", "input")
     return done
@@ -77,20 +85,42 @@ def is_parquet(file: InputFile) -> bool:
     return bool(file.snapshot) or kind_of(file.path) in ("parquet", "")
 
 
-def as_batches(file: InputFile, names: ColumnNames) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them."""
-    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), names)
+def as_batches(
+    file: InputFile, names: ColumnNames, codes: Collection[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file that is no Parquet, or of one that has deleted rows without them.
+
+    Ids, texts and `codes` of CSV are text as they stand.
+    """
+    texts = [names.query_id, names.query, names.doc_id, names.text, *codes]
+    yield from file.rows() if file.rows else _batches(file.path, kind_of(file.path), texts)
+
+
+def _codes(files: list[InputFile]) -> set[str]:
+    """Return the columns of CSV files whose values are no numbers, though they look like some."""
+    found: set[str] = set()
+    for file in (file for file in files if kind_of(file.path) == "csv"):
+        try:
+            names = next(_batches(file.path, "csv", ())).schema.names
+            for batch in _batches(file.path, "csv", names):
+                for name, column in zip(names, batch.columns, strict=True):
+                    if pc.any(pc.match_substring_regex(column, _CODE)).as_py():
+                        found.add(name)
+        except (StopIteration, pa.ArrowException, OSError):
+            continue  # to be said when its rows are read
+    return found
 
 
 def _begins_as_parquet(file: InputFile) -> bool:
     """Say whether a file without a known suffix is Parquet nevertheless."""
-    filesystem, inner = open_filesystem(file.path)
-    with filesystem.open_input_file(inner) as source:
-        return bool(file.snapshot) or source.read(4) == b"PAR1"
+    if file.snapshot:
+        return True
+    with file.open() as source:
+        return source.read(4) == b"PAR1"
 
 
-def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bool:
-    """Write a file as Parquet; False if it has no rows, and no columns that could be known."""
+def _converted(source: str, batches: Iterable[pa.RecordBatch]) -> memoryview | None:
+    """Return a file as Parquet; None if it has no rows, and no columns that could be known."""
     sink = pa.BufferOutputStream()
     writer: Any = None
     try:
@@ -99,16 +129,15 @@ def _convert(source: str, batches: Iterable[pa.RecordBatch], target: Path) -> bo
             writer.write_batch(batch)
     except (pa.ArrowException, OSError) as error:
         if str(error).startswith(_NOTHING):
-            return False
+            return None
         raise InvalidRequest(
             f"{source}: {_without_values(error)}; write it as Parquet, or all lines alike",
             "input",
         ) from None
     if writer is None:
-        return False
+        return None
     writer.close()
-    store.create(target, memoryview(sink.getvalue()))
-    return True
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _without_values(error: Exception) -> str:
@@ -116,7 +145,7 @@ def _without_values(error: Exception) -> str:
     return _VALUES.sub(r"\1", first_line(error))[:80]
 
 
-def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBatch]:
+def _batches(source: str, kind: str, texts: Iterable[str]) -> Iterator[pa.RecordBatch]:
     filesystem, inner = open_filesystem(source)
     if kind == "arrow":
         with filesystem.open_input_file(inner) as file:
@@ -127,7 +156,6 @@ def _batches(source: str, kind: str, names: ColumnNames) -> Iterator[pa.RecordBa
         if kind == "json":
             yield from pyarrow.json.open_json(stream)
             return
-        texts = (names.query_id, names.query, names.doc_id, names.text)
         options = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=True
         )

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.columns import ColumnNames, Shape
+from pipelines.columns import Shape
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.lake.fields import columns_of_table, typed_by_tables
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
-from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.unify import fitted, unify
-from pipelines.inputs.units import RowGroup, Say
+from pipelines.inputs.units import INT96_UNIT, RowGroup, Say
 from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
@@ -62,7 +61,7 @@ def read_footers(
     if not good:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
     named = [(file.given, schema) for file, schema in good]
-    unified = unify(named, partial(is_needed, config=config), ranked_by(config.names))
+    unified = unify(named, partial(is_needed, config=config), config.names.needed)
     unified = typed_by_tables(unified, (file.table for file in files))
     there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
@@ -86,8 +85,7 @@ def _refuse_times_out_of_range(file: InputFile, mine: pa.Schema, unified: pa.Sch
     }
     if not names:
         return
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         meta = retried(lambda: pq.read_metadata(source), file.path)
     for column in _columns(meta):
         found = column.statistics
@@ -101,23 +99,18 @@ def _refuse_times_out_of_range(file: InputFile, mine: pa.Schema, unified: pa.Sch
 def is_needed(name: str, config: RerankJobConfig) -> bool:
     """Say whether the job reads a column."""
     columns = config.columns
-    return columns is None or name in columns or name in ranked_by(config.names)
+    return columns is None or name in columns or name in config.names.needed
 
 
-def ranked_by(names: ColumnNames) -> set[str]:
-    """Return the columns that no job can do without."""
-    return {names.query_id, names.query, names.doc_id, names.text, names.candidates}
-
-
-def _whole_schema(file: InputFile, meta: pq.FileMetaData) -> tuple[InputFile, pa.Schema]:
+def _whole_schema(file: InputFile, parquet: pq.ParquetFile) -> tuple[InputFile, pa.Schema]:
     """Return the file's columns, and behind them those that only its folders name."""
-    schema = meta.schema.to_arrow_schema()
+    schema = parquet.schema_arrow
     if file.table is not None:
         own, others, schema = columns_of_table(file.path, schema, file.table, file.partition)
         return replace(file, table=None, columns=own, partition=others), schema
     for name, value in file.partition:
         if name in schema.names:
-            if _always(meta, name) == str(value):
+            if _always(parquet.metadata, name) == str(value):
                 continue  # Polars leaves the column in the file
             raise InvalidRequest(
                 f"file {file.given} has a column {name}, and a folder above it says {name}={value}:"
@@ -154,12 +147,12 @@ def _read_footer(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, p
 
 
 def _footer_of(file: InputFile, config: RerankJobConfig) -> tuple[InputFile, pa.Schema]:
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         meta = pq.read_metadata(source)
         if meta.serialized_size != footer_bytes(source):
             raise pa.ArrowInvalid(_ENCRYPTED)  # signed: to look at a column may end the process
-        file, schema = _whole_schema(file, meta)
+        parquet = pq.ParquetFile(source, metadata=meta, coerce_int96_timestamp_unit=INT96_UNIT)
+        file, schema = _whole_schema(file, parquet)
         # Not the footer itself: those of many wide files do not fit in memory.
         nested = "" if config.queries else config.names.candidates
         groups = _row_groups(meta, dict(file.columns).get(nested, nested))
@@ -188,10 +181,8 @@ def footer_hash(source: Any) -> str:
 
 def _row_groups(meta: pq.FileMetaData, candidates: str) -> tuple[RowGroup, ...]:
     """Return rows, pairs and bytes of each row group; pairs are entries of a candidates list."""
-    leaves = [meta.schema.column(place).path for place in range(meta.num_columns)]
-    wanted = [
-        n for n, path in enumerate(leaves) if candidates and path.startswith(f"{candidates}.")
-    ]
+    leaves = [meta.schema.column(n).path for n in range(meta.num_columns if candidates else 0)]
+    wanted = [n for n, path in enumerate(leaves) if path.startswith(f"{candidates}.")]
     groups = []
     for number in range(meta.num_row_groups):
         group = meta.row_group(number)

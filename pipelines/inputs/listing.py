@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipelines.commits.store import open_store
 from pipelines.inputs.lake.iceberg import iceberg_snapshot, is_iceberg
 from pipelines.inputs.lake.snapshot import Rows, Snapshot
 from pipelines.inputs.lake.tables import (
@@ -56,6 +57,14 @@ class InputFile:
     def given(self) -> str:
         """The file that people know: what this one was made from, if it was."""
         return self.source or self.path
+
+    def open(self) -> pa.NativeFile:
+        """Open it: one that the job made as the job writes, any other as inputs are read."""
+        if self.source:
+            folder, _, name = self.path.rpartition("/")
+            return open_store(folder).open(name)
+        filesystem, inner = open_filesystem(self.path)
+        return filesystem.open_input_file(inner)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipelines.commits.store import open_store
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -19,7 +20,7 @@ _GLOB = set("*?[")
 # What a path of an address may hold as it stands; a key of a store may hold more.
 _PLAIN = "/=:@!$&'()*+,;~"
 _COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
-_KINDS = {
+KINDS = {
     ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".arrows": "arrow",
@@ -27,7 +28,7 @@ _KINDS = {
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI (s3://, gs://, hdfs://) and the path in it.
+    """Return the filesystem of a path or URI (s3://, gs://, az://, hdfs://) and the path in it.
 
     What stands behind a `?` of a URI sets up the connection, as pyarrow documents it.
     """
@@ -39,6 +40,8 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
             " give it through the environment or a profile of the store",
             "input",
         )
+    if path.startswith("az://"):  # pyarrow's own client wants the account in the address
+        return open_store(path).filesystem(), unquote(path.partition("://")[2])
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:
@@ -110,16 +113,22 @@ def kind_of(address: str) -> str:
     path = address.partition("?")[0] if "://" in address else address
     for suffix in _COMPRESSED:
         path = path.removesuffix(suffix)
-    return _KINDS.get(Path(path).suffix.lower(), "")
+    return KINDS.get(Path(path).suffix.lower(), "")
 
 
 def holds(text: str, folder: str) -> bool:
-    """Say whether an input takes all that lies in a local folder, or in one below it."""
-    if "://" in text and not text.startswith("file://"):
+    """Say whether an input takes all that lies in an output folder, or in one below it."""
+    text = text.removeprefix("file://")
+    if ("://" in text) != ("://" in folder):
         return False
-    base, pattern = split_glob(text.removeprefix("file://"))
-    base, inside = os.path.realpath(base), os.path.realpath(folder)
-    if os.path.commonpath([base, inside]) != base or os.path.isfile(base):
+    if "://" in text:
+        base, pattern = split_glob(text.partition("?")[0])
+        base, inside = unquote(base), unquote(folder)
+    else:
+        base, pattern = split_glob(text)
+        base, inside = os.path.realpath(base), os.path.realpath(folder)
+    base, inside = base.rstrip("/"), inside.rstrip("/")
+    if not f"{inside}/".startswith(f"{base}/") or os.path.isfile(base):
         return False
     below = [part for part in inside[len(base) :].split("/") if part]
     return meant([*below, "data", "part-0.parquet"], pattern) == "yes"

@@ -14,9 +14,8 @@ from pipelines.config import RerankJobConfig
 from pipelines.inputs.footers import footer_hash, is_needed
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
-from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.unify import fitted
-from pipelines.inputs.units import Slice, Unit
+from pipelines.inputs.units import INT96_UNIT, Slice, Unit
 from rerank_core import InvalidRequest
 
 
@@ -32,11 +31,10 @@ def read_units(
     Columns that nobody needs are not decoded; the others come as `schema` says. Raises FileChanged
     when the file is not the planned one; pyarrow's errors when it is corrupt.
     """
-    filesystem, path = open_filesystem(file.path)
-    with filesystem.open_input_file(path) as source:
+    with file.open() as source:
         if source.size() != file.size or footer_hash(source) != file.footer:
             raise FileChanged(f"{file.given} has changed since the plan was made")
-        parquet = pq.ParquetFile(source)
+        parquet = pq.ParquetFile(source, coerce_int96_timestamp_unit=INT96_UNIT)
         groups = list(range(piece.first, piece.last))
         size = max(unit.rows for unit in piece.units)
         there = dict(file.columns) or {name: name for name in parquet.schema_arrow.names}

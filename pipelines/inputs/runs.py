@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow.dataset as pads
 
 from pipelines.columns import ColumnNames
+from pipelines.commits.records import MANIFEST
+from pipelines.commits.store import open_store
 from pipelines.commits.verify import finished_manifest, open_result
 from pipelines.inputs.ids import id_text
 from pipelines.inputs.trec import read_trec_run
@@ -24,12 +26,12 @@ def read_run(path: str, column: str | None = None) -> Run:
     """
     if not _is_parquet(path):
         return _from_rows((hit.query_id, hit.doc_id, -hit.rank) for hit in read_trec_run(path))
-    folder, called = Path(path), ColumnNames()
-    if (folder / "_manifest.json").is_file():
-        dataset = open_result(folder)
-        called = ColumnNames(**finished_manifest(folder)["config"]["names"])
+    store, called = open_store(path), ColumnNames()
+    if "://" in path or store.size(MANIFEST) is not None:
+        dataset = open_result(path)
+        called = ColumnNames(**finished_manifest(store)["config"]["names"])
     else:
-        dataset = pads.dataset(folder)
+        dataset = pads.dataset(path)
     there = dataset.schema.names
     query, document = called.query_id, called.doc_id
     if called.candidates in there:
@@ -63,7 +65,7 @@ def _from_rows(rows: Iterable[tuple[str, str, float]]) -> Run:
 
 
 def _is_parquet(path: str) -> bool:
-    return Path(path).is_dir() or path.endswith(".parquet")
+    return "://" in path or Path(path).is_dir() or path.endswith(".parquet")
 
 
 def read_qrels(path: str) -> dict[str, dict[str, int]]:

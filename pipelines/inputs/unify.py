@@ -130,8 +130,13 @@ def common(one: pa.DataType, two: pa.DataType) -> pa.DataType:
         return max(one, two, key=lambda kind: kind.bit_width)
     if types.is_timestamp(one) and types.is_timestamp(two) and one.tz == two.tz:
         return pa.timestamp(max(one.unit, two.unit, key=_UNITS.index), one.tz)
-    if types.is_decimal(one) and types.is_decimal(two) and one.scale == two.scale:
-        return max(one, two, key=lambda kind: kind.precision)
+    if types.is_duration(one) and types.is_duration(two):
+        return pa.duration(max(one.unit, two.unit, key=_UNITS.index))
+    if types.is_time(one) and types.is_time(two):
+        unit: Any = max(one.unit, two.unit, key=_UNITS.index)
+        return pa.time32(unit) if unit in _UNITS[:2] else pa.time64(unit)
+    if types.is_decimal(one) and types.is_decimal(two):
+        return _decimal(one, two)
     return _nested(one, two)
 
 
@@ -151,6 +156,14 @@ def _whole_number(one: pa.DataType, two: pa.DataType) -> pa.DataType:
     return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[width]
 
 
+def _decimal(one: Any, two: Any) -> pa.DataType:
+    scale = max(one.scale, two.scale)
+    digits = max(one.precision - one.scale, two.precision - two.scale) + scale
+    if digits > 76:
+        raise _Differ
+    return pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
+
+
 def _nested(one: Any, two: Any) -> pa.DataType:
     types = pa.types
     if types.is_struct(one) and types.is_struct(two):
@@ -158,6 +171,7 @@ def _nested(one: Any, two: Any) -> pa.DataType:
         if names != {field.name for field in two} or len(names) != one.num_fields:
             raise _Differ
         return pa.struct([pa.field(f.name, common(f.type, two.field(f.name).type)) for f in one])
+    one, two = (pa.list_(k.value_field) if types.is_fixed_size_list(k) else k for k in (one, two))
     if _both(types.is_list, types.is_large_list, one, two):
         item = one.value_field.with_type(common(one.value_type, two.value_type))
         large = types.is_large_list(one) or types.is_large_list(two)

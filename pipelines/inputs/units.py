@@ -14,6 +14,8 @@ from typing import Any
 MAX_UNIT_BYTES = 64 << 20
 # Row groups smaller than this share a slice.
 _SLICE_UNITS = 8
+# As Spark means them. In nanoseconds, pyarrow's default, 9999-12-31 is read as a day of 1816.
+INT96_UNIT = "us"
 # Is told of a step of the plan, how much of it is done, and of how much.
 Say = Callable[[str, int, int], None]
 

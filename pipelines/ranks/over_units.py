@@ -2,7 +2,7 @@
 
 Four steps over rows of 28 bytes, as an external sort has them: units are gathered into groups cut
 by bucket of queries, each bucket is ranked, the ranks are scattered to groups cut by unit, and
-units whose ranks changed are written again. So files are opened units + 2 x groups x buckets times,
+units whose ranks changed are written again. So there are reads in units + 4 x groups x buckets,
 and no task holds a query's texts. It does not know Ray; each step's task may be repeated.
 """
 
@@ -14,14 +14,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.records import JobFolder, JobRecords
+from pipelines.commits.store import at_once
 from pipelines.engine import Engine, JobContext
 from pipelines.inputs.units import unit_name
 from pipelines.ranks.bucket import bucket_of, rank_bucket
 from pipelines.ranks.rewrite import rewrite_one
-from pipelines.ranks.rows import RANKED, in_parts, read_part, read_rows, scored_kind, with_unit
+from pipelines.ranks.rows import RANKED, in_parts, part_bounds, read_part, scored_kind, with_unit
 
 # Rows that one task gathers or scatters: about 700 MB at its peak.
 GROUP_ROWS = 8_000_000
@@ -61,9 +63,9 @@ def rank_over_units(
     scatter = partial(scatter_one, folder=folder, files=_files(ranks))
     scattered = run("scattered", scatters, scatter)
     rewrites = [
-        {"name": unit_name(unit), "file": record["file"]["file"], "part": unit - first}
-        for first, record in zip(starts, scattered.values(), strict=True)
-        for unit in record["touched"]
+        {"name": unit_name(unit), "file": record["file"]["file"], "start": start, "stop": stop}
+        for record in scattered.values()
+        for unit, (start, stop) in zip(record["touched"], record["parts"], strict=True)
     ]
     final = run("final", rewrites, partial(rewrite_one, folder=folder, names=config.names))
     return JobRecords(records, ranks, scattered, final)
@@ -120,15 +122,16 @@ def gather_one(
     item: dict[str, Any], folder: JobFolder, buckets: int, kind: np.dtype[Any]
 ) -> dict[str, str]:
     """Put the rows of a group's units into one file, cut by bucket."""
+    files = enumerate(json.loads(item["files"]), start=int(item["first"]))
+    keys = {number: f"_job/sidecars/{file}" for number, file in files if file}
     parts = []
-    for number, file in enumerate(json.loads(item["files"]), start=int(item["first"])):
-        if file:
-            rows = read_rows(folder.job / "sidecars" / file, kind)
-            part = np.zeros(len(rows), with_unit(rows.dtype))
-            for name in rows.dtype.names or ():
-                part[name] = rows[name]
-            part["unit"] = number
-            parts.append(part)
+    for number, body in zip(keys, folder.store.read_all(keys.values()), strict=True):
+        rows = np.frombuffer(body, kind)
+        part = np.zeros(len(rows), with_unit(kind))
+        for name in kind.names or ():
+            part[name] = rows[name]
+        part["unit"] = number
+        parts.append(part)
     rows = np.concatenate(parts) if parts else np.zeros(0, with_unit(kind))
     body = in_parts(rows, bucket_of(rows, buckets), buckets)
     return publish(folder, "gathered", item["name"], body)
@@ -143,9 +146,8 @@ def rank_one(
     top_k: int | None,
 ) -> dict[str, str]:
     """Rank one bucket over all groups' files; its new ranks are cut by group of units."""
-    paths = [folder.job / "scratch" / file for file in files]
-    rows = [read_part(path, int(item["bucket"]), kind) for path in paths]
-    ranked = rank_bucket(np.concatenate(rows), top_k)
+    rows = read_parts(folder, files, int(item["bucket"]), kind)
+    ranked = rank_bucket(rows, top_k)
     group = np.searchsorted(starts, ranked["unit"], side="right") - 1
     body = in_parts(ranked, group, len(starts))
     return publish(folder, "ranks", item["name"], body, rows=len(ranked))
@@ -153,12 +155,23 @@ def rank_one(
 
 def scatter_one(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
     """Put a group's new ranks of all buckets into one file, cut by unit."""
-    paths = [folder.job / "scratch" / file for file in files]
-    ranked = np.concatenate([read_part(path, int(item["group"]), RANKED) for path in paths])
+    ranked = read_parts(folder, files, int(item["group"]), RANKED)
     first, stop = int(item["first"]), int(item["stop"])
     body = in_parts(ranked, ranked["unit"] - first, stop - first)
     touched = np.unique(ranked["unit"]).tolist()
-    return publish(folder, "scattered", item["name"], body, rows=len(ranked), touched=touched)
+    bounds = part_bounds(body, stop - first)
+    parts = [bounds[unit - first] for unit in touched]
+    return publish(
+        folder, "scattered", item["name"], body, rows=len(ranked), touched=touched, parts=parts
+    )
+
+
+def read_parts(
+    folder: JobFolder, files: Sequence[str], number: int, kind: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """Return the rows that one part has in all of these scratch files, read at once."""
+    keys = [f"_job/scratch/{file}" for file in files]
+    return np.concatenate(at_once(lambda key: read_part(folder.store, key, number, kind), keys))
 
 
 def publish(folder: JobFolder, stage: str, name: str, body: bytes, **more: Any) -> dict[str, str]:

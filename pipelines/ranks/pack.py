@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -43,10 +44,11 @@ def pack_files(
 def pack_one(item: dict[str, Any], folder: JobFolder) -> dict[str, str]:
     """Write the rows of a few units' files into one and publish its record; return a line."""
     name, files = str(item["name"]), json.loads(item["files"])
-    paths = [folder.job / "data" / data["file"] for _, data in files]
     sink, rows = pa.BufferOutputStream(), 0
-    with pq.ParquetWriter(sink, pq.read_schema(paths[0]), compression="zstd") as writer:
-        for table in _row_groups(pq.read_table(path) for path in paths):
+    tables = (folder.read_table("data", data) for _, data in files)
+    first = next(tables)
+    with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
+        for table in _row_groups(chain([first], tables)):
             writer.write_table(table)
             rows += table.num_rows
     data = {**folder.write_bytes("data", name, ".parquet", sink.getvalue()), "rows": rows}

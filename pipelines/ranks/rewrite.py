@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.quarantine import copies_table
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, attempt_key
 from pipelines.inputs.pairs import DUPLICATE
 from pipelines.ranks.bucket import apply_ranks, copies_in
-from pipelines.ranks.rows import RANKED, SCORED_WITH_DOCUMENT, read_part, read_rows
+from pipelines.ranks.rows import RANKED, SCORED_WITH_DOCUMENT, read_rows
 
 
 def rewrite_one(item: dict[str, Any], folder: JobFolder, names: ColumnNames) -> dict[str, str]:
     """Write a unit again with its merged ranks and publish its final record; return a line."""
     name = str(item["name"])
     record = folder.records_one("units", name)
-    ranked = read_part(folder.job / "scratch" / item["file"], int(item["part"]), RANKED)
-    table = pq.read_table(folder.job / "data" / record["data"]["file"])
+    scattered = f"_job/scratch/{item['file']}"
+    bounds = int(item["start"]), int(item["stop"])
+    ranked = read_rows(folder.store, scattered, bounds, RANKED)
+    table = folder.read_table("data", record["data"])
     out = apply_ranks(table, names.rank, ranked)
     copies = copies_in(ranked)
     gone = table.num_rows - out.num_rows
@@ -51,11 +53,11 @@ def _set_copies_aside(
     names: ColumnNames,
 ) -> dict[str, Any]:
     """Write the unit's rows set aside again, with its copies; return what changes in its record."""
-    path = folder.job / "sidecars" / record["sidecar"]["file"]
-    rows = read_rows(path, SCORED_WITH_DOCUMENT)["row"][copies].tolist()
+    body = folder.store.read(attempt_key("sidecars", record["sidecar"]))
+    rows = np.frombuffer(body, SCORED_WITH_DOCUMENT)["row"][copies].tolist()
     lines = copies_table(table, copies, rows, record["file"], names)
     if record["aside"]:
-        former = pq.read_table(folder.job / "quarantine" / record["aside"]["file"])
+        former = folder.read_table("quarantine", record["aside"])
         lines = pa.concat_tables([former, lines])
     reasons = dict(record["reasons"])
     reasons[DUPLICATE] = reasons.get(DUPLICATE, 0) + len(copies)

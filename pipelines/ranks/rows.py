@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.commits.store import Store
 from pipelines.ranks.within_unit import Ints
 from rerank_core.types import Float32s
 
@@ -78,18 +79,22 @@ def in_parts(rows: Rows, part: Ints, parts: int) -> bytes:
     return offsets.astype("<i8").tobytes() + rows[order].tobytes()
 
 
-def read_part(path: Path, number: int, kind: np.dtype[Any]) -> Rows:
+def read_part(store: Store, key: str, number: int, kind: np.dtype[Any]) -> Rows:
     """Return the rows of one part of a file that `in_parts` made."""
-    with path.open("rb") as file:
-        file.seek(8 * number)
-        start, stop = np.fromfile(file, "<i8", 2).tolist()
-        file.seek(start)
-        rows = np.fromfile(file, kind, (stop - start) // kind.itemsize)
+    ends = np.frombuffer(store.read_part(key, 8 * number, 8 * number + 16), "<i8")
+    return read_rows(store, key, (int(ends[0]), int(ends[1])), kind)
+
+
+def part_bounds(body: bytes, parts: int) -> list[tuple[int, int]]:
+    """Return where each part of a file of `in_parts` starts and stops, for `read_rows`."""
+    ends = np.frombuffer(body, "<i8", parts + 1).tolist()
+    return list(pairwise(ends))
+
+
+def read_rows(store: Store, key: str, bounds: tuple[int, int], kind: np.dtype[Any]) -> Rows:
+    """Return the rows that lie between two bytes of a file."""
+    start, stop = bounds
+    rows = np.frombuffer(store.read_part(key, start, stop), kind)
     if rows.nbytes != stop - start:
-        raise OSError(f"{path.name} is shorter than it was written")
+        raise OSError(f"{key} is shorter than it was written")
     return rows
-
-
-def read_rows(path: Path, kind: np.dtype[Any]) -> Rows:
-    """Return the rows of a file that is nothing but rows."""
-    return np.fromfile(path, kind)

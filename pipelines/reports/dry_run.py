@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import identity_of, versions_of
 from pipelines.inputs.joins import join_texts, load_texts
@@ -32,7 +32,7 @@ def describe(config: RerankJobConfig) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         # Without Ray nobody knows of GPUs that are not asked for.
         plan = make_plan(
-            config, identity_of(config), Path(scratch), lambda: config.gpus_per_replica or 0.0
+            config, identity_of(config), open_store(scratch), lambda: config.gpus_per_replica or 0.0
         )
         tokens, sampled, aside = _sample(plan, config)
     rows = sum(plan.rows.values())
@@ -40,6 +40,7 @@ def describe(config: RerankJobConfig) -> str:
         f"shape: {plan.shape}",
         f"files: {len(plan.files):,}, unreadable: {len(plan.bad_files):,}",
         *(f"  {path}: {reason}" for path, reason in plan.bad_files.items()),
+        *(f"table: {name} at version {n}" for name, n in versions_of(plan.identity).items()),
         *filter(None, [left_out_line(plan.left_out)]),
         f"rows: {rows:,}",
         f"pairs: {plan.pairs:,}",

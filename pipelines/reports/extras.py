@@ -7,7 +7,9 @@ from typing import Any, TextIO
 
 from pipelines.commits.delta_log import write_delta_log
 from pipelines.commits.records import SUCCESS, JobFolder
+from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
+from pipelines.identity import versions_of
 from pipelines.inputs.left_out import left_out_line
 from pipelines.plan import Plan
 from pipelines.reports.json_lines import write_json_lines
@@ -16,7 +18,7 @@ from pipelines.reports.trec_run import write_trec_run
 
 
 def write_extras(
-    root: Path,
+    store: Store,
     manifest: dict[str, Any],
     config: RerankJobConfig,
     records: dict[str, Any] | None = None,
@@ -25,20 +27,20 @@ def write_extras(
 
     Reads the records of the units where they are not given.
     """
-    if not (root / REPORT).is_file():
-        found = JobFolder(root, 0).all_records().newest() if records is None else records
-        write_report(root, manifest, found)
-    if config.trec_run and _is_due(Path(config.trec_run), root):
-        write_trec_run(root, Path(config.trec_run), config.names)
-    if config.json_lines and _is_due(Path(config.json_lines), root):
-        write_json_lines(root, Path(config.json_lines))
+    if store.size(REPORT) is None:
+        found = JobFolder(store, 0).all_records().newest() if records is None else records
+        write_report(store, manifest, found)
+    if config.trec_run and _is_due(Path(config.trec_run), store):
+        write_trec_run(store, Path(config.trec_run), config.names)
+    if config.json_lines and _is_due(Path(config.json_lines), store):
+        write_json_lines(store, Path(config.json_lines))
     if config.format == "delta":
-        write_delta_log(root)
+        write_delta_log(store)
 
 
-def _is_due(path: Path, root: Path) -> bool:
+def _is_due(path: Path, store: Store) -> bool:
     """Say whether a file is not there, or is of an earlier result."""
-    return not path.is_file() or path.stat().st_mtime < (root / SUCCESS).stat().st_mtime
+    return not path.is_file() or path.stat().st_mtime < store.modified_s(SUCCESS)
 
 
 def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
@@ -55,12 +57,21 @@ def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
         )
 
 
-def say_end(root: Path, manifest: dict[str, Any], out: TextIO) -> None:
+def say_complete(address: str, identity: dict[str, str], out: TextIO) -> None:
+    """Say that there is nothing to do, and of which versions of tables the result is."""
+    out.write(f"already complete: {address}; nothing to do\n")
+    how = "a new --output" if "://" in address else "--overwrite"
+    for table, version in versions_of(identity).items():
+        out.write(f"  of {table} at version {version}; {how} takes the newest\n")
+
+
+def say_end(address: str, manifest: dict[str, Any], out: TextIO) -> None:
     """Say in a line or two what came of the job."""
     counts = manifest["counts"]
     out.write(
         f"done: {counts['rows_in']:,} rows in, {counts['rows_out']:,} out,"
-        f" {counts['rows_cut']:,} cut by top_k, {counts['rows_quarantined']:,} set aside; {root}\n"
+        f" {counts['rows_cut']:,} cut by top_k, {counts['rows_quarantined']:,} set aside;"
+        f" {address}\n"
     )
     for bad in manifest["bad_files"]:
         out.write(f"not read: {bad['path']}: {bad['reason']}\n")

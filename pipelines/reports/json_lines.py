@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from pipelines.commits.store import Store
 from pipelines.commits.verify import open_result
 from pipelines.inputs.ids import id_text
 from rerank_core import InvalidRequest
 
 
-def write_json_lines(root: Path, path: Path) -> None:
-    """Write the rows of the finished job in `root`; the file appears whole or not at all.
+def write_json_lines(store: Store, path: Path) -> None:
+    """Write the rows of the finished job in `store`; the file appears whole or not at all.
 
     Bytes are text as in a TREC run, times are ISO 8601, decimals text, and no number is null.
     """
@@ -22,7 +23,7 @@ def write_json_lines(root: Path, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
-            for batch in open_result(root).to_batches():
+            for batch in open_result(str(store)).to_batches():
                 for row in batch.to_pylist():
                     file.write(msgspec.json.encode(_plain(row)) + b"\n")
     except UnicodeDecodeError:

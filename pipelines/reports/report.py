@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pipelines.commits import store
+from pipelines.commits.store import Store
 from pipelines.reports import pictures
 
 REPORT = "_report.html"
@@ -18,9 +17,9 @@ _SLOWEST = 10
 _TIME_STEPS = 60
 
 
-def write_report(root: Path, manifest: dict[str, Any], records: dict[str, Any]) -> None:
+def write_report(store: Store, manifest: dict[str, Any], records: dict[str, Any]) -> None:
     """Write the report of a finished job into its folder."""
-    store.replace(root / REPORT, report(manifest, records).encode())
+    store.replace(REPORT, report(manifest, records).encode())
 
 
 def report(manifest: dict[str, Any], records: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames
+from pipelines.commits.store import Store
 from pipelines.commits.verify import finished_manifest, open_result
 from pipelines.inputs.ids import id_text
 from rerank_core import InvalidRequest
@@ -16,13 +17,13 @@ from rerank_core import InvalidRequest
 _TAG = "ray-rerank"
 
 
-def write_trec_run(root: Path, path: Path, names: ColumnNames) -> None:
-    """Write the run of the finished job in `root`; the file appears whole or not at all."""
+def write_trec_run(store: Store, path: Path, names: ColumnNames) -> None:
+    """Write the run of the finished job in `store`; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not finished_manifest(root)["files"]:
+    if not finished_manifest(store)["files"]:
         path.write_bytes(b"")
         return
-    dataset = open_result(root)
+    dataset = open_result(str(store))
     nested = names.candidates in dataset.schema.names
     wanted = (
         [names.query_id, names.candidates]

@@ -23,13 +23,19 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import DUPLICATE, extract
 from pipelines.inputs.units import Slice, unit_name
 from pipelines.ranks.bucket import bucket_of, copies_among
-from pipelines.ranks.over_units import GROUP_ROWS, Say, publish, run_step, unit_groups
+from pipelines.ranks.over_units import (
+    GROUP_ROWS,
+    Say,
+    publish,
+    read_parts,
+    run_step,
+    unit_groups,
+)
 from pipelines.ranks.rows import (
     SCORED_WITH_DOCUMENT,
     Copies,
     Rows,
     in_parts,
-    read_part,
     scored_rows,
 )
 from pipelines.ranks.within_unit import query_codes
@@ -86,9 +92,7 @@ def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[
 
 def count_bucket(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
     """Count the copies in one bucket of queries."""
-    paths = [folder.job / "scratch" / file for file in files]
-    rows = [read_part(path, int(item["bucket"]), SCORED_WITH_DOCUMENT) for path in paths]
-    copies = copies_among(np.concatenate(rows))
+    copies = copies_among(read_parts(folder, files, int(item["bucket"]), SCORED_WITH_DOCUMENT))
     return publish(folder, "copies", item["name"], b"", copies=copies)
 
 

@@ -1,28 +1,30 @@
 """Finds the pair that kills or hangs its process, by halving, and scores all others.
 
-Before a range of pairs is scored, a note is written; when the process dies, the note stays. The
-next process reads the notes: a range that died too often is cut in two, until one pair is left.
-It does not know Ray: whoever restarts the process calls `score` again.
+Before a range of pairs is scored, a note is written. When it is there already, a process has died
+over it, and all notes of the unit are read: a range that died too often is cut in two, until one
+pair is left. Notes of finished units go at the commit, all at once. It does not know Ray: whoever
+restarts the process calls `score` again.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
-from pipelines.commits import store
+from pipelines.commits.store import Store
 from rerank_core import ModelUnavailable, RerankError
 from rerank_core.types import PairScores, QueryDocumentPair, Scorer
 
 KILLED = "killed_worker"
+# Where the notes of all units lie until the commit, and those of pairs that were set aside.
+ATTEMPTS, _KILLED = "_job/attempts", "_job/killed"
 # A whole unit and a single pair get a second chance: a node may die for another reason.
 _CHANCES = 2
 _EXIT_MODEL_FAILED = 87
@@ -36,34 +38,47 @@ class TooManyKilled(RerankError):
 
 @dataclass(slots=True)
 class Isolation:
-    """Scores the pairs of one unit; `notes` is the unit's own folder, `killed` the job's."""
+    """Scores the pairs of one unit; its notes lie in the job's `store`, under the unit's name."""
 
     scorer: Scorer
-    notes: Path
-    killed: Path
+    store: Store
+    unit: str
     max_killed: int
     timeout_s: float
+    deaths: int = 0  # how many attempts at this unit had died when it was scored
+    _count: int = 0
+    _notes: set[str] = field(default_factory=set)
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score all pairs; those that kill the process get the reason KILLED."""
+        self._count = len(pairs)
+        first = self._note(0, 0, len(pairs))
+        if self.store.mark(first):  # nobody has tried before, as is usual
+            return self._watched(first, pairs, 0, len(pairs))
+        self._notes = set(self.store.names(self._folder))
+        self.deaths = sum(name.endswith(".death") for name in self._notes)
         return self._range(pairs, 0, len(pairs))
 
-    def deaths(self) -> int:
-        """Return how many attempts at this unit have died so far."""
-        return len(store.names(self.notes, ".death"))
+    def survived(self) -> None:
+        """Take back the note of a unit that was scored and could not be written."""
+        self.store.delete([self._note(0, 0, self._count)])
 
-    def clear(self) -> None:
-        """Forget the notes of a unit that is done."""
-        shutil.rmtree(self.notes, ignore_errors=True)
+    @property
+    def _folder(self) -> str:
+        return f"{ATTEMPTS}/{self.unit}"
+
+    def _note(self, deaths: int, low: int, high: int) -> str:
+        return f"{self._folder}/{deaths}.{low}-{high}.death"
 
     def _range(self, pairs: Sequence[QueryDocumentPair], low: int, high: int) -> PairScores:
-        kept = self.notes / f"{low}-{high}.npz"
-        if kept.is_file():
-            return _load(kept)
+        if f"{low}-{high}.npz" in self._notes:
+            return _load(self.store.read(f"{self._folder}/{low}-{high}.npz"))
         whole, single = high - low == len(pairs), high - low <= 1
-        deaths = len(store.names(self.notes, f".{low}-{high}.death"))
+        deaths = sum(name.endswith(f".{low}-{high}.death") for name in self._notes)
         if deaths < (_CHANCES if whole or single else 1):
-            return self._attempt(pairs, low, high, deaths)
+            note = self._note(deaths, low, high)
+            self.store.mark(note)
+            return self._watched(note, pairs, low, high)
         if single:
             return self._set_aside(low)
         middle = (low + high) // 2
@@ -71,11 +86,10 @@ class Isolation:
             [self._range(pairs, low, middle), self._range(pairs, middle, high)]
         )
 
-    def _attempt(
-        self, pairs: Sequence[QueryDocumentPair], low: int, high: int, deaths: int
+    def _watched(
+        self, note: str, pairs: Sequence[QueryDocumentPair], low: int, high: int
     ) -> PairScores:
-        note = self.notes / f"{deaths}.{low}-{high}.death"
-        store.replace(note, b"")
+        """Score a range whose note is written; the note stays if the process does not."""
         share = (high - low) / max(1, len(pairs))
         deadline_s = min(self.timeout_s, max(self.timeout_s * share * 4, 30.0))
         # A C thread ends the process even when a native call holds the interpreter.
@@ -86,18 +100,18 @@ class Isolation:
             # A failed device stays failed in this process, and the pairs may be the cause.
             os._exit(_EXIT_MODEL_FAILED)
         except BaseException:
-            note.unlink(missing_ok=True)
+            self.store.delete([note])
             raise
         finally:
             faulthandler.cancel_dump_traceback_later()
         if high - low < len(pairs):
-            store.replace(self.notes / f"{low}-{high}.npz", _dump(scores))
-        note.unlink(missing_ok=True)
+            self.store.replace(f"{self._folder}/{low}-{high}.npz", _dump(scores))
+            self.store.delete([note])
         return scores
 
     def _set_aside(self, low: int) -> PairScores:
-        store.replace(self.killed / f"{self.notes.name}-{low}", b"")
-        count = len(store.names(self.killed))
+        self.store.mark(f"{_KILLED}/{self.unit}-{low}")
+        count = len(self.store.names(_KILLED))
         if count > self.max_killed:
             raise TooManyKilled(
                 f"{count} pairs killed their process, more than max_killed_rows"
@@ -119,20 +133,15 @@ def deadline_s(usual: Sequence[float], most_s: float) -> float:
     return min(most_s, max(_LEAST_S, _TIMES * median(usual)))
 
 
-def forget_deaths(job: Path, max_killed: int, done: set[str]) -> None:
-    """After a run that ended with too many killed rows, try those of unfinished units again.
-
-    `job` is the folder that holds `killed` and `attempts`.
-    """
-    killed = job / "killed"
-    names = store.names(killed)
+def forget_deaths(store: Store, max_killed: int, done: set[str]) -> None:
+    """After a run that ended with too many killed rows, try those of unfinished units again."""
+    names = store.names(_KILLED)
     if len(names) <= max_killed:
         return
-    for name in names:
-        unit = name.partition("-")[0]
-        if unit not in done:
-            (killed / name).unlink(missing_ok=True)
-            shutil.rmtree(job / "attempts" / unit, ignore_errors=True)
+    again = [name for name in names if name.partition("-")[0] not in done]
+    store.delete(f"{_KILLED}/{name}" for name in again)
+    for unit in {name.partition("-")[0] for name in again}:
+        store.delete_folder(f"{ATTEMPTS}/{unit}")
 
 
 def _dump(scores: PairScores) -> bytes:
@@ -150,8 +159,8 @@ def _dump(scores: PairScores) -> bytes:
     return body.getvalue()
 
 
-def _load(path: Path) -> PairScores:
-    with np.load(path) as kept:
+def _load(body: Any) -> PairScores:
+    with np.load(BytesIO(body)) as kept:
         errors = zip(kept["places"].tolist(), kept["reasons"].tolist(), strict=True)
         spans = zip(kept["split"].tolist(), map(tuple, kept["spans"].tolist()), strict=True)
         return PairScores(kept["raw"], kept["tokens"], kept["truncated"], dict(errors), dict(spans))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from pipelines.commits import store
-from pipelines.commits.records import JobFolder, OutputRefused, newest_epoch
+from pipelines.commits.records import JobFolder, OutputRefused, epoch_key
 from rerank_core import ModelUnavailable
 
 # Units whose time an actor remembers.
@@ -14,10 +13,11 @@ SAMPLE = 20
 
 def refuse_another_folder(folder: JobFolder) -> None:
     """Raise OutputRefused where this machine does not see the folder that the driver works in."""
-    if newest_epoch(folder.root) < folder.epoch:
+    if folder.epoch and folder.store.size(epoch_key(folder.epoch)) is None:
         raise OutputRefused(
-            f"{folder.root} on {socket.gethostname()} is not the folder of this job: every"
-            " machine must mount the same file system there; give --output on one"
+            f"{folder.store} on {socket.gethostname()} is not the folder of this job: every"
+            " machine must reach the same one there; give --output on a file system that all"
+            " mount, or in an object store"
         )
 
 
@@ -26,10 +26,11 @@ def refuse_another_model(folder: JobFolder, mine: str) -> None:
 
     The driver's own fingerprint is of the model's name where the weights lie on workers only.
     """
-    noted = folder.job / "model.json"
-    if store.read_json(noted) is None:
-        store.create_json(noted, mine)
-    first = store.read_json(noted)
+    store = folder.store
+    first = store.read_json("_job/model.json")
+    if first is None:
+        won = store.create_json("_job/model.json", mine)
+        first = mine if won else store.read_json("_job/model.json")
     if first != mine:
         raise ModelUnavailable(
             f"the model on {socket.gethostname()} has the fingerprint {mine}, this job began"
@@ -39,6 +40,5 @@ def refuse_another_model(folder: JobFolder, mine: str) -> None:
 
 def seconds_of_others(folder: JobFolder) -> list[float]:
     """Return what some units of this job took, so that a new actor knows what is usual."""
-    done = sorted(folder.done("units"))
-    sample = folder.records("units", done[:: max(1, len(done) // SAMPLE)][:SAMPLE])
+    sample = folder.records("units", folder.store.names("_job/units", ".json", SAMPLE))
     return [r["seconds"] for r in sample.values() if "seconds" in r and not r["retries"]]

@@ -85,12 +85,11 @@ class ScoreUnits:
         found = extract(rows, context.shape, config.names, config.max_text_chars, copies)
         isolation = Isolation(
             self._scorer,
-            folder.job / "attempts" / unit.name,
-            folder.job / "killed",
+            folder.store,
+            unit.name,
             config.max_killed_rows,
             deadline_s(self._usual_s, config.unit_timeout_s),
         )
-        deaths = isolation.deaths()
         scores = score_distinct(isolation.score, found.pairs)
         added = added_values(
             scores, self._scorer.info.activation, config.added_columns, context.calibration
@@ -107,17 +106,23 @@ class ScoreUnits:
         ]
         counts = unit_counts(unit, found, scores, ranked, context.shape)
         check_conservation(f"unit {unit.name}", counts)
-        record: dict[str, Any] = {"file": path, "retries": deaths, "counts": counts}
+        record: dict[str, Any] = {"file": path, "retries": isolation.deaths, "counts": counts}
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
-        record |= self._write(unit, path, rows, ranked, aside)
-        record |= {"seconds": round(time.monotonic() - started_s, 3), "at": round(time.time(), 3)}
-        if not deaths:
+        try:
+            record |= self._write(unit, path, rows, ranked, aside)
+            record |= {
+                "seconds": round(time.monotonic() - started_s, 3),
+                "at": round(time.time(), 3),
+            }
+            published = folder.publish("units", unit.name, record)
+        except BaseException:
+            isolation.survived()
+            raise
+        if not isolation.deaths:
             self._usual_s = [*self._usual_s[-SAMPLE:], record["seconds"]]
-        published = folder.publish("units", unit.name, record)
         if not published:
             for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
                 folder.drop(place, record[key])
-        isolation.clear()
         return {"unit": unit.name, "published": published, **record}
 
     def _write(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,49 @@ def write_files() -> Callable[..., Path]:
 def pairs_input(tmp_path: Path) -> Path:
     """600 pairs of 30 queries in 3 files, each query in all of them."""
     return _write_files(tmp_path / "in", _make_rows(30, 20), files=3, group=70)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """An S3 server in this process, and in the environment what its clients need."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from places import S3Server
+
+    with S3Server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def switch() -> Any:
+    """What kills jobs at their operations on a local folder; one serves all tests."""
+    from protocol import KillSwitch
+
+    return KillSwitch()
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one: thousands of writes wait for no disk."""
+    place = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(dir=place if place.is_dir() else tmp_path))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, memory: Path) -> Iterator[Any]:
+    """A place for outputs, once of each kind."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from places import Bucket, Folder
+
+    if request.param == "folder":
+        found = Folder(memory, request.getfixturevalue("switch"))
+    else:
+        found = Bucket(request.getfixturevalue("s3_server"), memory.name)
+    yield found
+    found.disarm()
 
 
 @pytest.fixture(scope="session")

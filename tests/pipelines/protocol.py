@@ -55,7 +55,7 @@ class InProcess:
 
 def job(
     folder: Path,
-    out: Path,
+    out: Path | str,
     load: LoadScorer = load_scorer,
     *,
     engine: Engine | None = None,
@@ -67,7 +67,7 @@ def job(
     return run_job(config, load, io.StringIO(), engine or InProcess())
 
 
-def rows_of(out: Path) -> list[dict[str, Any]]:
+def rows_of(out: Path | str) -> list[dict[str, Any]]:
     """All result rows as any reader sees them, sorted."""
     rows = pads.dataset(out).to_table().to_pylist()
     return sorted(rows, key=lambda row: (row["query_id"], row["doc_id"], row["rank"]))
@@ -85,8 +85,8 @@ class Killed(BaseException):
 class KillSwitch:
     """Counts changes to files under a folder, and from the n-th on lets none happen."""
 
-    def __init__(self) -> None:
-        self._folder, self._left = "", -1
+    def __init__(self, kill: Callable[[], None] | None = None) -> None:
+        self._folder, self._left, self._kill = "", -1, kill
         self._error: BaseException = Killed()
         self.count = 0
         sys.addaudithook(self._audit)
@@ -113,6 +113,8 @@ class KillSwitch:
             return  # a full disk still deletes
         self.count += 1
         if 0 <= self._left < self.count:
+            if self._kill:
+                self._kill()
             raise self._error
 
 

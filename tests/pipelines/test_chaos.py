@@ -20,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import job, rows_of
 
+from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 
 pytestmark = [
@@ -30,8 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 SCRIPT = str(Path(__file__).parent / "deadly_job.py")
-# Each takes about a minute on two cores; RERANK_CHAOS_SEEDS=20 runs the whole set.
-SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "1")))
+# Each takes about a minute on two cores, in each place; RERANK_CHAOS_SEEDS=20 runs the whole set.
+SEEDS = range(int(os.environ.get("RERANK_CHAOS_SEEDS", "3")))
 UNITS, UNIT_ROWS, ACTORS = 32, 500, 2
 KINDS = ("worker", "node", "driver")
 
@@ -39,8 +40,9 @@ KINDS = ("worker", "node", "driver")
 class Job:
     """One run of the command line in its own process, on its own Ray unless told an address."""
 
-    def __init__(self, folder: Path, out: Path, *options: str, address: str = "") -> None:
-        self.out, self.log = out, out.with_name("calls.log")
+    def __init__(self, folder: Path, out: Path | str, *options: str, address: str = "") -> None:
+        self.out, self.log = out, folder.with_name("calls.log")
+        self._said = folder.with_name("job.log")
         self._options = [
             "--input", str(folder), "--output", str(out), "--model", "lexical",
             *(() if "--unit-pairs" in options else ("--unit-pairs", str(UNIT_ROWS))),
@@ -52,7 +54,7 @@ class Job:
         environment = os.environ | {"DEADLY_PAUSE_S": str(pause_s), "DEADLY_LOG": str(self.log)}
         if self._address:
             environment["RAY_ADDRESS"] = self._address
-        with open(self.out.with_name("job.log"), "ab") as log:
+        with self._said.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, SCRIPT, *self._options],
                 env=environment,
@@ -63,13 +65,13 @@ class Job:
             )
 
     def done(self) -> int:
-        return len(list((self.out / "_job" / "units").glob("*.json")))
+        return len(open_store(self.out).names("_job/units", ".json"))
 
     def wait_for(self, units: int, process: subprocess.Popen[bytes], limit_s: float = 300) -> bool:
         """Wait until so many units are done; False if the job has ended."""
         end_s = time.monotonic() + limit_s
         while self.done() < units:
-            assert time.monotonic() < end_s, self.out.with_name("job.log").read_text()[-2000:]
+            assert time.monotonic() < end_s, self._said.read_text()[-2000:]
             if process.poll() is not None:
                 return False
             time.sleep(0.1)
@@ -149,14 +151,14 @@ class TwoNodes:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kills_of_workers_nodes_and_drivers_lose_nothing_and_repeat_nothing(
-    tmp_path, input_8_files, seed, record_property
+    tmp_path, input_8_files, place, seed, record_property
 ):
     rng = random.Random(seed)
     strikes = list(
         zip(sorted(rng.sample(range(1, UNITS - 2), 3)), rng.sample(KINDS, 3), strict=True)
     )
     with TwoNodes() as nodes:
-        run = Job(input_8_files, tmp_path / "out", address=nodes.address)
+        run = Job(input_8_files, place.out("out"), address=nodes.address)
         process = run.start(pause_s=0.3)
         for units, kind in strikes:
             if not run.wait_for(units, process):

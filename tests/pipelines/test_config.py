@@ -80,10 +80,19 @@ def test_several_inputs_are_separated_by_commas():
     assert config.columns == ("query_id", "doc_id")
 
 
-@pytest.mark.parametrize("option", ["--output", "--trec-run"])
-def test_an_object_store_to_write_to_is_refused(option):
-    arguments = ["--input", "in", "--output", "out", option, "s3://bucket/out"]
-    with pytest.raises(InvalidRequest, match="must be a path of a mounted file system"):
+@pytest.mark.parametrize(
+    ("option", "address", "said"),
+    [
+        ("--trec-run", "s3://bucket/run", "must be a path of a file system"),
+        ("--output", "ftp://host/out", "address of an object store: s3://, gs://, az://"),
+        ("--output", "s3://bucket", "is a bucket; name a folder in it, as in s3://bucket/reranked"),
+        ("--output", "s3://bucket/out?region=x", "set endpoint and region in the environment"),
+        ("--output", "s3://key:secret@bucket/out", "has a secret in it"),
+    ],
+)
+def test_an_address_to_which_no_job_can_write_is_refused(option, address, said):
+    arguments = ["--input", "in", "--output", "out", option, address]
+    with pytest.raises(InvalidRequest, match=said):
         load_config(arguments)
 
 

@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from protocol import LEXICAL, Killed, KillSwitch, forget_owner, job, rows_of
 
 from pipelines.columns import ColumnNames
-from pipelines.commits import store
 from pipelines.commits.records import JobFolder, OutputRefused
-from pipelines.commits.store import StorageFull
+from pipelines.commits.store import StorageFull, open_store
 from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
@@ -261,7 +260,7 @@ def test_ids_that_are_not_utf8_cost_only_their_rows(tmp_path, make_rows):
         (2, "query_id_not_utf8")
     ]
     with pytest.raises(InvalidRequest, match="an id that is not UTF-8"):
-        write_trec_run(tmp_path / "out", tmp_path / "run", ColumnNames())
+        write_trec_run(open_store(tmp_path / "out"), tmp_path / "run", ColumnNames())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -273,7 +272,8 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
         job(pairs_input, out)
     broken.disarm()
     forget_owner(out)
-    plan = store.read_json(out / "_job" / "plan.json")
+    store = open_store(out)
+    plan = store.read_json("_job/plan.json")
     units = [unit for piece in plan["slices"] for unit in piece["units"]]
     left = next(u for u in units if not (out / f"_job/units/{u['index']:06d}.json").exists())
     name = f"{left['index']:06d}"
@@ -281,7 +281,7 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
     def died(low: int, high: int) -> None:
         """Leave what a unit leaves behind whose first three pairs died again and again."""
         for death in range(2):
-            store.replace(out / f"_job/attempts/{name}/{death}.{low}-{high}.death", b"")
+            store.mark(f"_job/attempts/{name}/{death}.{low}-{high}.death")
         middle = (low + high) // 2
         for start, stop in ((low, middle), (middle, high)) if high - low > 1 else ():
             if start < 3:
@@ -289,7 +289,7 @@ def test_after_too_many_killed_rows_a_mended_machine_scores_them_all(tmp_path, p
 
     died(0, left["stop"] - left["start"])
     for place in range(3):
-        store.replace(out / "_job" / "killed" / f"{name}-{place}", b"")
+        store.mark(f"_job/killed/{name}-{place}")
     counts = job(pairs_input, out, max_killed_rows=2)["counts"]
     assert (counts["rows_out"], counts["rows_quarantined"]) == (600, 0)
 
@@ -306,7 +306,7 @@ def test_a_machine_with_other_weights_scores_nothing_of_the_job(tmp_path, pairs_
     out = tmp_path / "out"
     (out / "_job" / "units").mkdir(parents=True)
     config = RerankJobConfig(input=("in",), output=str(out), scorer=LEXICAL)
-    context = JobContext(JobFolder(out, 0), config, "pairs", 0)
+    context = JobContext(JobFolder(open_store(out), 0), config, "pairs", 0)
     ScoreUnits(context, load_scorer)
     actor = ScoreUnits(context, OtherWeights)
     with pytest.raises(ModelUnavailable, match="stage the same files on every machine"):
@@ -325,8 +325,8 @@ def test_a_machine_that_does_not_share_the_output_is_named_before_a_model_is_loa
         raise AssertionError("a model was loaded")
 
     config = RerankJobConfig(input=("in",), output=str(tmp_path), scorer=LEXICAL)
-    actor = ScoreUnits(JobContext(JobFolder(tmp_path, 1), config, "pairs", 0), no_model)
-    with pytest.raises(OutputRefused, match="must mount the same file system there"):
+    actor = ScoreUnits(JobContext(JobFolder(open_store(tmp_path), 1), config, "pairs", 0), no_model)
+    with pytest.raises(OutputRefused, match="must reach the same one there"):
         read_line(actor(pa.table({"unit": ["{}"]}))["line"][0].as_py())
     assert list(tmp_path.iterdir()) == []
 

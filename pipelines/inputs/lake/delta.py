@@ -15,11 +15,13 @@ from pipelines.inputs.lake.snapshot import (
     Snapshot,
     TableFile,
     connection,
+    gone,
     missing_extra,
     unreadable,
     values_as_text,
 )
 from pipelines.inputs.paths import open_filesystem, quoted
+from pipelines.inputs.units import INT96_UNIT
 from rerank_core import InvalidRequest
 
 # Reader features with which files are rows; deletion vectors and other names are acted on.
@@ -48,16 +50,20 @@ def delta_snapshot(address: str, options: str = "", version: int | None = None) 
     except InvalidRequest:
         raise
     except Exception as error:  # whatever the library raises, the table cannot be opened
-        raise unreadable(address, "Delta", error, version) from None
-    found = {name: actions.column(name).to_pylist() for name in actions.schema.names}
+        way_out = "" if version is None else gone(version)
+        raise unreadable(address, "Delta", error, way_out) from None
     names = table.metadata().partition_columns
+    wanted = {"path", "size_bytes", *(f"partition.{name}" for name in names)}
+    found = {name: actions.column(name).to_pylist() for name in wanted & {*actions.schema.names}}
     files = []
-    for row, path in enumerate(found.get("path", ())):
+    for row, path in enumerate(map(unquote, found.get("path", ()))):
         values = [(name, found[f"partition.{name}"][row]) for name in names]
-        where = _absolute(address, unquote(path))
-        rows = partial(_kept, where, options, kept[where]) if where in kept else None
+        where = _absolute(address, path)
+        rows = partial(_kept, where, options, kept.pop(path)) if path in kept else None
         size = found["size_bytes"][row]
         files.append(TableFile(where, size, values_as_text(address, values), rows))
+    if kept:
+        raise InvalidRequest(f"{address} has deletion vectors of files that it has not", "input")
     number = int(table.version())
     return Snapshot(address, number, f"Delta version {number}", columns, files)
 
@@ -73,13 +79,14 @@ def _refuse_more_than_files(address: str, table: Any) -> None:
 
 
 def _vectors(table: Any) -> dict[str, Any]:
-    """Return for each file of which rows were deleted, which rows are left."""
+    """Return for each file of which rows were deleted, by its path in the log, which are left."""
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return {}
     vectors = pa.table(table.deletion_vectors())
     paths: list[Any] = vectors["filepath"].to_pylist()
+    here = unquote(table.table_uri).rstrip("/") + "/"
     return {
-        unquote(path).removeprefix("file://"): vectors["selection_vector"][row].values
+        unquote(path).removeprefix(here): vectors["selection_vector"][row].values
         for row, path in enumerate(paths)
     }
 
@@ -89,7 +96,8 @@ def _kept(path: str, options: str, kept: Any) -> Iterator[pa.RecordBatch]:
     filesystem, inner = open_filesystem(quoted(path) + f"?{options}" * bool(options))
     place = 0
     with filesystem.open_input_file(inner) as source:
-        for batch in pq.ParquetFile(source).iter_batches():
+        parquet = pq.ParquetFile(source, coerce_int96_timestamp_unit=INT96_UNIT)
+        for batch in parquet.iter_batches():
             mask = kept.slice(place, batch.num_rows)
             rest = batch.num_rows - len(mask)
             yield batch.filter(pa.concat_arrays([mask, pa.array([True] * rest, pa.bool_())]))
@@ -103,13 +111,11 @@ def _absolute(address: str, path: str) -> str:
     return f"{unquote(address) if '://' in address else address}/{path}"
 
 
-def _storage(options: str) -> dict[str, str] | None:
-    """Return how to reach the store, as Delta's library names it."""
+def _storage(options: str) -> dict[str, str]:
+    """Return how to reach the store, as Delta's library names it, beside the environment."""
     asked = connection(options)
     named = {key: asked[name] for name, key in _S3.items() if name in asked}
     endpoint = named.get("AWS_ENDPOINT_URL")
     if endpoint and "://" not in endpoint:
-        scheme = asked.get("scheme", "https")
-        named["AWS_ENDPOINT_URL"] = f"{scheme}://{endpoint}"
-        named["AWS_ALLOW_HTTP"] = str(scheme == "http").lower()
-    return named or None
+        named["AWS_ENDPOINT_URL"] = f"{asked.get('scheme', 'https')}://{endpoint}"
+    return named | {"AWS_ALLOW_HTTP": "true"}  # the endpoint's own address says whether it is http

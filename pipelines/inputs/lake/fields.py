@@ -31,11 +31,18 @@ def columns_of_table(
     fields, others = [], []
     for field in table:
         if field.name in own:
-            fields.append(file.field(own[field.name]).with_name(field.name))
+            mine = file.field(own[field.name]).with_name(field.name)
+            fields.append(mine.with_type(_in_zone(mine.type, field.type)))
             continue
         fields.append(pa.field(field.name, field.type if field.name in values else pa.null()))
         others.append((field.name, values.get(field.name)))
     return tuple(own.items()), tuple(others), pa.schema(fields)
+
+
+def _in_zone(mine: Any, table: Any) -> pa.DataType:
+    """Return the file's type, a time in the table's zone: INT96 cannot say that it is in UTC."""
+    times = pa.types.is_timestamp(mine) and pa.types.is_timestamp(table)
+    return pa.timestamp(mine.unit, table.tz) if times and mine.tz is None else mine
 
 
 def typed_by_tables(schema: pa.Schema, tables: Iterable[pa.Schema | None]) -> pa.Schema:

@@ -49,7 +49,8 @@ def iceberg_snapshot(address: str, options: str = "", version: int | None = None
     except InvalidRequest:
         raise
     except Exception as error:  # whatever the library raises, the table cannot be opened
-        raise unreadable(address, "Iceberg", error) from None
+        way_out = EXPORT if "equality deletes" in str(error) else ""
+        raise unreadable(address, "Iceberg", error, way_out) from None
 
 
 def _load(address: str, options: str) -> Any:
@@ -89,10 +90,11 @@ def _file(address: str, task: Any, table: Any, scan: Any) -> TableFile:
     file = task.file
     if file.file_format.value != "PARQUET":
         raise InvalidRequest(f"{address} has files of {file.file_format.value}; {EXPORT}", "input")
-    spec, schema = table.specs()[file.spec_id], table.schema()
+    spec, schema = table.specs()[file.spec_id], scan.projection()
     values = []
     for place, field in enumerate(spec.fields):
-        if isinstance(field.transform, IdentityTransform):
+        dropped = schema.find_column_name(field.source_id) is None
+        if isinstance(field.transform, IdentityTransform) and not dropped:
             source, value = schema.find_field(field.source_id), file.partition[place]
             text = field.transform.to_human_string(source.field_type, value)
             values.append((source.name, None if value is None else text))
@@ -107,7 +109,10 @@ def _kept(task: Any, table: Any, scan: Any) -> Iterator[pa.RecordBatch]:
     from pyiceberg.io.pyarrow import ArrowScan
 
     reader = ArrowScan(table.metadata, table.io, scan.projection(), AlwaysTrue())
-    yield from reader.to_record_batches([task])
+    try:
+        yield from reader.to_record_batches([task])
+    except Exception as error:  # whatever the library raises, the rows cannot be read
+        raise unreadable(task.file.file_path, "Iceberg", error) from None
 
 
 def metadata_of_folder(address: str, filesystem: pafs.FileSystem, root: str) -> str:

@@ -61,14 +61,11 @@ def _text(what: str, value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def unreadable(
-    address: str, kind: str, error: Exception, version: int | None = None
-) -> InvalidRequest:
-    """Return the error that says why a table's log or metadata cannot be read at a version."""
+def unreadable(address: str, kind: str, error: Exception, way_out: str = "") -> InvalidRequest:
+    """Return the error that says why a table's log or metadata cannot be read."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    if version is not None:
-        reason = f"{reason}; {gone(version)}"
-    return InvalidRequest(f"{address}: this {kind} table cannot be opened: {reason}", "input")
+    told = f"{reason}; {way_out}" if way_out else reason
+    return InvalidRequest(f"{address}: this {kind} table cannot be opened: {told}", "input")
 
 
 def gone(version: int) -> str:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pipelines
-from pipelines.commits import store
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.manifest import commit
-from pipelines.commits.records import BALANCE, Fenced, JobFolder, newest_epoch
+from pipelines.commits.records import BALANCE, Fenced, JobFolder, epoch_key, newest_epoch
+from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 from rerank_core import InvalidRequest
 
@@ -35,6 +35,7 @@ class Protocol(RuleBasedStateMachine):
     def start(self):
         place = str(MEMORY) if MEMORY.is_dir() else None
         self.root = Path(tempfile.mkdtemp(dir=place))
+        self.store = open_store(self.root)
         self.owners = []
         self.pending: list[tuple[JobFolder, str, dict]] = []
         self.published: set[str] = set()
@@ -42,8 +43,8 @@ class Protocol(RuleBasedStateMachine):
         units = [
             {"index": n, "file": 0, "start": n * ROWS, "stop": (n + 1) * ROWS} for n in range(UNITS)
         ]
-        store.create_json(
-            self.root / "_job" / "plan.json",
+        self.store.create_json(
+            "_job/plan.json",
             {
                 "slices": [{"file": 0, "first": 0, "last": 1, "start": 0, "units": units}],
                 "buckets": 0,
@@ -57,9 +58,9 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def take_over(self):
-        epoch = newest_epoch(self.root) + 1
-        assert store.create_json(self.root / "_job" / "epochs" / f"{epoch}.json", {})
-        self.owners.append(JobFolder(self.root, epoch))
+        epoch = newest_epoch(self.store) + 1
+        assert self.store.create_json(epoch_key(epoch), {})
+        self.owners.append(JobFolder(self.store, epoch))
 
     @precondition(lambda self: not self.committed)
     @rule(unit=st.integers(0, UNITS - 1), owner=st.integers(0, 10))

@@ -16,6 +16,7 @@ from protocol import InProcess, job
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.rank_check import refuse_wrong_ranks
+from pipelines.commits.store import open_store
 
 
 class Forgetful(InProcess):
@@ -36,7 +37,7 @@ class Forgetful(InProcess):
         ("files", "step gathered left no record"),
         ("bucket", "step ranks left no record"),
         ("group", "step scattered left no record"),
-        ("part", "step final left no record"),
+        ("start", "step final left no record"),
     ],
 )
 def test_a_merge_that_was_skipped_stops_the_commit_and_the_next_run_does_it(
@@ -56,7 +57,7 @@ class Spoiling(InProcess):
         yield from super().run_tasks(items, task)
         folder = task.keywords["folder"]
         for record in folder.records("final").values():
-            path = folder.job / "data" / record["data"]["file"]
+            path = folder.store.root / "_job" / "data" / record["data"]["file"]
             table = pq.read_table(path)
             ranks = table["rank"].to_pylist()
             place = table.schema.get_field_index("rank")
@@ -73,10 +74,10 @@ def test_ranks_that_are_not_1_to_n_stop_the_commit(tmp_path, pairs_input):
 
 
 def write(folder, *tables):
-    paths = [folder / f"{number}.parquet" for number in range(len(tables))]
-    for path, table in zip(paths, tables, strict=True):
-        pq.write_table(table, path)
-    return paths
+    names = [f"{number}.parquet" for number in range(len(tables))]
+    for name, table in zip(names, tables, strict=True):
+        pq.write_table(table, folder / name)
+    return open_store(folder), names
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def write(folder, *tables):
 )
 def test_ranks_over_files_that_are_1_to_n_are_right(tmp_path, first, second):
     tables = [pa.table({"query_id": ["q"] * len(r), "rank": r}) for r in (first, second)]
-    refuse_wrong_ranks(write(tmp_path, *tables), ColumnNames())
+    refuse_wrong_ranks(*write(tmp_path, *tables), ColumnNames())
 
 
 @pytest.mark.parametrize(
@@ -94,14 +95,14 @@ def test_ranks_over_files_that_are_1_to_n_are_right(tmp_path, first, second):
 def test_ranks_with_a_gap_or_one_twice_are_found(tmp_path, first, second):
     tables = [pa.table({"query_id": ["q"] * len(r), "rank": r}) for r in (first, second)]
     with pytest.raises(Incomplete, match="the first is 'q', with 4 documents"):
-        refuse_wrong_ranks(write(tmp_path, *tables), ColumnNames())
+        refuse_wrong_ranks(*write(tmp_path, *tables), ColumnNames())
 
 
 @pytest.mark.seconds
 def test_millions_of_ranks_of_one_query_do_not_overflow_the_check(tmp_path):
     ranks = pa.array(range(1, 3_000_001), pa.int32())
     table = pa.table({"query_id": pa.array([1] * 3_000_000, pa.int8()), "rank": ranks})
-    refuse_wrong_ranks(write(tmp_path, table), ColumnNames())
+    refuse_wrong_ranks(*write(tmp_path, table), ColumnNames())
 
 
 @pytest.mark.parametrize(
@@ -117,17 +118,17 @@ def test_millions_of_ranks_of_one_query_do_not_overflow_the_check(tmp_path):
 )
 def test_ids_of_any_type_are_told_apart(tmp_path, ids):
     good, bad = (pa.table({"query_id": ids, "rank": ranks}) for ranks in ([2, 1], [1, 1]))
-    refuse_wrong_ranks(write(tmp_path, good), ColumnNames())
+    refuse_wrong_ranks(*write(tmp_path, good), ColumnNames())
     with pytest.raises(Incomplete, match="1 queries"):
-        refuse_wrong_ranks(write(tmp_path, bad), ColumnNames())
+        refuse_wrong_ranks(*write(tmp_path, bad), ColumnNames())
 
 
 @pytest.mark.parametrize(("ranks", "right"), [([1, 2], True), ([2, 1], False), ([1, 3], False)])
 def test_candidates_of_nested_rows_are_ranked_in_their_row(tmp_path, ranks, right):
     lists = [[], [{"doc_id": "a", "rank": rank} for rank in ranks], [{"doc_id": "b", "rank": 1}]]
-    paths = write(tmp_path, pa.table({"query_id": [1, 2, 3], "candidates": lists}))
+    files = write(tmp_path, pa.table({"query_id": [1, 2, 3], "candidates": lists}))
     if right:
-        refuse_wrong_ranks(paths, ColumnNames())
+        refuse_wrong_ranks(*files, ColumnNames())
     else:
         with pytest.raises(Incomplete, match="not ranked 1 to n"):
-            refuse_wrong_ranks(paths, ColumnNames())
+            refuse_wrong_ranks(*files, ColumnNames())

@@ -4,22 +4,23 @@ import threading
 
 import pytest
 
-from pipelines.commits import store
+from pipelines.commits.local_store import LocalStore
+from pipelines.commits.store import StorageFull
 
 
 def test_exactly_one_of_many_creators_wins(tmp_path):
-    path = tmp_path / "folder" / "record.json"
-    won = []
+    store, won = LocalStore(tmp_path), []
+    key = "folder/record.json"
     threads = [
-        threading.Thread(target=lambda n=n: won.append(n) if store.create_json(path, n) else None)
+        threading.Thread(target=lambda n=n: won.append(n) if store.create_json(key, n) else None)
         for n in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [store.read_json(path)] == won
-    assert os.listdir(path.parent) == ["record.json"]
+    assert [store.read_json(key)] == won
+    assert os.listdir(tmp_path / "folder") == ["record.json"]
 
 
 def test_a_server_that_fails_once_costs_no_record(tmp_path):
@@ -31,9 +32,9 @@ def test_a_server_that_fails_once_costs_no_record(tmp_path):
             raise OSError(116, "Stale file handle")
 
     sys.addaudithook(fail)
-    assert store.create_json(path, 1)
+    assert LocalStore(tmp_path).create_json("record.json", 1)
     assert failed
-    assert store.read_json(path) == 1
+    assert LocalStore(tmp_path).read_json("record.json") == 1
     assert os.listdir(tmp_path) == ["record.json"]
 
 
@@ -46,20 +47,20 @@ def test_a_file_system_without_hard_links_is_enough(tmp_path):
             raise PermissionError(1, "Operation not permitted")
 
     sys.addaudithook(refuse)
-    path = tmp_path / "record.json"
-    assert store.create_json(path, 1)
-    assert not store.create_json(path, 2)
+    assert LocalStore(tmp_path).create_json("record.json", 1)
+    assert not LocalStore(tmp_path).create_json("record.json", 2)
     assert len(refused) == 2
-    assert store.read_json(path) == 1
+    assert LocalStore(tmp_path).read_json("record.json") == 1
     assert os.listdir(tmp_path) == ["record.json"]
 
 
 def test_unfinished_writes_are_not_listed(tmp_path):
     (tmp_path / ".a.json.1234").write_bytes(b"half")
-    store.create_json(tmp_path / "b.json", 1)
-    assert store.names(tmp_path, ".json") == ["b"]
-    assert store.names(tmp_path / "absent") == []
-    assert store.read_json(tmp_path / "absent") is None
+    store = LocalStore(tmp_path)
+    store.create_json("b.json", 1)
+    assert store.names("", ".json") == ["b"]
+    assert store.names("absent") == []
+    assert store.read_json("absent") is None
 
 
 def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
@@ -67,8 +68,8 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(store.StorageFull, match="free some space"):
-        store.create(tmp_path / "x", b"1")
+    with pytest.raises(StorageFull, match="free some space"):
+        LocalStore(tmp_path).create("x", b"1")
     assert os.listdir(tmp_path) == []
 
 
@@ -82,7 +83,7 @@ def test_a_link_that_was_made_although_it_is_reported_as_taken_is_ours(tmp_path)
             os.link(arguments[0], path)
 
     sys.addaudithook(link_first)
-    assert store.create_json(path, 1)
-    assert not store.create_json(path, 2)
-    assert store.read_json(path) == 1
+    assert LocalStore(tmp_path).create_json("record.json", 1)
+    assert not LocalStore(tmp_path).create_json("record.json", 2)
+    assert LocalStore(tmp_path).read_json("record.json") == 1
     assert os.listdir(tmp_path) == ["record.json"]

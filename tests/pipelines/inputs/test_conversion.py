@@ -72,6 +72,15 @@ def test_ids_of_a_csv_stay_as_they_stand(tmp_path):
     assert row["text"] == "a lamp,\nand more"
 
 
+def test_a_column_of_a_csv_with_a_007_in_any_file_stays_text(tmp_path):
+    head = "query_id,query,doc_id,text,zip,tweet,n\n"
+    (tmp_path / "a.csv").write_text(head + "q,lamp,a,x,02139,1,1\n")
+    (tmp_path / "b.csv").write_text(head + "q,lamp,b,x,99501,12345678901234567890,-2\n")
+    job(tmp_path / "*.csv", tmp_path / "out")
+    found = [(r["zip"], r["tweet"], r["n"]) for r in rows_of(tmp_path / "out")]
+    assert found == [("02139", "1", 1), ("99501", "12345678901234567890", -2)]
+
+
 def test_a_line_that_does_not_fit_is_refused_without_its_words(tmp_path):
     lines = "query_id,query,doc_id,text,n\n" + "q,lamp,d,text,1\n" * 200_000
     (tmp_path / "in.csv").write_text(lines + "q,lamp,d,text,xyzzy-private\n")
@@ -134,6 +143,7 @@ def test_a_file_that_changed_while_a_plan_was_made_is_converted_anew(tmp_path):
     (tmp_path / "next" / "_job").mkdir(parents=True)
     (old.parent).rename(tmp_path / "next" / "_job" / "input")  # killed before the plan was fixed
     (tmp_path / "next" / "_job" / "epochs").mkdir()
+    (tmp_path / "next" / "_job" / "epochs" / "1.json").write_text("{}")
     job(tmp_path / "in.csv", tmp_path / "next")
     assert [row["text"] for row in rows_of(tmp_path / "next")] == ["newer"]
 

@@ -15,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 
+from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import identity_of
 from pipelines.inputs.joins import load_texts
@@ -253,7 +254,8 @@ def test_documents_rewritten_with_an_equal_size_are_not_gone_on_with(tmp_path, t
 def test_a_plan_says_how_far_it_is(tmp_path, pairs_input):
     said = []
     config = RerankJobConfig(input=(str(pairs_input),), output="out", scorer=LEXICAL)
+    scratch = open_store(tmp_path)
     make_plan(
-        config, identity_of(config), tmp_path, lambda: 0.0, say=lambda *step: said.append(step)
+        config, identity_of(config), scratch, lambda: 0.0, say=lambda *step: said.append(step)
     )
     assert said == [("footers", n, 3) for n in (1, 2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import struct
 import sys
@@ -27,9 +28,10 @@ from pyiceberg.utils.config import Config
 from pyroaring import BitMap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import forget_owner, job, rows_of
+from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 
-from pipelines.rerank_job import main
+from pipelines.config import RerankJobConfig
+from pipelines.rerank_job import main, run_job
 from rerank_core import InvalidRequest
 
 DAY = datetime.date(2026, 1, 2)
@@ -77,6 +79,13 @@ def test_rows_that_were_deleted_from_a_delta_table_do_not_come_back(tmp_path, de
     assert (old["reason"], old["count"]) == ("not of the table's snapshot", 1)
 
 
+def test_a_dry_run_says_the_version_of_a_table(tmp_path, delta, capsys):
+    dry_run(tmp_path, delta)
+    said = capsys.readouterr().out
+    assert f"table: {delta} at version 2" in said
+    assert "left out: 1 file not of the table's snapshot (" in said
+
+
 @pytest.mark.parametrize(
     "given",
     ["lake", "lake/table/**/*.parquet", "lake/tab*", "lake/table/lang=en", "lake/table/*/*/*"],
@@ -97,36 +106,41 @@ class Stop(Exception):
     """Ends a job in the middle."""
 
 
-def stopped_job(folder, out, monkeypatch, **options):
+class OneUnit(InProcess):
+    """Scores one unit and stops."""
+
+    def score_units(self, *arguments):
+        yield next(super().score_units(*arguments))
+        raise Stop
+
+
+def stopped_job(folder, out):
     """Begin a job and end it after its first unit."""
-    import protocol
-
-    class OneUnit(protocol.InProcess):
-        def score_units(self, *arguments):
-            yield next(super().score_units(*arguments))
-            raise Stop
-
     with pytest.raises(Stop):
-        job(folder, out, engine=OneUnit(), unit_pairs=1, **options)
+        job(folder, out, engine=OneUnit(), unit_pairs=1)
     forget_owner(out)
 
 
-def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(
-    tmp_path, delta, monkeypatch
-):
-    stopped_job(delta, tmp_path / "out", monkeypatch)
+def test_a_job_goes_on_with_the_version_of_a_delta_table_that_it_began_with(tmp_path, delta):
+    stopped_job(delta, tmp_path / "out")
     write_deltalake(str(delta), rows("later"), mode="append")
     manifest = job(delta, tmp_path / "out", unit_pairs=1)
     assert documents(tmp_path / "out") == ["12", "b", "c"]
     assert {item["snapshot"] for item in manifest["inputs"]} == {"Delta version 2"}
     # The same command says that it is complete; to replace the result takes the newest version.
     assert job(delta, tmp_path / "out", unit_pairs=1) == manifest
+    said = io.StringIO()
+    config = RerankJobConfig(
+        input=(str(delta),), output=str(tmp_path / "out"), unit_pairs=1, scorer=LEXICAL
+    )
+    assert run_job(config, out=said) == manifest
+    assert f"of {delta} at version 2; --overwrite takes the newest" in said.getvalue()
     job(delta, tmp_path / "out", unit_pairs=1, overwrite=True)
     assert documents(tmp_path / "out") == ["12", "b", "c", "later"]
 
 
-def test_a_job_whose_version_is_gone_says_so(tmp_path, delta, monkeypatch):
-    stopped_job(delta, tmp_path / "out", monkeypatch)
+def test_a_job_whose_version_is_gone_says_so(tmp_path, delta):
+    stopped_job(delta, tmp_path / "out")
     for path in (delta / "_delta_log").glob("*2.json"):
         path.unlink()
     with pytest.raises(
@@ -174,19 +188,45 @@ def inline_vector(deleted):
     }  # fmt: skip
 
 
-def test_rows_that_a_deletion_vector_takes_from_a_delta_table_do_not_come_back(tmp_path):
+def test_rows_that_a_deletion_vector_takes_from_a_delta_table_do_not_come_back(tmp_path, place):
     write_deltalake(str(tmp_path / "in"), rows("a", "b", "c", "d", "e"))
     change_log(tmp_path / "in", ["deletionVectors"], add={"deletionVector": inline_vector([1, 3])})
-    manifest = job(tmp_path / "in", tmp_path / "out")
-    assert documents(tmp_path / "out") == ["a", "c", "e"]
+    manifest = job(tmp_path / "in", place.out("out"))
+    assert documents(place.out("out")) == ["a", "c", "e"]
     (item,) = manifest["inputs"]
     assert item["path"] == str(next((tmp_path / "in").glob("*.parquet")))
+
+
+def test_a_deletion_vector_reaches_its_file_through_a_link_and_in_odd_folders(tmp_path):
+    place = tmp_path / "odd é #" / "in"
+    place.parent.mkdir()
+    write_deltalake(str(place), rows("a", "b", lang="x/y z"), partition_by=["lang"])
+    change_log(place, ["deletionVectors"], add={"deletionVector": inline_vector([0])})
+    (tmp_path / "link").symlink_to(place.parent)
+    for given in (place, tmp_path / "link" / "in"):
+        out = tmp_path / f"out-{given.parent.name == 'link'}"
+        job(given, out)
+        assert [(r["doc_id"], r["lang"]) for r in rows_of(out)] == [("b", "x/y z")]
 
 
 def test_a_delta_table_that_only_may_have_deletion_vectors_is_read(tmp_path, delta):
     change_log(delta, ["deletionVectors"])
     job(delta, tmp_path / "out")
     assert documents(tmp_path / "out") == ["12", "b", "c"]
+
+
+def test_times_that_spark_wrote_into_a_delta_table_are_in_its_zone(tmp_path):
+    """INT96 has no zone; files of other writers say that they are in UTC."""
+    at = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    table = rows("a").append_column("at", pa.array([at]))
+    write_deltalake(str(tmp_path / "in"), table)
+    (file,) = (tmp_path / "in").glob("*.parquet")
+    pq.write_table(table, file, use_deprecated_int96_timestamps=True, store_schema=False)
+    change_log(tmp_path / "in", [], add={"size": file.stat().st_size})
+    other = rows("b").append_column("at", pa.array([at]))
+    write_deltalake(str(tmp_path / "in"), other, mode="append")
+    job(tmp_path / "in", tmp_path / "out")
+    assert [row["at"] for row in rows_of(tmp_path / "out")] == [at, at]
 
 
 def mapped_delta(folder, table, names, **inner):
@@ -338,17 +378,15 @@ def test_files_taken_out_of_an_iceberg_table_are_refused(tmp_path, iceberg, caps
     assert f"{folder_of(iceberg)} is an Iceberg table: read as plain" in capsys.readouterr().err
 
 
-def test_a_job_goes_on_with_the_snapshot_of_an_iceberg_table_that_it_began_with(
-    tmp_path, iceberg, monkeypatch
-):
-    stopped_job("iceberg://prod/web.hits", tmp_path / "out", monkeypatch)
+def test_a_job_goes_on_with_the_snapshot_of_an_iceberg_table_that_it_began_with(tmp_path, iceberg):
+    stopped_job("iceberg://prod/web.hits", tmp_path / "out")
     iceberg.append(rows("later"))
     job("iceberg://prod/web.hits", tmp_path / "out", unit_pairs=1)
     assert documents(tmp_path / "out") == ["b", "c"]
 
 
-def test_a_job_whose_snapshot_is_gone_says_so(tmp_path, iceberg, monkeypatch):
-    stopped_job("iceberg://prod/web.hits", tmp_path / "out", monkeypatch)
+def test_a_job_whose_snapshot_is_gone_says_so(tmp_path, iceberg):
+    stopped_job("iceberg://prod/web.hits", tmp_path / "out")
     old = iceberg.current_snapshot().snapshot_id
     iceberg.append(rows("later"))
     iceberg.maintenance.expire_snapshots().by_id(old).commit()
@@ -420,7 +458,9 @@ class DeleteManifest(ManifestWriterV2):
         return super()._meta | {"content": "deletes"}
 
 
-def delete_on_read(table, path, file, *places):
+def delete_on_read(
+    table, path, file, *places, content=DataFileContent.POSITION_DELETES, equality_ids=None
+):
     """Take rows of a file away as of the next snapshot, by a file of positions."""
     fields = [pa.field("file_path", pa.string(), False), pa.field("pos", pa.int64(), False)]
     schema = pa.schema([
@@ -432,11 +472,12 @@ def delete_on_read(table, path, file, *places):
         append.new_manifest_writer = lambda spec: DeleteManifest(
             spec, table.schema(), append.new_manifest_output(), append.snapshot_id, "deflate"
         )
-        append.append_data_file(DataFile.from_args(
-            content=DataFileContent.POSITION_DELETES, file_path=f"file://{path}",
-            file_format=FileFormat.PARQUET, partition=Record(), record_count=len(places),
-            file_size_in_bytes=path.stat().st_size,
-        ))  # fmt: skip
+        made = {
+            "content": content, "file_path": f"file://{path}", "file_format": FileFormat.PARQUET,
+            "partition": Record(), "record_count": len(places),
+            "file_size_in_bytes": path.stat().st_size, "equality_ids": equality_ids,
+        }  # fmt: skip
+        append.append_data_file(DataFile.from_args(**made))
 
 
 def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tmp_path, iceberg):
@@ -446,6 +487,54 @@ def test_rows_that_a_delete_file_takes_from_an_iceberg_table_do_not_come_back(tm
     manifest = job("iceberg://prod/web.hits", tmp_path / "out")
     assert documents(tmp_path / "out") == ["b", "c", "e"]
     assert file.removeprefix("file://") in {item["path"] for item in manifest["inputs"]}
+
+
+def test_files_of_an_iceberg_table_that_are_no_parquet_are_refused_with_the_way_out(
+    tmp_path, iceberg, capsys
+):
+    (file, *_) = [task.file for task in iceberg.scan().plan_files()]
+    file._data[2] = FileFormat.ORC
+    with iceberg.transaction() as change, change.update_snapshot().fast_append() as append:
+        append.append_data_file(file)
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "iceberg://prod/web.hits has files of ORC; export its current rows" in error
+
+
+def test_a_partition_column_that_an_iceberg_table_dropped_is_no_column(tmp_path, catalogue):
+    table = catalogue.create_table("web.parts", rows("a").schema)
+    with table.update_spec() as change:
+        change.add_identity("lang")
+    table.append(rows("a"))
+    with table.update_spec() as change:
+        change.remove_field("lang")
+    with table.update_schema() as change:
+        change.delete_column("lang")
+    job("iceberg://prod/web.parts", tmp_path / "out")
+    assert [(row["doc_id"], "lang" in row) for row in rows_of(tmp_path / "out")] == [("a", False)]
+
+
+def test_deletes_by_equality_as_flink_writes_them_are_refused_with_the_way_out(
+    tmp_path, iceberg, capsys
+):
+    (file, *_) = [task.file.file_path for task in iceberg.scan().plan_files()]
+    kind = {"content": DataFileContent.EQUALITY_DELETES, "equality_ids": [1]}
+    delete_on_read(iceberg, tmp_path / "deletes.parquet", file, 0, **kind)
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "equality deletes" in error
+    assert "export its current rows as Parquet or Delta and give that" in error
+
+
+def test_a_delete_file_that_is_gone_is_said_in_a_line(tmp_path, iceberg, capsys):
+    (file, *_) = [task.file.file_path for task in iceberg.scan().plan_files()]
+    delete_on_read(iceberg, tmp_path / "deletes.parquet", file, 0)
+    (tmp_path / "deletes.parquet").unlink()
+    dry_run(tmp_path, "iceberg://prod/web.hits", 2)
+    error = capsys.readouterr().err
+    assert "this Iceberg table cannot be opened: " in error
+    assert "deletes.parquet" in error
+    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

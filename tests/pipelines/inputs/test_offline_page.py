@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.inputs.paths import _KINDS
+from pipelines.inputs.paths import KINDS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "offline.md").read_text(encoding="utf-8")
@@ -59,4 +59,4 @@ def test_every_row_of_the_tables_says_what_becomes_of_the_input():
 
 
 def test_every_suffix_that_is_read_is_on_the_page():
-    assert [suffix for suffix in _KINDS if f"`{suffix}`" not in INPUT] == []
+    assert [suffix for suffix in KINDS if f"`{suffix}`" not in INPUT] == []

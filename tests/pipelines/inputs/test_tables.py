@@ -54,6 +54,16 @@ def result(tmp_path, *tables, **options):
         (pa.array([1, 2], pa.timestamp("ms")), pa.array([3, 4], pa.timestamp("us")),
          pa.timestamp("us")),
         (pa.array([1, 2], pa.float32()), pa.array([3, 4], pa.float64()), pa.float64()),
+        (pa.array([1, 2], pa.time32("s")), pa.array([3, 4], pa.time64("us")), pa.time64("us")),
+        (pa.array([1, 2], pa.duration("s")), pa.array([3, 4], pa.duration("ms")),
+         pa.duration("ms")),
+        (pa.array([decimal.Decimal("12345.6")] * 2), pa.array([decimal.Decimal("0.123")] * 2),
+         pa.decimal128(8, 3)),
+        (pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float32(), 2)), pa.array([[3.0], None]),
+         pa.list_(pa.float64())),
+        (pa.array([[("k", 1)]] * 2, pa.map_(pa.string(), pa.int32())),
+         pa.array([[("k", 2)]] * 2, pa.map_(pa.large_string(), pa.int64())),
+         pa.map_(pa.large_string(), pa.int64())),
         (pa.array([{"a": 1, "b": "x"}] * 2), pa.array([{"b": "y", "a": 2}] * 2),
          pa.struct([("a", pa.int64()), ("b", pa.string())])),
     ],
@@ -130,6 +140,15 @@ def test_a_time_out_of_range_in_a_file_without_statistics_is_refused_when_it_is_
     pq.write_table(table, folder / "0.parquet", write_statistics=False)
     with pytest.raises(InvalidRequest, match=r"column x has a value that timestamp\[ns\]"):
         job(folder, tmp_path / "out")
+
+
+def test_the_end_of_time_that_spark_writes_is_not_a_day_of_1816(tmp_path):
+    table = pa.table({**BASE, "doc_id": ["a", "b"], "x": [datetime(9999, 12, 31), None]})
+    pq.write_table(
+        table, tmp_path / "in.parquet", use_deprecated_int96_timestamps=True, store_schema=False
+    )
+    job(tmp_path / "in.parquet", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out")["x"].to_pylist() == [datetime(9999, 12, 31), None]
 
 
 def test_a_column_that_no_job_can_leave_out_has_another_way_out(tmp_path, capsys):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import LEXICAL, InProcess
 
 from pipelines.commits.records import BALANCE, JobFolder
+from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.units import unit_name
@@ -75,7 +75,7 @@ def context_of(folder, buckets, top_k):
 def test_ranking_over_units_equals_ranking_everything_at_once(
     tmp_path_factory, units, buckets, group_rows, top_k
 ):
-    folder = JobFolder(tmp_path_factory.mktemp("merge"), 0)
+    folder = JobFolder(open_store(tmp_path_factory.mktemp("merge")), 0)
     records = {
         unit_name(n): publish_unit(folder, unit_name(n), rows, top_k)
         for n, rows in enumerate(units)
@@ -88,7 +88,7 @@ def test_ranking_over_units_equals_ranking_everything_at_once(
     together = []
     for unit, record in enumerate(done.newest().values()):
         if record["data"]:
-            table = pq.read_table(folder.job / "data" / record["data"]["file"])
+            table = folder.read_table("data", record["data"])
             rows = zip(*table.to_pydict().values(), strict=True)
             together += [(unit, row, rank) for row, rank in rows]
     flat = [(unit, row, g, r) for unit, rows in enumerate(units) for row, (g, r) in enumerate(rows)]
@@ -102,7 +102,7 @@ def test_ranking_over_units_equals_ranking_everything_at_once(
 
 
 def test_only_units_that_share_a_query_are_written_again(tmp_path):
-    folder = JobFolder(tmp_path, 0)
+    folder = JobFolder(open_store(tmp_path), 0)
     rows = {0: [(0, 1.0)], 1: [(1, 1.0)], 2: [(0, 2.0)], 3: []}
     records = {unit_name(n): publish_unit(folder, unit_name(n), r, None) for n, r in rows.items()}
     done = rank_over_units(InProcess(), context_of(folder, 2, None), records, lambda *step: None, 2)
@@ -121,7 +121,7 @@ class Counting(InProcess):
 
 
 def test_steps_that_are_done_are_not_done_again(tmp_path):
-    folder, engine = JobFolder(tmp_path, 0), Counting()
+    folder, engine = JobFolder(open_store(tmp_path), 0), Counting()
     rows = [[(0, float(n)), (1, 0.5)] for n in range(8)]
     records = {unit_name(n): publish_unit(folder, unit_name(n), r, 3) for n, r in enumerate(rows)}
     first = rank_over_units(engine, context_of(folder, 3, 3), records, lambda *step: None, 4)
@@ -142,11 +142,11 @@ def test_units_are_gathered_in_neighbours_of_a_bounded_size():
 def test_a_part_of_a_file_has_its_rows_in_their_order(tmp_path_factory, parts):
     rows = np.zeros(len(parts), SCORED)
     rows["place"] = np.arange(len(parts))
-    path = tmp_path_factory.mktemp("parts") / "f"
-    path.write_bytes(in_parts(rows, np.array(parts, np.int64), 5))
+    store = open_store(tmp_path_factory.mktemp("parts"))
+    store.replace("f", in_parts(rows, np.array(parts, np.int64), 5))
     for number in range(5):
         expected = [place for place, part in enumerate(parts) if part == number]
-        assert read_part(path, number, SCORED)["place"].tolist() == expected
+        assert read_part(store, "f", number, SCORED)["place"].tolist() == expected
 
 
 def test_files_are_opened_a_fixed_number_of_times_for_each_unit_and_pair_of_group_and_bucket(
@@ -154,7 +154,7 @@ def test_files_are_opened_a_fixed_number_of_times_for_each_unit_and_pair_of_grou
 ):
     costs = []
     for units in (8, 80):
-        folder = JobFolder(tmp_path / str(units), 0)
+        folder = JobFolder(open_store(tmp_path / str(units)), 0)
         rows = [[(g, float(n)) for g in range(6)] for n in range(units)]
         records = {
             unit_name(n): publish_unit(folder, unit_name(n), r, None) for n, r in enumerate(rows)
@@ -162,12 +162,12 @@ def test_files_are_opened_a_fixed_number_of_times_for_each_unit_and_pair_of_grou
         opened = []
 
         def count(event, arguments, folder=folder, opened=opened):
-            if event == "open" and str(arguments[0]).startswith(f"{folder.root}/"):
+            if event == "open" and str(arguments[0]).startswith(f"{folder.store}/"):
                 opened.append(arguments[0])
 
         sys.addaudithook(count)
         groups = buckets = units // 8
         context = context_of(folder, buckets, None)
         rank_over_units(InProcess(), context, records, lambda *step: None, 6 * 8)
-        costs.append((len(opened) - 2 * groups * buckets) / units)
+        costs.append((len(opened) - 4 * groups * buckets) / units)
     assert costs[1] <= costs[0] < 25

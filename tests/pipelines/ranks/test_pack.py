@@ -12,6 +12,7 @@ from protocol import InProcess, job, rows_of
 import pipelines
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.records import JobFolder, JobRecords
+from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged
 
@@ -50,7 +51,7 @@ def test_a_file_that_is_missing_or_short_stops_the_commit(tmp_path, pairs_input)
         job(pairs_input, tmp_path / "out", engine=Forgetful(), file_size=20_000)
     made = job(pairs_input, tmp_path / "out", file_size=20_000)
     assert len(made["files"]) > 1
-    records = JobFolder(tmp_path / "out", 0).all_records()
+    records = JobFolder(open_store(tmp_path / "out"), 0).all_records()
     planned = {name: record["counts"]["rows_in"] for name, record in records.units.items()}
     rest = dict(list(records.packed.items())[1:])
     with pytest.raises(Incomplete, match="not of all units, each once"):

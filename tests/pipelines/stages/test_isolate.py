@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.stages.isolate import KILLED, Isolation, TooManyKilled, deadline_s
+from pipelines.commits.store import open_store
+from pipelines.stages.isolate import ATTEMPTS, KILLED, Isolation, TooManyKilled, deadline_s
 from rerank_core.types import PairScores, QueryDocumentPair
 
 pytestmark = pytest.mark.seconds
+
+
+UNIT = "000007"
 
 
 class Deadly:
@@ -38,7 +42,7 @@ def score_through_deaths(folder: Path, documents, timeout_s=30.0, max_killed=10)
     """Score in child processes until one lives; return the scores and the number of deaths."""
     pairs = [QueryDocumentPair("q", document) for document in documents]
     result, deaths = folder / "result", 0
-    isolation = Isolation(Deadly(), folder / "notes", folder / "killed", max_killed, timeout_s)  # type: ignore[arg-type]
+    isolation = Isolation(Deadly(), open_store(folder), UNIT, max_killed, timeout_s)  # type: ignore[arg-type]
     while True:
         child = os.fork()
         if not child:
@@ -73,8 +77,7 @@ def test_a_hanging_pair_is_set_aside(tmp_path):
 
 
 def test_one_innocent_death_sets_nothing_aside(tmp_path):
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "0.0-3.death").touch()
+    open_store(tmp_path).mark(f"{ATTEMPTS}/{UNIT}/0.0-3.death")
     scores, deaths = score_through_deaths(tmp_path, ["a", "b", "c"])
     assert (scores.errors, deaths) == ({}, 0)
 
@@ -85,11 +88,13 @@ def test_too_many_deadly_pairs_end_the_job(tmp_path):
     assert "max_killed_rows 1" in str(error)
 
 
-def test_notes_of_a_finished_unit_are_forgotten(tmp_path):
-    isolation = Isolation(Deadly(), tmp_path / "notes", tmp_path / "killed", 1, 30)  # type: ignore[arg-type]
+def test_a_unit_that_was_scored_and_not_written_has_not_died(tmp_path):
+    store = open_store(tmp_path)
+    isolation = Isolation(Deadly(), store, UNIT, 1, 30)  # type: ignore[arg-type]
     isolation.score([QueryDocumentPair("q", "d")])
-    isolation.clear()
-    assert list(tmp_path.iterdir()) == []
+    assert store.names(f"{ATTEMPTS}/{UNIT}") == ["0.0-1.death"]
+    isolation.survived()
+    assert store.names(f"{ATTEMPTS}/{UNIT}") == []
 
 
 def test_an_error_of_the_scorer_is_not_a_death(tmp_path):
@@ -97,10 +102,11 @@ def test_an_error_of_the_scorer_is_not_a_death(tmp_path):
         def score(self, pairs):
             raise ValueError("bug")
 
-    isolation = Isolation(Broken(), tmp_path / "notes", tmp_path / "killed", 1, 30)  # type: ignore[arg-type]
+    store = open_store(tmp_path)
+    isolation = Isolation(Broken(), store, UNIT, 1, 30)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bug"):
         isolation.score([QueryDocumentPair("q", "d")])
-    assert list((tmp_path / "notes").iterdir()) == []
+    assert store.names(f"{ATTEMPTS}/{UNIT}") == []
 
 
 @pytest.mark.parametrize(
