@@ -7,7 +7,11 @@ python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--svg FIL
 python benchmarks/bench_job.py rows --rows 10000 100000 1000000 10000000 [--svg FILE]
     rows/s and peak memory of driver and workers with the lexical scorer: the pipeline's own cost.
 
-With --small both only show that they run. Each ends in one JSON line. Everything runs at the same
+python benchmarks/bench_job.py busy --units 10 [--svg FILE]
+    share of its time that a scorer is busy which takes 1.5 s for 16,384 pairs of 230 tokens, four
+    times an H100, and no CPU. One logical GPU, so that units are as large as on a real one.
+
+With --small they only show that they run. Each ends in one JSON line. Everything runs at the same
 priority; nothing else should run beside it.
 """
 
@@ -27,13 +31,14 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines.commits.records import JobFolder
@@ -41,7 +46,7 @@ from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
-from rerank_core import QueryDocumentPair, ScorerConfig, activate, load_scorer
+from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, activate, load_scorer
 
 MODULES = (
     *("argparse", "builtins", "collections", "csv", "datetime", "decimal", "email", "functools"),
@@ -280,6 +285,52 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"model": "lexical", "unit_pairs": options.unit_pairs, "runs": lines}
 
 
+class Sleeping:
+    """A scorer on a device that is not here: it sleeps, and notes when in a file."""
+
+    def __init__(self, notes: Path) -> None:
+        self._inner, self._notes = load_scorer(ScorerConfig(model="lexical")), notes
+        self.info = self._inner.info
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Give every pair the score 0."""
+        begun = time.time()
+        count = len(pairs)
+        time.sleep(count * _PAIR_S)
+        with self._notes.open("a", encoding="utf-8") as file:
+            file.write(f"{begun} {time.time()}\n")
+        zeros = np.zeros(count, np.float32)
+        return PairScores(zeros, np.full(count, 230, np.int32), np.zeros(count, np.bool_))
+
+
+_PAIR_S = 1.5 / 16_384
+
+
+def busy(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure how much of its time between first and last unit a scorer without CPU work works."""
+    rows = options.units * 16_384
+    path, notes = work / "pairs.parquet", work / "passes"
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        text = " ".join(documents())
+        for first in range(0, rows, 16_384):
+            numbers = range(first, first + 16_384)
+            texts = [text[i % 50_000 :][:1000] + f" {i}" for i in numbers]
+            columns = [[str(i // 100) for i in numbers], ["what is it"] * 16_384]
+            writer.write_table(pa.table([*columns, [str(i) for i in numbers], texts], SCHEMA))
+    ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        config = RerankJobConfig(
+            input=[str(path)], output=str(work / "out"), scorer={"model": "lexical"}
+        )
+        run_job(config, lambda _: Sleeping(notes))
+    finally:
+        ray.shutdown()
+    passes = sorted(tuple(map(float, line.split())) for line in notes.read_text().splitlines())
+    worked = sum(end - begun for begun, end in passes)
+    span = passes[-1][1] - passes[0][0]
+    return {"units": len(passes), "pairs": rows, "busy": round(worked / span, 3)}
+
+
 def picture(result: dict[str, Any]) -> str:
     """Return the result as an SVG file: pairs/s side by side, or peak memory as rows grow."""
     if "runs" in result:
@@ -298,7 +349,7 @@ def main() -> None:
     """Run one benchmark and print its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name, measure in (("speed", speed), ("rows", rows)):
+    for name, measure in (("speed", speed), ("rows", rows), ("busy", busy)):
         kind = kinds.add_parser(name)
         kind.set_defaults(measure=measure)
         kind.add_argument("--unit-pairs", type=int, default=2048)
@@ -313,8 +364,10 @@ def main() -> None:
     kinds.choices["rows"].add_argument(
         "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )
+    kinds.choices["busy"].add_argument("--units", type=int, default=10)
     options = parser.parse_args()
     if options.small:
+        options.units = 2
         options.unit_pairs, options.pairs, options.rows = 100, 400, [400]
         options.model = "lexical"
     # Ray runs its workers at a lower priority than this loop; compare like with like.
