@@ -7,7 +7,11 @@ python benchmarks/bench_job.py speed --pairs 20000 [--model embedded] [--svg FIL
 python benchmarks/bench_job.py rows --rows 10000 100000 1000000 10000000 [--svg FILE]
     rows/s and peak memory of driver and workers with the lexical scorer: the pipeline's own cost.
 
-With --small both only show that they run. Each ends in one JSON line. Everything runs at the same
+python benchmarks/bench_job.py busy --units 10 [--svg FILE]
+    share of its time that a scorer is busy which takes 1.5 s for 16,384 pairs of 230 tokens, four
+    times an H100, and no CPU. One logical GPU, so that units are as large as on a real one.
+
+With --small they only show that they run. Each ends in one JSON line. Everything runs at the same
 priority; nothing else should run beside it.
 """
 
@@ -27,13 +31,14 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines.commits.records import JobFolder
@@ -41,7 +46,7 @@ from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
-from rerank_core import QueryDocumentPair, ScorerConfig, activate, load_scorer
+from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, activate, load_scorer
 
 MODULES = (
     *("argparse", "builtins", "collections", "csv", "datetime", "decimal", "email", "functools"),
@@ -151,12 +156,12 @@ def _anonymous_mb(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
+def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[str, Any]:
     """Run one whole job; return its seconds, those of scoring alone, and peak memory."""
     config = RerankJobConfig(
         input=(str(path),),
         output=str(out),
-        scorer=ScorerConfig(model=model),
+        scorer=scorer,
         unit_pairs=unit_pairs,
     )
     started_s = time.perf_counter()
@@ -175,10 +180,12 @@ def run(path: Path, out: Path, model: str, unit_pairs: int) -> dict[str, Any]:
     }
 
 
-def core_loop(path: Path, model: str, pool: int, count: int) -> tuple[dict[str, Any], list[float]]:
+def core_loop(
+    path: Path, config: ScorerConfig, pool: int, count: int
+) -> tuple[dict[str, Any], list[float]]:
     """Score the first pairs with the core in a plain loop: pairs/s, seconds, lengths; scores."""
     started_s, began_cpu_s = time.perf_counter(), time.process_time()
-    scorer = load_scorer(ScorerConfig(model=model))
+    scorer = load_scorer(config)
     loaded_s = time.perf_counter() - started_s
     table = pq.read_table(path).slice(0, count)
     pairs = list(map(QueryDocumentPair, table["query"].to_pylist(), table["text"].to_pylist()))
@@ -215,9 +222,9 @@ def compare(path: Path, out: Path, scores: list[float]) -> dict[str, Any]:
     }
 
 
-def plain_script(path: Path, model: str, count: int) -> float | None:
+def plain_script(path: Path, config: ScorerConfig, count: int) -> float | None:
     """Return pairs/s of CrossEncoder.predict at its default batch size on the first pairs."""
-    folder = ScorerConfig(model=model).model_dir
+    folder = config.model_dir
     if folder is None:
         return None
     from sentence_transformers import CrossEncoder
@@ -236,18 +243,20 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the job against the core loop and the plain script."""
     path = work / "pairs.parquet"
     write_pairs(path, options.pairs)
-    before, scores = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    config = ScorerConfig(model=options.model, dtype=options.dtype)
+    before, scores = core_loop(path, config, options.unit_pairs, options.peer_pairs)
     sys.stderr.write(f"{before}\n")
-    job = run(path, work / "out", options.model, options.unit_pairs)
+    job = run(path, work / "out", config, options.unit_pairs)
     sys.stderr.write(f"{job}\n")
     # A shared machine drifts: the core before and after, and the mean of both.
-    core, _ = core_loop(path, options.model, options.unit_pairs, options.peer_pairs)
+    core, _ = core_loop(path, config, options.unit_pairs, options.peer_pairs)
     core["core_pairs_s"] = round((before["core_pairs_s"] + core["core_pairs_s"]) / 2, 1)
     sys.stderr.write(f"{core}\n")
-    script = plain_script(path, options.model, options.peer_pairs)
+    script = plain_script(path, config, options.peer_pairs)
     result = {
         "pairs": options.pairs,
         "model": options.model,
+        "dtype": options.dtype,
         "job_pairs_s": round(options.pairs / job["whole_s"], 1),
         "job_scoring_pairs_s": round(options.pairs / job["scoring_s"], 1),
         "script_pairs_s": round(script, 1) if script else None,
@@ -268,12 +277,58 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for count in options.rows:
         path, out = work / f"{count}.parquet", work / f"out{count}"
         write_pairs(path, count)
-        line = run(path, out, "lexical", options.unit_pairs)
+        line = run(path, out, ScorerConfig(model="lexical"), options.unit_pairs)
         lines.append(line | {"rows_s": round(count / line["scoring_s"])})
         sys.stderr.write(f"{lines[-1]}\n")
         shutil.rmtree(out)
         path.unlink()
     return {"model": "lexical", "unit_pairs": options.unit_pairs, "runs": lines}
+
+
+class Sleeping:
+    """A scorer on a device that is not here: it sleeps, and notes when in a file."""
+
+    def __init__(self, notes: Path) -> None:
+        self._inner, self._notes = load_scorer(ScorerConfig(model="lexical")), notes
+        self.info = self._inner.info
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Give every pair the score 0."""
+        begun = time.time()
+        count = len(pairs)
+        time.sleep(count * _PAIR_S)
+        with self._notes.open("a", encoding="utf-8") as file:
+            file.write(f"{begun} {time.time()}\n")
+        zeros = np.zeros(count, np.float32)
+        return PairScores(zeros, np.full(count, 230, np.int32), np.zeros(count, np.bool_))
+
+
+_PAIR_S = 1.5 / 16_384
+
+
+def busy(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure how much of its time between first and last unit a scorer without CPU work works."""
+    rows = options.units * 16_384
+    path, notes = work / "pairs.parquet", work / "passes"
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        text = " ".join(documents())
+        for first in range(0, rows, 16_384):
+            numbers = range(first, first + 16_384)
+            texts = [text[i % 50_000 :][:1000] + f" {i}" for i in numbers]
+            columns = [[str(i // 100) for i in numbers], ["what is it"] * 16_384]
+            writer.write_table(pa.table([*columns, [str(i) for i in numbers], texts], SCHEMA))
+    ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        config = RerankJobConfig(
+            input=[str(path)], output=str(work / "out"), scorer={"model": "lexical"}
+        )
+        run_job(config, lambda _: Sleeping(notes))
+    finally:
+        ray.shutdown()
+    passes = sorted(tuple(map(float, line.split())) for line in notes.read_text().splitlines())
+    worked = sum(end - begun for begun, end in passes)
+    span = passes[-1][1] - passes[0][0]
+    return {"units": len(passes), "pairs": rows, "busy": round(worked / span, 3)}
 
 
 def picture(result: dict[str, Any]) -> str:
@@ -294,7 +349,7 @@ def main() -> None:
     """Run one benchmark and print its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name, measure in (("speed", speed), ("rows", rows)):
+    for name, measure in (("speed", speed), ("rows", rows), ("busy", busy)):
         kind = kinds.add_parser(name)
         kind.set_defaults(measure=measure)
         kind.add_argument("--unit-pairs", type=int, default=2048)
@@ -305,11 +360,14 @@ def main() -> None:
         "--peer-pairs", type=int, default=5_000, help="core and script take the first so many"
     )
     kinds.choices["speed"].add_argument("--model", default="embedded")
+    kinds.choices["speed"].add_argument("--dtype", choices=("float32", "int8"), default="float32")
     kinds.choices["rows"].add_argument(
         "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )
+    kinds.choices["busy"].add_argument("--units", type=int, default=10)
     options = parser.parse_args()
     if options.small:
+        options.units = 2
         options.unit_pairs, options.pairs, options.rows = 100, 400, [400]
         options.model = "lexical"
     # Ray runs its workers at a lower priority than this loop; compare like with like.

@@ -4,11 +4,15 @@ python benchmarks/bench_scorer.py                      the embedded model, every
 python benchmarks/bench_scorer.py --small              a smoke run of seconds
 python benchmarks/bench_scorer.py --model bge-reranker-v2-m3-shape --device cuda --dtype bfloat16
     the real config of bge-reranker-v2-m3 with weights from a seed: its compute, not its scores
+python benchmarks/bench_scorer.py --int8 --openvino-python PYTHON --pairs chinese.json
+    int8 beside float32 and OpenVINO, on the mixes and on pairs of your own
 python benchmarks/bench_scorer.py --seed-table         10 texts of 512 tokens, 20 of 1024, 5 of 8192
 
 Every round runs every rival once, in turning order, beside a measurement of the machine's matmul
 peak; ratios are medians over rounds of ours against the rival in the same round. Memory is what a
-call takes above the loaded models. Ends in one JSON line. Nothing else should run beside it.
+call takes above the loaded models. Order: rank correlation (Spearman) with our float32 over each
+query's documents, at least 20 of them, and how many of its first ten are the same. Ends in one JSON
+line. Nothing else should run beside it.
 """
 
 from __future__ import annotations
@@ -29,12 +33,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
-from benchmarks.scorer_rivals import DTYPES, FlagStyle, Infinity, Ours, Predict, Rival
+from benchmarks.scorer_rivals import (
+    DTYPES,
+    FlagStyle,
+    Infinity,
+    OpenVino,
+    Ours,
+    Predict,
+    Rival,
+)
 from rerank_core import ScorerConfig
 from rerank_core.config import EMBEDDED_MODEL_DIR
 
@@ -42,6 +55,7 @@ SHAPE = "bge-reranker-v2-m3-shape"
 SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
 _CLOCK_HELP = "cpu: this process's CPU seconds, for a busy machine; use one thread, no infinity"
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
+OPENVINO = ("float32", "dynamic", "static")
 
 
 def write_shape(folder: Path, small: bool) -> Path:
@@ -150,10 +164,16 @@ class Bench:
         flag = FlagStyle(self.encoder, options.device)
         self.rivals: list[Rival] = [self.ours, padded, Predict("predict, 32", self.encoder, 32)]
         self.rivals.append(flag)
-        self.infinity: Infinity | None = None
+        self.apart: list[Infinity | OpenVino] = []
         if options.infinity_python:
-            self.infinity = Infinity(options.infinity_python, folder, options.device, dtype, work)
-            self.rivals.append(self.infinity)
+            engine = Infinity(options.infinity_python, folder, options.device, dtype, work)
+            self.apart.append(engine)
+        if options.int8:
+            self.rivals[1] = Ours("ours, int8", ScorerConfig(**common | {"dtype": "int8"}))
+            self.rivals.remove(flag)
+        if options.openvino_python:
+            self.apart += [OpenVino(options.openvino_python, folder, m) for m in options.openvino]
+        self.rivals += self.apart
         self.machine = Machine(options.device, dtype, options.small, options.clock)
         info = self.ours.scorer.info
         tokens: Any = self.ours.scorer
@@ -167,7 +187,11 @@ class Bench:
 
     def compare(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Time every rival on the same pairs, in turns."""
-        best = self._best_predict(pairs[: max(16, len(pairs) // 4)])
+        sample = pairs[: max(16, len(pairs) // 4)]
+        best = self._best_predict(sample)
+        for engine in self.apart:
+            if isinstance(engine, OpenVino):
+                engine.batch_size = self._best_size(engine, sample)
         rivals = [*self.rivals, best]
         lengths = self.ours.lengths(pairs)
         records: dict[str, list[dict[str, float]]] = {rival.name: [] for rival in rivals}
@@ -179,6 +203,8 @@ class Bench:
                 record: dict[str, float] = {}
                 with self.machine.call(record):
                     scores[rival.name] = rival.score(pairs)
+                if self.options.clock == "cpu" and isinstance(rival, OpenVino):
+                    record["seconds"] = rival.cpu_s
                 records[rival.name].append(record)
         peak = statistics.median(peaks)
         work = self._flops(lengths)
@@ -194,8 +220,20 @@ class Bench:
             found["rivals"][rival.name] = self._row(
                 records[rival.name], records["ours"], found, computed, work / peak
             )
-        found["rivals"][best.name]["batch_size"] = best.batch_size
+            found["rivals"][rival.name] |= order(pairs, scores["ours"], scores[rival.name])
+            if isinstance(rival, OpenVino | Predict):
+                found["rivals"][rival.name]["batch_size"] = rival.batch_size
         return found
+
+    def _best_size(self, engine: OpenVino, pairs: Sequence[Pair]) -> int:
+        seconds = {}
+        for engine.batch_size in BATCH_SIZES[: 2 if self.options.small else 4]:
+            record: dict[str, float] = {}
+            with self.machine.call(record):
+                engine.score(pairs)
+            cpu = self.options.clock == "cpu"
+            seconds[engine.batch_size] = engine.cpu_s if cpu else record["seconds"]
+        return min(seconds, key=lambda size: seconds[size])
 
     def seed_table(self) -> list[dict[str, Any]]:
         """Time the reference table's requests, as far as the model reads so many tokens."""
@@ -271,6 +309,25 @@ class Bench:
         return float(2 * weights * sum(map(int, lengths)) + attention)
 
 
+def order(pairs: Sequence[Pair], ours: Any, theirs: Any) -> dict[str, float | None]:
+    """Compare two orders of each query's documents; None where no query has 20."""
+    places: dict[str, list[int]] = {}
+    for place, (query, _) in enumerate(pairs):
+        places.setdefault(query, []).append(place)
+    many = [found for found in places.values() if len(found) >= 20]
+    if not many:
+        return {"rank_correlation": None, "first_ten": None}
+    ranks = [spearmanr(ours[found], theirs[found]).statistic for found in many]
+    tens = [
+        len(set(np.argsort(-ours[found])[:10]) & set(np.argsort(-theirs[found])[:10]))
+        for found in many
+    ]
+    return {
+        "rank_correlation": round(statistics.mean(ranks), 4),
+        "first_ten": round(statistics.mean(tens), 2),
+    }
+
+
 def _median(records: Sequence[dict[str, float]], key: str) -> float:
     return statistics.median(record[key] for record in records)
 
@@ -300,13 +357,18 @@ def measure(options: argparse.Namespace, dtype: str, work: Path) -> dict[str, An
         }
         for count in options.requests:
             pools[f"one request of {count}"] = bench.texts.request(count, MIXES["mixed"], seed=2)
+        for count in options.documents:
+            exact = Mix("", 100, 0.0, 100)
+            pools[f"{count} of 100 tokens"] = bench.texts.request(count, exact, seed=4)
+        for path in options.pairs:
+            pools[path.stem] = [tuple(p) for p in json.loads(path.read_text(encoding="utf-8"))]
         result["mixes"] = {}
         for title, pairs in pools.items():
             result["mixes"][title] = found = bench.compare(pairs)
             print(_table(title, found), flush=True)
     finally:
-        if bench.infinity is not None:
-            bench.infinity.close()
+        for engine in bench.apart:
+            engine.close()
     return result
 
 
@@ -316,7 +378,7 @@ def _table(title: str, found: dict[str, Any]) -> str:
         f" matmul peak {found['peak_gflops']:.0f} GFLOP/s,"
         f" largest difference from predict {found['difference']:.1e}",
         f"{'':<26}{'pairs/s':>9}{'tokens/s':>10}{'ours faster':>13}{'real tokens':>13}"
-        f"{'of peak':>9}{'MB':>7}",
+        f"{'of peak':>9}{'MB':>7}{'order':>8}{'of 10':>7}",
     ]
     for name, row in found["rivals"].items():
         real = "" if row["real_tokens"] is None else f"{row['real_tokens']:.0%}"
@@ -324,6 +386,7 @@ def _table(title: str, found: dict[str, Any]) -> str:
         lines.append(
             f"{name + size:<26}{row['pairs_s']:>9.1f}{row['tokens_s']:>10,}"
             f"{row['ours_faster']:>12.2f}x{real:>13}{row['of_peak']:>9.0%}{row['memory_mb']:>7}"
+            f"{row['rank_correlation'] or '':>8}{row['first_ten'] or '':>7}"
         )
     return "\n".join(lines)
 
@@ -380,6 +443,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=_CLOCK_HELP)
     parser.add_argument("--compile", action="store_true", help="compile predict's model")
     parser.add_argument("--infinity-python", help="an interpreter that has infinity-emb")
+    parser.add_argument("--int8", action="store_true", help="ours in int8, too, in place of padded")
+    parser.add_argument("--openvino-python", help="an interpreter that has openvino and nncf")
+    parser.add_argument("--openvino", nargs="+", choices=OPENVINO, default=list(OPENVINO))
+    parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="JSON: [[query, text]]")
+    parser.add_argument(
+        "--documents", type=int, nargs="*", default=[], help="requests of documents of 100 tokens"
+    )
     parser.add_argument("--seed-table", action="store_true")
     parser.add_argument(
         "--small", action="store_true", help="a smoke run: its figures mean nothing"
@@ -390,6 +460,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     on_gpu = options.device.startswith("cuda")
     if options.clock == "cpu" and (on_gpu or options.infinity_python):
         parser.error("CPU seconds are for CPUs, and for rivals in this process")
+    if on_gpu and (options.int8 or options.openvino_python):
+        parser.error("int8 and OpenVINO are for CPUs")
     options.dtype = options.dtype or (["bfloat16", "float16"] if on_gpu else ["float32"])
     options.tokens = options.tokens or (4_000_000 if on_gpu else 60_000)
     if options.small:
@@ -410,6 +482,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "device": options.device,
         "rounds": options.rounds,
         "clock": options.clock,
+        "int8": options.int8,
         "machine": _machine(options.device),
         "runs": runs,
     }
@@ -418,6 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.record:
         options.record.mkdir(parents=True, exist_ok=True)
         kind = "seed-table" if options.seed_table else "scorer"
+        kind += "-int8" if options.int8 else ""
         name = f"{kind}-{Path(options.model).name}-{options.device}.json"
         (options.record / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))

@@ -77,9 +77,9 @@ def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def ours(model: str, threads: int, fused: bool | str = "auto") -> Iterator[str]:
+def ours(config: ScorerConfig, fused: bool | str = "auto") -> Iterator[str]:
     """Serve the model with one replica; yields the base URL."""
-    scorer = {"model": model, "threads": threads}
+    scorer = config.model_dump(include={"model", "dtype", "threads"})
     settings = {"admission": {"max_wait_s": 10}, "scaling": {"fused": fused}}
     with local_serve() as url:
         deploy(url, {"scorer": scorer, **settings})
@@ -204,6 +204,7 @@ def main() -> None:
     """Measure core, service and peer, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="embedded", help="a folder, or embedded")
+    parser.add_argument("--dtype", choices=("float32", "int8"), default="float32")
     parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
     parser.add_argument("--split", action="store_true", help="ours also with the hop through Ray")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -217,13 +218,13 @@ def main() -> None:
     options = parser.parse_args()
     plan = Plan(tuple(options.sizes), tuple(options.shares), rounds=options.rounds)
     plan = SMALL if options.small else plan
-    config = ScorerConfig(model=options.model, threads=options.threads)
+    config = ScorerConfig(model=options.model, dtype=options.dtype, threads=options.threads)
     ask = asker(config)
     services: dict[str, Callable[[], AbstractContextManager[str]]] = {
-        "ray-rerank": lambda: ours(options.model, options.threads)
+        "ray-rerank": lambda: ours(config)
     }
     if options.split:
-        services["ray-rerank, split"] = lambda: ours(options.model, options.threads, False)
+        services["ray-rerank, split"] = lambda: ours(config, False)
     if options.infinity:
         folder = str(config.model_dir)
         services["infinity"] = lambda: infinity(options.infinity, folder, options.threads)
@@ -244,7 +245,12 @@ def main() -> None:
             found[name] = open_loop(url, plan, medians(core, 1))
     if options.svg:
         options.svg.write_text(picture(found, plan.sizes[-1]), encoding="utf-8")
-    about = {"benchmark": "serve", "machine": machine(), "threads": options.threads}
+    about = {
+        "benchmark": "serve",
+        "machine": machine(),
+        "threads": options.threads,
+        "dtype": options.dtype,
+    }
     for name, service_rates in rates.items():
         found[name] = {"saturated": medians(service_rates, 1), **found[name]}
     summary = {

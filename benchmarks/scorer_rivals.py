@@ -1,4 +1,4 @@
-"""Who is compared: our backends, sentence-transformers, FlagEmbedding's way, infinity's engine.
+"""Who is compared: our backends, sentence-transformers, FlagEmbedding, infinity, OpenVINO.
 
 All take the same texts and give raw scores. None knows how it is timed.
 """
@@ -118,15 +118,10 @@ class FlagStyle:
         return _rectangles(sorted(lengths, reverse=True), self._batch_size)
 
 
-class Infinity:
-    """infinity-emb's engine in another interpreter: its dependencies exclude ours."""
+class Apart:
+    """An engine in another interpreter, whose dependencies exclude ours: a line in, a line out."""
 
-    name = "infinity engine"
-
-    def __init__(self, python: str, folder: Path, device: str, dtype: str, work: Path) -> None:
-        script = Path(__file__).with_name("infinity_engine.py")
-        model = _readable_by_old_transformers(folder, work / "infinity")
-        command = [python, str(script), str(model), device, dtype]
+    def __init__(self, *command: str) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -136,15 +131,12 @@ class Infinity:
         )
         self._line()
 
-    def score(self, pairs: Sequence[Pair]) -> Float32s:
-        """Send the pairs, one rerank call for each query, all at once."""
+    def ask(self, question: Any) -> Any:
+        """Send one question and wait for its answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(list(pairs)) + "\n")
+        self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
-        return np.array(json.loads(self._line()), dtype=np.float32)
-
-    def computed_tokens(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
-        """Return nothing: its batches depend on the moment."""
+        return json.loads(self._line())
 
     def close(self) -> None:
         """End the engine's process."""
@@ -155,8 +147,48 @@ class Infinity:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"infinity's engine ended; see what {self._process.args} says")
+            raise RuntimeError(f"an engine ended; see what {self._process.args} says")
         return line
+
+
+class Infinity(Apart):
+    """infinity-emb's engine."""
+
+    name = "infinity engine"
+
+    def __init__(self, python: str, folder: Path, device: str, dtype: str, work: Path) -> None:
+        script = Path(__file__).with_name("infinity_engine.py")
+        model = _readable_by_old_transformers(folder, work / "infinity")
+        super().__init__(python, str(script), str(model), device, dtype)
+
+    def score(self, pairs: Sequence[Pair]) -> Float32s:
+        """Send the pairs, one rerank call for each query, all at once."""
+        return np.array(self.ask(list(pairs)), dtype=np.float32)
+
+    def computed_tokens(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
+        """Return nothing: its batches depend on the moment."""
+
+
+class OpenVino(Apart):
+    """OpenVINO in one mode (float32, dynamic, static), at `batch_size` sorted pairs.
+
+    `cpu_s`: the seconds of CPU that the last call took in its process.
+    """
+
+    def __init__(self, python: str, folder: Path, mode: str) -> None:
+        script = Path(__file__).with_name("openvino_engine.py")
+        super().__init__(python, str(script), str(folder), mode, str(torch.get_num_threads()))
+        self.name, self.batch_size, self.cpu_s = f"OpenVINO, {mode}", 8, 0.0
+
+    def score(self, pairs: Sequence[Pair]) -> Float32s:
+        """Score its rectangles one after another."""
+        answer = self.ask({"pairs": list(pairs), "batch_size": self.batch_size})
+        self.cpu_s = answer["cpu_s"]
+        return np.array(answer["scores"], dtype=np.float32)
+
+    def computed_tokens(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> int:
+        """Return its rectangles."""
+        return _rectangles(sorted(lengths, reverse=True), self.batch_size)
 
 
 def _readable_by_old_transformers(folder: Path, copy: Path) -> Path:

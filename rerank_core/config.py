@@ -57,12 +57,15 @@ class ScorerConfig(BaseModel):
         "auto", description="`auto` takes the fastest that fits the model."
     )
     device: str = Field(
-        "auto", description="`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`."
+        "auto",
+        description="`auto` takes a GPU of CUDA or ROCm if there is one; or `cpu`, `cuda`,"
+        " `cuda:1`, `mps`, `xpu`.",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(
         "float32",
         description="Of the model's body; head and activation are always float32. For"
-        " GPUs bfloat16; how much faster it is was not measured.",
+        " GPUs bfloat16; how much faster it is was not measured. For CPUs int8, which takes"
+        " `pip install 'ray-rerank[int8]'`.",
     )
     max_length: int | None = Field(
         None,

@@ -7,15 +7,17 @@ import gc
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers import CrossEncoder
 
 from benchmarks.gpu.machine import seconds_of
 from benchmarks.gpu.session import Session
 from benchmarks.pair_mixes import Pair
 from rerank_core import LoadedScorer, QueryDocumentPair, ScorerConfig, load_scorer
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Settings that ship off because no GPU has judged them; measured where this version has them.
@@ -57,6 +59,9 @@ def predictor(
     session: Session, folder: Path, dtype: str | None = None, attention: str = "sdpa"
 ) -> CrossEncoder:
     """Load sentence-transformers' reranker."""
+    # It takes seconds to import, and tests of other parts read this module.
+    from sentence_transformers import CrossEncoder
+
     options = {"dtype": DTYPES[dtype or session.dtype], "attn_implementation": attention}
     return CrossEncoder(str(folder), device=session.device, model_kwargs=options)
 

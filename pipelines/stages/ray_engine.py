@@ -26,7 +26,7 @@ from pipelines.stages.ray_metrics import JobMeter
 from pipelines.stages.ray_pool import pool, replica_needs, require_machine, resources
 from pipelines.stages.ray_start import connect
 from pipelines.stages.read import failed_row, read_slice, slice_row
-from pipelines.stages.score import ScoreUnits
+from pipelines.stages.score import CALLS, ScoreUnits
 from rerank_core import RerankError
 
 _MOST_TASKS = 1000
@@ -103,7 +103,7 @@ class RayEngine:
                 batch_format="pyarrow",
                 num_cpus=cpus,
                 num_gpus=gpus,
-                compute=pool(context.config, gpus, cpus, units),
+                compute=pool(context.config, gpus, cpus, units, calls=CALLS),
                 fn_constructor_args=(context, load),
             )
         )

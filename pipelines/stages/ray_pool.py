@@ -29,26 +29,35 @@ def resources() -> Needs:
 
 
 def pool(
-    config: RankingConfig, gpus: float, cpus: float, units: int | None = None
+    config: RankingConfig, gpus: float, cpus: float, units: int | None = None, *, calls: int = 1
 ) -> ActorPoolStrategy:
     """Return the pool that the config asks for, but no more replicas than there are units.
 
-    Where these are not known, others' stages need room: then `auto` grows from one.
+    Where these are not known, others' stages need room: then `auto` grows from one. An actor has
+    `calls` units in hand at a time, each in a thread of its own.
     """
     there = resources()
     room = int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / cpus)
     most = room if units is None else units
     if config.replicas == "auto":
         least = 1 if units is None else max(1, min(room, most))
-        return ActorPoolStrategy(min_size=least, max_size=max(least, min(room, most)))
+        return _strategy(calls, min_size=least, max_size=max(least, min(room, most)))
     low, _, high = config.replicas.partition(":")
     if not high:
-        return ActorPoolStrategy(size=min(int(low), units or int(low)))
+        return _strategy(calls, size=min(int(low), units or int(low)))
     if int(high) < int(low):
         raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
     least, most = min(int(low), units or int(low)), min(int(high), units or int(high))
     start = min(most, max(least, room))
-    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start)
+    return _strategy(calls, min_size=least, max_size=most, initial_size=start)
+
+
+def _strategy(calls: int, **sizes: int) -> ActorPoolStrategy:
+    if calls == 1:
+        return ActorPoolStrategy(**sizes)
+    return ActorPoolStrategy(
+        **sizes, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=True
+    )
 
 
 def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -29,20 +30,30 @@ from pipelines.stages.machine import (
     seconds_of_others,
 )
 from pipelines.stages.scoring import added_values, score_distinct, warm
-from rerank_core import RerankError
+from rerank_core import PairScores, QueryDocumentPair, RerankError
+
+# Units that an actor has in hand: while one is scored, others are unpacked, ranked and written.
+CALLS = 2
 
 
 class ScoreUnits:
-    """The class each actor of the pool runs: one model, one unit per call."""
+    """The class each actor of the pool runs: one model, one unit per call, `CALLS` at a time.
+
+    Only scoring takes turns, in a thread of its own: OpenMP keeps workers for every thread that
+    ever computed, and they get in each other's way.
+    """
 
     def __init__(self, context: JobContext, load: LoadScorer) -> None:
         self._context = context
         self._failure: RerankError | None = None
         self._usual_s: list[float] = []
+        self._scoring = ThreadPoolExecutor(1, "score")
         try:
             refuse_another_folder(context.folder)
             self._usual_s = seconds_of_others(context.folder)
-            self._scorer = warm(load(context.config.scorer))
+            # In a thread that ends, for the same reason.
+            with ThreadPoolExecutor(1, "start") as start:
+                self._scorer = start.submit(lambda: warm(load(context.config.scorer))).result()
             refuse_another_model(context.folder, self._scorer.info.fingerprint)
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
@@ -78,7 +89,6 @@ class ScoreUnits:
         return lines
 
     def _unit(self, unit: Unit, path: str, rows: pa.Table) -> dict[str, Any]:
-        started_s = time.monotonic()
         context = self._context
         config, folder = context.config, context.folder
         copies = config.duplicates == "keep"
@@ -90,7 +100,7 @@ class ScoreUnits:
             config.max_killed_rows,
             deadline_s(self._usual_s, config.unit_timeout_s),
         )
-        scores = score_distinct(isolation.score, found.pairs)
+        scores, seconds = self._scoring.submit(_timed, isolation, found.pairs).result()
         added = added_values(
             scores, self._scorer.info.activation, config.added_columns, context.calibration
         )
@@ -110,10 +120,7 @@ class ScoreUnits:
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
         try:
             record |= self._write(unit, path, rows, ranked, aside)
-            record |= {
-                "seconds": round(time.monotonic() - started_s, 3),
-                "at": round(time.time(), 3),
-            }
+            record |= {"seconds": round(seconds, 3), "at": round(time.time(), 3)}
             published = folder.publish("units", unit.name, record)
         except BaseException:
             isolation.survived()
@@ -153,3 +160,14 @@ class ScoreUnits:
             body = scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
             out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".rows", body)
         return out
+
+
+def _timed(isolation: Isolation, pairs: list[QueryDocumentPair]) -> tuple[PairScores, float]:
+    """Return the scores and the seconds that they took; it runs in the scoring thread."""
+    begun_s = time.monotonic()
+    scores = score_distinct(isolation.score, pairs)
+    if len(scores) == 1:
+        # Its note would stay until its record is there. Another unit that kills the process
+        # meanwhile makes a large one score in halves, and would make a single pair a killer.
+        isolation.survived()
+    return scores, time.monotonic() - begun_s

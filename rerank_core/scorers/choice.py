@@ -27,9 +27,16 @@ from rerank_core.scorers.body import (
     body_of,
     refuse_unpackable,
 )
-from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
+from rerank_core.scorers.device import (
+    DTYPES,
+    optimize,
+    resolve_device,
+    set_precision,
+    warn_of_float32,
+)
 from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
+from rerank_core.scorers.int8.loading import quantize, refuse_int8
 from rerank_core.scorers.loading import load_model, load_tokenizer
 from rerank_core.scorers.passes.bert_layers import flatten_layers
 from rerank_core.scorers.scorer import TorchScorer
@@ -38,7 +45,7 @@ from rerank_core.scorers.texts import TextTokenizer
 logger = logging.getLogger(__name__)
 
 # How far packed scores may be from padded ones, for logits up to 1; larger ones in proportion.
-_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1, "int8": 1e-1}
 
 
 def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
@@ -50,6 +57,9 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
         logger.warning("max_length %d is more than %r can read; using %d", config.max_length,
                        config.model, resolved.max_length)  # fmt: skip
     device = resolve_device(config)
+    warn_of_float32(config, device)
+    if config.dtype == "int8":
+        refuse_int8(resolved, device)
     if resolved.engine == "sentence_transformers":
         # Imported here, because it takes seconds and nothing else needs it.
         from rerank_core.scorers.sentence_transformers import load_modules
@@ -79,9 +89,10 @@ def _choose(
         try:
             return _packed(resolved, model, rows, encoder, device)
         except NotPackable as reason:
-            if config.backend == "packed":
+            if config.backend == "packed" or config.dtype == "int8":
+                fix = "dtype float32" if config.dtype == "int8" else "backend auto"
                 raise ModelUnavailable(
-                    f"model {config.model!r} cannot be scored packed: {reason}; use backend auto"
+                    f"model {config.model!r} cannot be scored packed: {reason}; use {fix}"
                 ) from reason
             logger.warning("%s is scored padded: %s", config.model, reason)
             if model.config._attn_implementation == ATTENTION_NAME:
@@ -123,13 +134,23 @@ def _packed(
     set_precision(body, DTYPES[config.dtype])
     forward.to(device)
     reason: str | None = None
+    unrounded = "float32" if config.dtype == "int8" else config.dtype
     for forward.kernel in (True, False) if kernel_fits(device, DTYPES[config.dtype]) else (False,):
-        reason = _disagreement(forward, probes, expected, config.dtype)
+        reason = _disagreement(forward, probes, expected, unrounded)
         if reason is None:
-            return forward
+            break
         if forward.kernel:
             logger.warning("%s is scored without torch's kernel: %s", config.model, reason)
-    raise NotPackable(reason or "")
+    if reason is not None:
+        raise NotPackable(reason)
+    if config.dtype == "int8":
+        quantize(body)
+        reason = _disagreement(forward, probes, expected, "int8")
+        if reason is not None:
+            raise ModelUnavailable(
+                f"model {config.model!r} does not bear int8 ({reason}); use dtype float32"
+            )
+    return forward
 
 
 def _disagreement(

@@ -35,7 +35,7 @@ class TorchScorer:
     ) -> None:
         config, source = resolved.config, resolved.source
         self.encoder, self.forward = encoder, forward
-        sizes = _BUDGETS[forward.device.type]
+        sizes = _BUDGETS["cpu" if forward.device.type == "cpu" else "cuda"]
         budget = config.max_batch_tokens or sizes[2 if resolved.causal else int(forward.padded)]
         self.info = ScorerInfo(
             model=config.model,
@@ -50,7 +50,7 @@ class TorchScorer:
         )
         self.runner = BatchRunner(forward, self.exactly, budget, padded=forward.padded)
         # On a CPU a tokenising thread would only take cores from the model.
-        self.prepares = forward.device.type == "cuda"
+        self.prepares = forward.device.type != "cpu"
         self._chunk = budget * _CHUNK_CHARACTERS if self.prepares else None
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:

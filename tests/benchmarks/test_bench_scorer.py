@@ -4,9 +4,10 @@ import json
 import random
 import re
 
+import numpy as np
 import pytest
 
-from benchmarks.bench_scorer import main
+from benchmarks.bench_scorer import main, order
 from benchmarks.pair_mixes import MIXES, Mix, Texts
 from tests.rerank_core.scorers.tiny_checkpoints import save_bert
 
@@ -49,6 +50,15 @@ def test_the_seed_table_stops_at_what_the_model_reads(model, capsys):
         (10, 128, 512), (20, 128, 1024), (5, 128, 8192)
     ]  # fmt: skip
     assert all(row["latency_ms"] > 0 for row in rows)
+
+
+def test_orders_are_compared_query_by_query():
+    pairs = [("a", str(i)) for i in range(20)] + [("b", str(i)) for i in range(20)]
+    ours = np.arange(40.0)
+    other = np.concatenate([np.arange(20.0), -np.arange(20.0)])
+    assert order(pairs, ours, ours * 3) == {"rank_correlation": 1.0, "first_ten": 10}
+    assert order(pairs, ours, other) == {"rank_correlation": 0.0, "first_ten": 5}
+    assert order(pairs[:19], ours, ours) == {"rank_correlation": None, "first_ten": None}
 
 
 def words(text):

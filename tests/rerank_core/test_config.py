@@ -8,7 +8,7 @@ from rerank_core import ScorerConfig
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"modle": "x"}, {"dtype": "int8"}, {"max_length": 1}, {"first_stage": {"kepe": 3}}],
+    [{"modle": "x"}, {"dtype": "int4"}, {"max_length": 1}, {"first_stage": {"kepe": 3}}],
 )
 def test_typos_and_impossible_values_are_refused(wrong):
     with pytest.raises(ValidationError):

@@ -185,6 +185,7 @@ def test_equal_fingerprints_are_equal_scores(folders, family, data):
     "change",
     [
         {"dtype": "bfloat16"},
+        {"dtype": "int8"},
         {"max_length": 64},
         {"max_query_tokens": 20},
         {"activation": "identity"},

@@ -38,6 +38,10 @@ class PackedLayers(nn.Module):
         self.layers = nn.ModuleList(_Layer(layer) for layer in layers)
         self.last = last
 
+    def all_layers(self) -> list[Any]:
+        """Return the layers in order; the last one may be for first tokens, and has a `query`."""
+        return [*self.layers, *([] if self.last is None else [self.last])]
+
     def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
         """Take (1, tokens, size) as transformers' encoders do."""
         rows = hidden_states[0]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rerank_core import ModelUnavailable, QueryDocumentPair, load_scorer
+from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.scorers.device import warn_of_float32
 from tests.rerank_core.scorers.conftest import random_config
 
 
@@ -204,8 +205,27 @@ def test_the_activation_that_sentence_transformers_6_saves_in_a_file_of_its_own(
 
 
 def test_a_device_of_another_kind(checkpoint):
-    with pytest.raises(ModelUnavailable, match="'meta' is not supported; use auto, cpu or cuda"):
+    with pytest.raises(
+        ModelUnavailable, match="'meta' is not supported; use auto, cpu, cuda, mps or xpu"
+    ):
         load_scorer(random_config(model=str(checkpoint), device="meta"))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "xpu:3"])
+def test_a_device_of_apple_or_intel_that_is_not_here(checkpoint, device):
+    kind = device.split(":")[0].upper()
+    with pytest.raises(ModelUnavailable, match=f"'{device}' is not here: 0 {kind} devices are"):
+        load_scorer(random_config(model=str(checkpoint), device=device))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "warned"),
+    [("cuda", "float32", 1), ("cuda", "bfloat16", 0), ("cpu", "float32", 0)],
+)
+def test_float32_on_a_gpu_is_warned_of(caplog, kind, dtype, warned):
+    warn_of_float32(ScorerConfig(model="m", dtype=dtype), torch.device(kind))
+    assert len(caplog.messages) == warned
+    assert all("set dtype: bfloat16" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
