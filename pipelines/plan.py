@@ -73,6 +73,10 @@ def make_plan(
     """
     listing = list_inputs(config.input, versions_of(identity))
     left_out = listing.left_out
+    if config.queries and config.documents:
+        tables = list_inputs((config.queries, config.documents), versions_of(identity))
+        for reason, (count, first) in tables.left_out.files.items():
+            left_out.add(reason, first, count)
     listed = as_parquet(listing.files, scratch, config, left_out, say=say)
     files, shape, schema, left_out.columns = read_footers(listed, config, say=say)
     if config.format == "delta":

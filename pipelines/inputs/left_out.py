@@ -19,10 +19,10 @@ class LeftOut:
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
 
-    def add(self, reason: str, path: str) -> None:
-        """Count a file."""
+    def add(self, reason: str, path: str, more: int = 1) -> None:
+        """Count a file, or several of which this is one."""
         count, first = self.files.get(reason, (0, path))
-        self.files[reason] = (count + 1, first)
+        self.files[reason] = (count + more, first)
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts as plan and manifest have them."""

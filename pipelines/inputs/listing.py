@@ -135,11 +135,15 @@ def _expand(text: str, versions: Mapping[str, int], listing: Listing) -> Iterato
     below = [item.path[len(root) :].strip("/").split("/") for item in items]
     tables = lake_tables(below)
     if () not in tables or pattern:
-        refuse_part_of_table(name(root), tables)
-        for item, parts in zip(items, below, strict=True):
-            if _is_meant(item.path, parts, pattern, listing):
-                partition = _partition(item.path)
-                yield InputFile(name(item.path) + mark + options, item.size, partition=partition)
+        chosen = [
+            (item, parts)
+            for item, parts in zip(items, below, strict=True)
+            if _is_meant(item.path, parts, pattern, listing)
+        ]
+        refuse_part_of_table(name(root), tables, [parts for _, parts in chosen])
+        for item, _ in chosen:
+            partition = _partition(item.path)
+            yield InputFile(name(item.path) + mark + options, item.size, partition=partition)
         return
     here = name(root)
     version = versions.get(here)

@@ -30,10 +30,13 @@ def lake_tables(paths: Sequence[Sequence[str]]) -> dict[tuple[str, ...], str]:
     return found
 
 
-def refuse_part_of_table(address: str, tables: dict[tuple[str, ...], str]) -> None:
-    """Raise InvalidRequest for an input that takes files out of tables below it."""
+def refuse_part_of_table(
+    address: str, tables: dict[tuple[str, ...], str], paths: Sequence[Sequence[str]]
+) -> None:
+    """Raise InvalidRequest for files, by their paths below the address, that lie in a table."""
     for folder, kind in sorted(tables.items()):
-        raise _part("/".join([address.rstrip("/"), *folder]), kind)
+        if any(tuple(parts[: len(folder)]) == folder for parts in paths):
+            raise _part("/".join([address.rstrip("/"), *folder]), kind)
 
 
 def refuse_inside_table(

@@ -176,6 +176,15 @@ def test_texts_that_were_deleted_from_a_delta_table_are_not_found(tmp_path, tabl
     assert manifest["counts"]["rows_quarantined"] == 1
 
 
+def test_files_of_the_tables_that_are_left_out_are_counted_too(tmp_path, tables):
+    for name in ("notes.txt", "_SUCCESS"):
+        (tmp_path / "docs" / name).write_text("")
+    found = job(tmp_path / "ids.parquet", tmp_path / "out", **tables)["left_out"]["files"]
+    assert {(item["first"], item["count"]) for item in found} == {
+        (str(tmp_path / "docs" / name), 1) for name in ("notes.txt", "_SUCCESS")
+    }
+
+
 def test_tables_of_texts_that_differ_in_types_are_one(tmp_path, tables):
     docs = pq.read_table(tables["documents"])
     view = docs.set_column(1, "text", docs["text"].cast(pa.string_view()))

@@ -97,6 +97,13 @@ def test_files_taken_out_of_a_delta_table_are_refused(tmp_path, delta, capsys, g
     assert "give the table itself as an input" in error
 
 
+def test_files_beside_a_table_are_no_part_of_it(tmp_path, delta):
+    beside = delta.parent / "a.parquet"
+    pq.write_table(rows("x").drop_columns(["lang", "day"]), beside)
+    job(delta.parent / "*.parquet", tmp_path / "out")
+    assert documents(tmp_path / "out") == ["x"]
+
+
 def test_one_file_of_a_delta_table_is_refused(tmp_path, delta, capsys):
     dry_run(tmp_path, next(delta.rglob("*.parquet")), 2)
     assert f"{delta} is a Delta table" in capsys.readouterr().err
