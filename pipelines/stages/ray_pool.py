@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -53,11 +54,10 @@ def pool(
 
 
 def _strategy(calls: int, **sizes: int) -> ActorPoolStrategy:
-    if calls == 1:
-        return ActorPoolStrategy(**sizes)
-    return ActorPoolStrategy(
-        **sizes, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=True
-    )
+    options: dict[str, Any] = {**sizes}
+    if calls > 1:
+        options |= {"max_concurrent_calls_per_actor": calls, "enable_true_multi_threading": True}
+    return ActorPoolStrategy(**options)
 
 
 def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:

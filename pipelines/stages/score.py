@@ -6,7 +6,9 @@ It does not know where units come from, nor who restarts it when it dies.
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,8 +31,9 @@ from pipelines.stages.machine import (
     refuse_another_model,
     seconds_of_others,
 )
-from pipelines.stages.scoring import added_values, score_distinct, warm
+from pipelines.stages.scoring import SecondHalf, added_values, score_distinct, warm
 from rerank_core import PairScores, QueryDocumentPair, RerankError
+from rerank_core.types import preparing
 
 # Units that an actor has in hand: while one is scored, others are unpacked, ranked and written.
 CALLS = 2
@@ -54,6 +57,9 @@ class ScoreUnits:
             # In a thread that ends, for the same reason.
             with ThreadPoolExecutor(1, "start") as start:
                 self._scorer = start.submit(lambda: warm(load(context.config.scorer))).result()
+            self._halves = preparing(self._scorer)
+            self._preparing = threading.Lock()
+            self._second = SecondHalf(self._halves) if self._halves else self._scorer
             refuse_another_model(context.folder, self._scorer.info.fingerprint)
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
@@ -94,13 +100,13 @@ class ScoreUnits:
         copies = config.duplicates == "keep"
         found = extract(rows, context.shape, config.names, config.max_text_chars, copies)
         isolation = Isolation(
-            self._scorer,
+            self._second,
             folder.store,
             unit.name,
             config.max_killed_rows,
             deadline_s(self._usual_s, config.unit_timeout_s),
         )
-        scores, seconds = self._scoring.submit(_timed, isolation, found.pairs).result()
+        scores, seconds = self._scores(isolation, found.pairs)
         added = added_values(
             scores, self._scorer.info.activation, config.added_columns, context.calibration
         )
@@ -132,6 +138,23 @@ class ScoreUnits:
                 folder.drop(place, record[key])
         return {"unit": unit.name, "published": published, **record}
 
+    def _scores(
+        self, isolation: Isolation, pairs: list[QueryDocumentPair]
+    ) -> tuple[PairScores, float]:
+        """Return the scores and the seconds that they took, waiting for the turn not counted."""
+        took: list[float] = []
+
+        def score(distinct: Sequence[QueryDocumentPair]) -> PairScores:
+            items: Sequence[Any] = distinct
+            if self._halves:
+                with self._preparing:
+                    items = self._halves.prepare(distinct)
+            scores, seconds = self._scoring.submit(_timed, isolation, items).result()
+            took.append(seconds)
+            return scores
+
+        return score_distinct(score, pairs), sum(took)
+
     def _write(
         self,
         unit: Unit,
@@ -162,10 +185,10 @@ class ScoreUnits:
         return out
 
 
-def _timed(isolation: Isolation, pairs: list[QueryDocumentPair]) -> tuple[PairScores, float]:
+def _timed(isolation: Isolation, items: Sequence[Any]) -> tuple[PairScores, float]:
     """Return the scores and the seconds that they took; it runs in the scoring thread."""
     begun_s = time.monotonic()
-    scores = score_distinct(isolation.score, pairs)
+    scores = isolation.score(items)
     if len(scores) == 1:
         # Its note would stay until its record is there. Another unit that kills the process
         # meanwhile makes a large one score in halves, and would make a single pair a killer.

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipelines.inputs.ids import Column
 from rerank_core import activate
 from rerank_core.calibration import Calibration
-from rerank_core.types import PairScores, QueryDocumentPair, Scorer
+from rerank_core.types import PairScores, PreparingScorer, QueryDocumentPair, Scorer
 
 _PASSAGE = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
 
@@ -50,3 +50,10 @@ def added_values(
         ends = [None if s is None else {"start": s[0], "end": s[1]} for s in spans]
         added.append((names["passage"], pa.array(ends, _PASSAGE)))
     return added
+
+
+class SecondHalf:
+    """The second half of a scorer, as one that scores what the first half has made."""
+
+    def __init__(self, halves: PreparingScorer) -> None:
+        self.info, self.score = halves.info, halves.run
