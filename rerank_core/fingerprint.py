@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.checkpoint import folder_hash
 from rerank_core.catalog.resolve import Resolved, resolve
-from rerank_core.scorers.int8 import int8_scheme
 
 if TYPE_CHECKING:
     from rerank_core.config import ScorerConfig
@@ -44,6 +43,8 @@ def resolved_fingerprint(resolved: Resolved) -> str:
             "head": [resolved.causal, resolved.answers, resolved.outputs, resolved.positive],
         }
         if config.dtype == "int8":
+            from rerank_core.scorers.int8 import int8_scheme
+
             fields["int8"] = int8_scheme()
     if config.long_documents == "split":
         size = min(config.passage_tokens or resolved.max_length, resolved.max_length)

@@ -53,13 +53,16 @@ def _quantize(rows, first, count, size, bytes_, marks):
             begin, end = group * GROUP, min(size, group * GROUP + GROUP)
             part, out = rows[first + place, begin:end], bytes_[place, begin:end]
             whole = len(part) // LANES
-            low, high = _F(0.0), _F(0.0)
+            low, high, total = _F(0.0), _F(0.0), _F(0.0)
             if whole > 0:
+                total = row_sum((start_of(part), whole))
                 low = min(row_min((start_of(part), whole)), low)
                 high = max(row_max((start_of(part), whole)), high)
             for at in range(whole * LANES, len(part)):
                 low, high = min(part[at], low), max(part[at], high)
-            scale = max((high - low) / _F(255.0), _F(1e-30))
+                total += part[at]
+            # A byte cannot be NaN; a scale can, and its row then is.
+            scale = max((high - low) / _F(255.0), _F(1e-30)) + total * _F(0.0)
             inverse = _F(1.0) / scale
             zero = rint((-low * inverse,))
             marks[place, group, 0] = np.int32(zero)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from transformers import AutoModel
 
@@ -18,7 +19,7 @@ from rerank_core.scorers.int8.bert import QuantizedLayers
 from rerank_core.scorers.int8.loading import refuse_int8
 from rerank_core.scorers.int8.weights import QuantizedLinear
 from tests.rerank_core.scorers.conftest import random_config
-from tests.rerank_core.scorers.tiny_checkpoints import save_causal
+from tests.rerank_core.scorers.tiny_checkpoints import save_bert, save_causal
 
 pytestmark = pytest.mark.seconds
 
@@ -81,6 +82,16 @@ def test_threads_and_company_change_no_score(both, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     lots = [both[1].score(PAIRS[first : first + 7]).raw for first in range(0, len(PAIRS), 7)]
     np.testing.assert_allclose(np.concatenate(lots), together, rtol=0, atol=1e-5)
+
+
+def test_what_is_not_a_number_is_no_score(tmp_path):
+    folder = save_bert(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.encoder.layer.1.intermediate.dense.weight"][3, 3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    scores = load_scorer(random_config(model=str(folder), dtype="int8")).score(PAIRS[:3])
+    assert sorted(scores.errors) == [0, 1, 2]
+    assert not np.isfinite(scores.raw).any()
 
 
 def refusal(**options) -> str:
