@@ -27,13 +27,7 @@ from rerank_core.scorers.body import (
     body_of,
     refuse_unpackable,
 )
-from rerank_core.scorers.device import (
-    DTYPES,
-    optimize,
-    resolve_device,
-    set_precision,
-    warn_of_float32,
-)
+from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
 from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
@@ -57,7 +51,6 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
         logger.warning("max_length %d is more than %r can read; using %d", config.max_length,
                        config.model, resolved.max_length)  # fmt: skip
     device = resolve_device(config)
-    warn_of_float32(config, device)
     if config.dtype == "int8":
         refuse_int8(resolved, device)
     if resolved.engine == "sentence_transformers":

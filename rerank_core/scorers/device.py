@@ -35,6 +35,12 @@ _TYPICAL_ROWS = 2048
 
 def resolve_device(config: ScorerConfig) -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` into a device that exists."""
+    device = _device_of(config)
+    warn_of_float32(config, device)
+    return device
+
+
+def _device_of(config: ScorerConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = config.device.split(":")[0]
