@@ -161,6 +161,16 @@ def test_a_drain_can_take_one_of_the_gateways_pods() -> None:
     assert groups_of("RayService")["ingress"]["minReplicas"] > 1
 
 
+def test_workers_of_the_service_are_spread_over_zones_and_machines() -> None:
+    for name, group in groups_of("RayService").items():
+        spread = group["template"]["spec"]["topologySpreadConstraints"]
+        keys = [rule["topologyKey"] for rule in spread]
+        assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        # The label that KubeRay gives the pods of a group.
+        labels = [rule["labelSelector"]["matchLabels"]["ray.io/group"] for rule in spread]
+        assert labels == [name, name]
+
+
 @pytest.mark.parametrize("where", ["rayjob.yaml", "cluster.md"])
 def test_the_job_scores_as_the_service_does(where: str) -> None:
     if where == "rayjob.yaml":
