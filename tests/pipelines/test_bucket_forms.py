@@ -20,6 +20,8 @@ from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 from rerank_core import RerankError
 
+pytestmark = pytest.mark.seconds
+
 HTTP = {"allow_http": "true"}
 ENTRY = "_delta_log/00000000000000000000.json"
 

@@ -32,6 +32,8 @@ from pipelines.stages.failures import read_line
 from pipelines.stages.score import ScoreUnits
 from rerank_core import InvalidRequest
 
+pytestmark = pytest.mark.seconds
+
 WHAT_IS_LEFT = ["_SUCCESS", "_job", "_manifest.json", "_quarantine", "_report.html", "data"]
 
 

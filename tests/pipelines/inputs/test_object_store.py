@@ -22,6 +22,8 @@ from pipelines.inputs.listing import list_files
 from pipelines.rerank_job import main
 from rerank_core import InvalidRequest
 
+pytestmark = pytest.mark.seconds
+
 HTTP = {"allow_http": "true"}
 
 

@@ -6,6 +6,8 @@ import pytest
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.types import preparing
 
+pytestmark = pytest.mark.seconds
+
 LONG = "the capital of a country is where its government sits. " * 40
 PAIRS = [
     QueryDocumentPair("capital of China", "Beijing is the capital of China."),

@@ -8,6 +8,8 @@ from uvicorn import config
 from serve_app.http import upgrades
 from tests.serve_app.raw_http import exchange, head, offers_of_upgrade
 
+pytestmark = pytest.mark.seconds
+
 
 @pytest.fixture
 def served(gateway_of, serve_over_http, monkeypatch):
