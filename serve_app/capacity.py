@@ -17,7 +17,7 @@ LEAST_UNIT_TOKENS = 1024
 # Replicas that a unit's choice looks at; among more, the least loaded of so many is as good.
 _LOOK_AT = 16
 # One of the few requests that are always admitted has to end in this share of its time.
-FEW_SHARE_OF_TIME = 1 / 6
+FEW_SHARE_OF_TIME = 1 / 5
 
 
 def unit_tokens(tokens_per_s: float, max_batch_tokens: int) -> int:

@@ -56,7 +56,7 @@ class Admission(Settings):
         8,
         ge=1,
         description="So many requests are admitted whatever they cost, while they can end in a"
-        " sixth of the time to their deadline: a small service serves its few users.",
+        " fifth of the time to their deadline: a small service serves its few users.",
     )
     retry_share: float = Field(
         0.1,

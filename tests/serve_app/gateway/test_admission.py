@@ -123,8 +123,8 @@ def test_a_few_requests_are_admitted_only_while_they_can_end_in_time():
     hear(gate, a=100)
     with ExitStack() as held:
         for _ in range(3):
-            held.enter_context(gate.admit(90, time_left_s=18.0))
-        with pytest.raises(Overloaded), gate.admit(90, time_left_s=18.0):
+            held.enter_context(gate.admit(90, time_left_s=15.0))
+        with pytest.raises(Overloaded), gate.admit(90, time_left_s=15.0):
             pass
 
 
