@@ -5,7 +5,6 @@ It does not know what is scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder, JobRecords
+from pipelines.inputs.units import Say
 
 # Where files lie before the commit and after it, and what the manifest calls them.
 _PLACES = (("data", DATA, "files"), ("quarantine", QUARANTINE, "quarantine"))
@@ -26,7 +26,7 @@ def commit(
     *,
     buckets: int = 0,
     names: ColumnNames | None = None,
-    say: Callable[[str, int, int], None] = lambda step, done, of: None,
+    say: Say = lambda step, done, of: None,
 ) -> dict[str, Any]:
     """Turn finished units into the result. Idempotent: a killed commit is finished by the next.
 
@@ -56,7 +56,7 @@ def commit(
     return dict(manifest)
 
 
-def _copied(say: Callable[[str, int, int], None], of: int, done: int) -> None:
+def _copied(say: Say, of: int, done: int) -> None:
     say("files in place", done, of)
 
 

@@ -20,7 +20,7 @@ from pipelines.commits.checks import Incomplete
 from pipelines.commits.records import JobFolder, JobRecords
 from pipelines.commits.store import at_once
 from pipelines.engine import Engine, JobContext
-from pipelines.inputs.units import unit_name
+from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import bucket_of, rank_bucket
 from pipelines.ranks.rewrite import rewrite_one
 from pipelines.ranks.rows import RANKED, in_parts, part_bounds, read_part, scored_kind, with_unit
@@ -28,7 +28,6 @@ from pipelines.ranks.rows import RANKED, in_parts, part_bounds, read_part, score
 # Rows that one task gathers or scatters: about 700 MB at its peak.
 GROUP_ROWS = 8_000_000
 Record = dict[str, Any]
-Say = Callable[[str, int, int], None]
 
 
 def rank_over_units(

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from pipelines.commits.records import JobFolder, JobRecords
 from pipelines.engine import Engine
-from pipelines.inputs.units import unit_name
-from pipelines.ranks.over_units import Say, run_step, unit_groups
+from pipelines.inputs.units import Say, unit_name
+from pipelines.ranks.over_units import run_step, unit_groups
 
 # Of a row group, in memory: what a task holds at once.
 _GROUP_BYTES = 128 << 20

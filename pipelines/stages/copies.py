@@ -21,11 +21,10 @@ from pipelines.engine import Engine, JobContext
 from pipelines.inputs.ids import id_values
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import DUPLICATE, extract
-from pipelines.inputs.units import Slice, unit_name
+from pipelines.inputs.units import Say, Slice, unit_name
 from pipelines.ranks.bucket import bucket_of, copies_among
 from pipelines.ranks.over_units import (
     GROUP_ROWS,
-    Say,
     publish,
     read_parts,
     run_step,

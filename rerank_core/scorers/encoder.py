@@ -87,7 +87,7 @@ class PairEncoder:
     def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
         """Encode pairs in input order."""
         frame, policy = self.frame, self.policy
-        out = Encoded() if policy is None else Encoded(passage_score=policy.score)
+        out = self.nothing()
         asked = [frame.question(pair, self.limits.query(pair)) for pair in pairs]
         heads = frame.heads(dict.fromkeys(asked))
         texts = [frame.prefix + pair.document for pair in pairs]
@@ -106,6 +106,10 @@ class PairEncoder:
                 # A text that the tokenizer changed may not fit its offsets: one pair's fault.
                 out.errors[index] = f"the pair could not be encoded ({type(error).__name__})"
         return out
+
+    def nothing(self) -> Encoded:
+        """Return no items yet, with this encoder's way to join the scores of passages."""
+        return Encoded() if self.policy is None else Encoded(passage_score=self.policy.score)
 
     def _add(self, index: int, asked: Asked, out: Encoded) -> None:
         """Add a pair's items: one, or one for each passage of a document that is too long."""

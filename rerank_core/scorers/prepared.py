@@ -48,19 +48,16 @@ def prepare_pairs(pairs: Sequence[QueryDocumentPair], encode: Encode) -> list[Pr
     return [prepared[pair_key(pair)] for pair in pairs]
 
 
-def run_prepared(
-    prepared: Sequence[PreparedPair], run: Run, passage_score: str = "max"
-) -> PairScores:
+def run_prepared(prepared: Sequence[PreparedPair], run: Run, encoded: Encoded) -> PairScores:
     """Score prepared pairs of any number of callers together, in input order.
 
-    `passage_score` says how the scores of a document's passages become its own.
+    `encoded` has no items yet; it is the encoder's, which knows how passages' scores are joined.
     """
     places: dict[int, int] = {}
     distinct: list[PreparedPair] = []
     for one in prepared:
         if places.setdefault(id(one), len(distinct)) == len(distinct):
             distinct.append(one)
-    encoded = Encoded(passage_score=passage_score)
     for place, one in enumerate(distinct):
         encoded.items += one.items
         encoded.owners += [place] * len(one.items)

@@ -64,9 +64,8 @@ class TorchScorer:
 
     def run(self, prepared: Sequence[PreparedPair]) -> PairScores:
         """Score prepared pairs, of one call or of several, as `score` would have."""
-        policy = self.encoder.policy
-        how = {} if policy is None else {"passage_score": policy.score}
-        return run_prepared(prepared, self.runner.run, **how).stamped(self.info.fingerprint)
+        scores = run_prepared(prepared, self.runner.run, self.encoder.nothing())
+        return scores.stamped(self.info.fingerprint)
 
     def exactly(self) -> contextlib.AbstractContextManager[None]:
         """Compute in float32 for a while."""

@@ -28,7 +28,6 @@ from rerank_core import InvalidRequest
 _READ = {
     "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping"
 }  # fmt: skip
-_S3 = {"region": "AWS_REGION", "endpoint_override": "AWS_ENDPOINT_URL"}
 
 
 def delta_snapshot(address: str, options: str = "", version: int | None = None) -> Snapshot:
@@ -113,9 +112,5 @@ def _absolute(address: str, path: str) -> str:
 
 def _storage(options: str) -> dict[str, str]:
     """Return how to reach the store, as Delta's library names it, beside the environment."""
-    asked = connection(options)
-    named = {key: asked[name] for name, key in _S3.items() if name in asked}
-    endpoint = named.get("AWS_ENDPOINT_URL")
-    if endpoint and "://" not in endpoint:
-        named["AWS_ENDPOINT_URL"] = f"{asked.get('scheme', 'https')}://{endpoint}"
+    named = connection(options, region="AWS_REGION", endpoint="AWS_ENDPOINT_URL")
     return named | {"AWS_ALLOW_HTTP": "true"}  # the endpoint's own address says whether it is http

@@ -25,7 +25,6 @@ from pipelines.inputs.lake.snapshot import (
 from rerank_core import InvalidRequest
 
 SCHEME, METADATA = "iceberg://", ".metadata.json"
-_S3 = {"region": "s3.region", "endpoint_override": "s3.endpoint"}
 
 
 def is_iceberg(address: str) -> bool:
@@ -61,11 +60,7 @@ def _load(address: str, options: str) -> Any:
         return load_catalog(catalogue).load_table(name)
     from pyiceberg.table import StaticTable
 
-    asked = connection(options)
-    properties = {key: asked[name] for name, key in _S3.items() if name in asked}
-    if "s3.endpoint" in properties and "://" not in properties["s3.endpoint"]:
-        scheme = asked.get("scheme", "https")
-        properties["s3.endpoint"] = f"{scheme}://{properties['s3.endpoint']}"
+    properties = connection(options, region="s3.region", endpoint="s3.endpoint")
     return StaticTable.from_metadata(address, properties)
 
 

@@ -83,10 +83,18 @@ def missing_extra(address: str, kind: str) -> InvalidRequest:
     )
 
 
-def connection(options: str) -> dict[str, str]:
-    """Return what stands behind the `?` of an address, by pyarrow's names."""
+def connection(options: str, *, region: str, endpoint: str) -> dict[str, str]:
+    """Return what stands behind the `?` of an S3 address, by the names that a library has for it.
+
+    pyarrow, whose names the address has, gives scheme and host of an endpoint apart.
+    """
     pairs = (part.partition("=") for part in options.split("&") if part)
-    return {name: value for name, _, value in pairs}
+    asked = {name: value for name, _, value in pairs}
+    host = asked.get("endpoint_override")
+    if host and "://" not in host:
+        host = f"{asked.get('scheme', 'https')}://{host}"
+    given = {region: asked.get("region"), endpoint: host}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def exists(filesystem: pafs.FileSystem, path: str) -> bool:
