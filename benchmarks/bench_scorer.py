@@ -4,8 +4,8 @@ python benchmarks/bench_scorer.py                      the embedded model, every
 python benchmarks/bench_scorer.py --small              a smoke run of seconds
 python benchmarks/bench_scorer.py --model bge-reranker-v2-m3-shape --device cuda --dtype bfloat16
     the real config of bge-reranker-v2-m3 with weights from a seed: its compute, not its scores
-python benchmarks/bench_scorer.py --int8 --openvino-python PYTHON --pairs chinese.json
-    int8 beside float32 and OpenVINO, on the mixes and on pairs of your own
+python benchmarks/bench_scorer.py --int8 --engines-python PYTHON --pairs chinese.json
+    int8 beside float32, OpenVINO and ONNX Runtime, on the mixes and on pairs of your own
 python benchmarks/bench_scorer.py --seed-table         10 texts of 512 tokens, 20 of 1024, 5 of 8192
 
 Every round runs every rival once, in turning order, beside a measurement of the machine's matmul
@@ -41,9 +41,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
 from benchmarks.scorer_rivals import (
     DTYPES,
+    CpuEngine,
     FlagStyle,
     Infinity,
-    OpenVino,
     Ours,
     Predict,
     Rival,
@@ -55,7 +55,13 @@ SHAPE = "bge-reranker-v2-m3-shape"
 SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
 _CLOCK_HELP = "cpu: this process's CPU seconds, for a busy machine; use one thread, no infinity"
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
-OPENVINO = ("float32", "dynamic", "static")
+ENGINES = (
+    "openvino-float32",
+    "openvino-dynamic",
+    "openvino-static",
+    "onnxruntime-int8",
+    "cross-encoder-openvino",
+)
 
 
 def write_shape(folder: Path, small: bool) -> Path:
@@ -164,15 +170,15 @@ class Bench:
         flag = FlagStyle(self.encoder, options.device)
         self.rivals: list[Rival] = [self.ours, padded, Predict("predict, 32", self.encoder, 32)]
         self.rivals.append(flag)
-        self.apart: list[Infinity | OpenVino] = []
+        self.apart: list[Infinity | CpuEngine] = []
         if options.infinity_python:
             engine = Infinity(options.infinity_python, folder, options.device, dtype, work)
             self.apart.append(engine)
         if options.int8:
             self.rivals[1] = Ours("ours, int8", ScorerConfig(**common | {"dtype": "int8"}))
             self.rivals.remove(flag)
-        if options.openvino_python:
-            self.apart += [OpenVino(options.openvino_python, folder, m) for m in options.openvino]
+        if options.engines_python:
+            self.apart += [CpuEngine(options.engines_python, folder, m) for m in options.engines]
         self.rivals += self.apart
         self.machine = Machine(options.device, dtype, options.small, options.clock)
         info = self.ours.scorer.info
@@ -190,7 +196,7 @@ class Bench:
         sample = pairs[: max(16, len(pairs) // 4)]
         best = self._best_predict(sample)
         for engine in self.apart:
-            if isinstance(engine, OpenVino):
+            if isinstance(engine, CpuEngine):
                 engine.batch_size = self._best_size(engine, sample)
         rivals = [*self.rivals, best]
         lengths = self.ours.lengths(pairs)
@@ -203,8 +209,10 @@ class Bench:
                 record: dict[str, float] = {}
                 with self.machine.call(record):
                     scores[rival.name] = rival.score(pairs)
-                if self.options.clock == "cpu" and isinstance(rival, OpenVino):
-                    record["seconds"] = rival.cpu_s
+                if isinstance(rival, CpuEngine):
+                    record["memory_mb"] = rival.memory_mb
+                    if self.options.clock == "cpu":
+                        record["seconds"] = rival.cpu_s
                 records[rival.name].append(record)
         peak = statistics.median(peaks)
         work = self._flops(lengths)
@@ -221,11 +229,11 @@ class Bench:
                 records[rival.name], records["ours"], found, computed, work / peak
             )
             found["rivals"][rival.name] |= order(pairs, scores["ours"], scores[rival.name])
-            if isinstance(rival, OpenVino | Predict):
+            if isinstance(rival, CpuEngine | Predict):
                 found["rivals"][rival.name]["batch_size"] = rival.batch_size
         return found
 
-    def _best_size(self, engine: OpenVino, pairs: Sequence[Pair]) -> int:
+    def _best_size(self, engine: CpuEngine, pairs: Sequence[Pair]) -> int:
         seconds = {}
         for engine.batch_size in BATCH_SIZES[: 2 if self.options.small else 4]:
             record: dict[str, float] = {}
@@ -444,8 +452,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile predict's model")
     parser.add_argument("--infinity-python", help="an interpreter that has infinity-emb")
     parser.add_argument("--int8", action="store_true", help="ours in int8, too, in place of padded")
-    parser.add_argument("--openvino-python", help="an interpreter that has openvino and nncf")
-    parser.add_argument("--openvino", nargs="+", choices=OPENVINO, default=list(OPENVINO))
+    parser.add_argument("--engines-python", help="an interpreter for cpu_engine.py")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="JSON: [[query, text]]")
     parser.add_argument(
         "--documents", type=int, nargs="*", default=[], help="requests of documents of 100 tokens"
@@ -460,8 +468,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     on_gpu = options.device.startswith("cuda")
     if options.clock == "cpu" and (on_gpu or options.infinity_python):
         parser.error("CPU seconds are for CPUs, and for rivals in this process")
-    if on_gpu and (options.int8 or options.openvino_python):
-        parser.error("int8 and OpenVINO are for CPUs")
+    if on_gpu and (options.int8 or options.engines_python):
+        parser.error("int8 and the engines of cpu_engine.py are for CPUs")
     options.dtype = options.dtype or (["bfloat16", "float16"] if on_gpu else ["float32"])
     options.tokens = options.tokens or (4_000_000 if on_gpu else 60_000)
     if options.small:

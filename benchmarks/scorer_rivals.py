@@ -1,4 +1,4 @@
-"""Who is compared: our backends, sentence-transformers, FlagEmbedding, infinity, OpenVINO.
+"""Who is compared: our backends, sentence-transformers, FlagEmbedding, infinity, CPU engines.
 
 All take the same texts and give raw scores. None knows how it is timed.
 """
@@ -169,25 +169,25 @@ class Infinity(Apart):
         """Return nothing: its batches depend on the moment."""
 
 
-class OpenVino(Apart):
-    """OpenVINO in one mode (float32, dynamic, static), at `batch_size` sorted pairs.
+class CpuEngine(Apart):
+    """One mode of cpu_engine.py, at `batch_size` sorted pairs.
 
-    `cpu_s`: the seconds of CPU that the last call took in its process.
+    `cpu_s` and `memory_mb`: what the last call took in its process.
     """
 
     def __init__(self, python: str, folder: Path, mode: str) -> None:
-        script = Path(__file__).with_name("openvino_engine.py")
+        script = Path(__file__).with_name("cpu_engine.py")
         super().__init__(python, str(script), str(folder), mode, str(torch.get_num_threads()))
-        self.name, self.batch_size, self.cpu_s = f"OpenVINO, {mode}", 8, 0.0
+        self.name, self.batch_size, self.cpu_s, self.memory_mb = mode, 8, 0.0, 0.0
 
     def score(self, pairs: Sequence[Pair]) -> Float32s:
         """Score its rectangles one after another."""
         answer = self.ask({"pairs": list(pairs), "batch_size": self.batch_size})
-        self.cpu_s = answer["cpu_s"]
+        self.cpu_s, self.memory_mb = answer["cpu_s"], answer["memory_mb"]
         return np.array(answer["scores"], dtype=np.float32)
 
     def computed_tokens(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> int:
-        """Return its rectangles."""
+        """Return its rectangles, sorted by tokens or nearly."""
         return _rectangles(sorted(lengths, reverse=True), self.batch_size)
 
 

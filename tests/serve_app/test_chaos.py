@@ -16,6 +16,7 @@ import httpx
 import pytest
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.context import _get_global_client
 from safetensors.torch import load_file, save_file
 
 import rerank_core
@@ -116,7 +117,8 @@ def wait_for_two(killed, app="rerank", seconds=180):
 
 def run_two(settings, load=load_scorer):
     """Run an application at /chaos, with two scorers and else as shipped."""
-    scaling = {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5}
+    two = {"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5}
+    scaling = {**two, **settings.get("scaling", {})}
     config = ServeConfig.model_validate({**settings, "scaling": scaling})
     serve.run(build(config, load), name="chaos", route_prefix="/chaos")
 
@@ -157,6 +159,41 @@ def test_killed_replicas_that_hold_sixty_units_cost_no_request(
     record_property("refused meanwhile", load.refused)
     assert set(load.outcomes) == {"right"}
     assert len(killed) == kills
+
+
+def gateway_pids(app):
+    """Return the processes of the gateways that run."""
+    details = _get_global_client().get_serve_details()
+    gateways = details["applications"][app]["deployments"]["Gateway"]["replicas"]
+    return {gateway["pid"] for gateway in gateways if gateway["state"] == "RUNNING"}
+
+
+def test_killed_gateways_cost_no_request(serve_instance, wait_ready, record_property):
+    killed = set()
+    settings = {"model": "lexical", "scaling": {"gateways": 2}}
+    # A request takes a fifth of a second, so a gateway dies with some in its hands.
+    body = {**SMALL, "documents": SMALL["documents"] * 10}
+    with (
+        deployed(serve_instance, wait_ready, settings, simulated(1_000)) as url,
+        Load(url, body, first_half_first, pause_s=0.0) as load,
+    ):
+        for number in range(5):
+            load.wait_for(40 * (number + 1))
+            wait_for(lambda: len(gateway_pids("chaos") - killed) == 2, "two gateways", 120)
+            pid = (gateway_pids("chaos") - killed).pop()
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        load.wait_for(300)
+    load.record(record_property)
+    record_property("kills", len(killed))
+    record_property("slowest answer s", round(load.longest_s, 1))
+    assert (set(load.outcomes), load.refused) == ({"right"}, 0)
+
+
+def first_half_first(answer):
+    """Return "right" for an answer that has all shorter documents, the even ones, first."""
+    ranked = [hit["index"] % 2 for hit in answer["results"]]
+    return "right" if ranked == [0] * 10 + [1] * 10 else None
 
 
 def first_is_0(answer):

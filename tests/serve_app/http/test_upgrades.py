@@ -16,8 +16,10 @@ def served(gateway_of, serve_over_http, monkeypatch):
     """A gateway behind a server of a process in which the callback was called, as Ray does."""
     monkeypatch.setattr(config, "HTTP_PROTOCOLS", dict(config.HTTP_PROTOCOLS))
     monkeypatch.setattr(upgrades, "HTTP_PROTOCOLS", config.HTTP_PROTOCOLS)
-    (middleware,) = upgrades.callback()
-    with serve_over_http(middleware.cls(gateway_of().gateway)) as url:
+    app = gateway_of().gateway
+    for middleware in reversed(upgrades.callback()):
+        app = middleware.cls(app)
+    with serve_over_http(app) as url:
         yield url
 
 
