@@ -25,7 +25,7 @@ _STOPPING = "this replica is stopping; send it again"
 
 @dataclass(frozen=True, slots=True)
 class BatcherState:
-    """A snapshot: work waiting, age of the running pass (0: none), and why it stopped, if it did.
+    """A snapshot: work waiting and running, age of that pass (0: none), why it stopped, if it did.
 
     `tokens_per_s` is the measured rate, None before the first pass. `passes`, `pairs`,
     `merged_callers` and `dropped` count since the start, `failed_in_a_row` since the last success.
@@ -33,6 +33,7 @@ class BatcherState:
 
     queued_callers: int
     queued_tokens: int
+    running_callers: int
     tokens_per_s: float | None
     running_s: float
     last_success: float | None
@@ -71,7 +72,7 @@ class MicroBatcher:
         self._queue = Queue()
         self._rate = PassRate(pass_s, tokens_per_s)
         self._passes = Passes(score, self._rate, clock, self._wake)
-        self._running_tokens = 0
+        self._running: Sequence[Waiting] = ()
         self._running_since: float | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
@@ -91,7 +92,7 @@ class MicroBatcher:
     def tokens_waiting(self) -> int:
         """Tokens accepted and not answered yet: the queue and the running pass."""
         with self._wake:
-            return self._queue.tokens + self._running_tokens
+            return self._queue.tokens + sum(waiting.cost for waiting in self._running)
 
     async def submit(
         self,
@@ -135,6 +136,7 @@ class MicroBatcher:
             return BatcherState(
                 queued_callers=len(self._queue),
                 queued_tokens=self._queue.tokens,
+                running_callers=len(self._running),
                 tokens_per_s=self._rate.tokens_per_s,
                 running_s=self._clock() - since if since is not None else 0.0,
                 last_success=done.last_success,
@@ -166,7 +168,7 @@ class MicroBatcher:
                 if not batch:
                     continue
                 self._running_since = now
-                self._running_tokens = sum(waiting.cost for waiting in batch)
+                self._running = batch
             try:
                 self._passes.run(batch)
             except BaseException as error:
@@ -180,7 +182,7 @@ class MicroBatcher:
             finally:
                 with self._wake:
                     self._running_since = None
-                    self._running_tokens = 0
+                    self._running = ()
                     if self._passes.broken:
                         self._refuse_all(self._passes.broken)
 

@@ -147,7 +147,8 @@ def test_killed_replicas_that_hold_sixty_units_cost_no_request(
                 load.wait_for(200 * number)
                 alive = wait_for_two(killed, "chaos")
                 answers = asked.broadcast("state").results(timeout_s=60)
-                held.append(max(state["queued_callers"] for state in answers))
+                units = [state["queued_callers"] + state["running_callers"] for state in answers]
+                held.append(max(units))
                 pid = alive.pop()
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)

@@ -160,6 +160,22 @@ def test_cancelled_callers_are_dropped_before_scoring():
     assert (state.dropped, state.queued_tokens, state.queued_callers) == (1, 0, 0)
 
 
+def test_the_state_counts_who_waits_and_who_is_in_the_running_pass():
+    gate = Gate()
+
+    async def body(batcher):
+        first = await occupied(batcher, gate)
+        waits = [asyncio.create_task(batcher.submit([pair(i)], 1)) for i in (1, 2)]
+        await settled()
+        meanwhile = batcher.state()
+        gate.open.set()
+        await asyncio.gather(first, *waits)
+        return meanwhile
+
+    meanwhile = run_with(gate, body)
+    assert (meanwhile.queued_callers, meanwhile.running_callers) == (2, 1)
+
+
 def test_callers_who_leave_make_room_at_once():
     gate = Gate()
 
