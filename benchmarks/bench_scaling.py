@@ -302,9 +302,14 @@ def refusals_ms(url: str) -> float:
 
 
 def sizes(small: bool) -> tuple[dict[str, Any], str]:
-    """Ask for 1,000 documents on 1 and 8 replicas, and for 5 documents while large ones run."""
+    """Ask for 1,000 documents on 1 and 8 replicas, and for 5 documents while large ones run.
+
+    Once with documents of 20 words, once with twice as many: what HTTP, Ray and eight processes on
+    one machine add to a request does not grow with them.
+    """
     counts, seconds = ((2,), 1.5) if small else ((1, 8), 8.0)
     large = {**BODY, "documents": BODY["documents"] * (1000 // DOCUMENTS)}
+    longer = {**large, "documents": ["word " * WORDS + each for each in large["documents"]]}
     few = {**BODY, "documents": BODY["documents"][:5]}
     found: dict[str, Any] = {}
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -320,23 +325,33 @@ def sizes(small: bool) -> tuple[dict[str, Any], str]:
         path = f"{url}/v2/rerank"
         for count in counts:
             deploy(url, shipped(**fixed(count)).model_dump(), simulated(TOKENS_PER_S))
-            alone = asyncio.run(keep_busy(path, [large], 1, seconds))
+            alone = {
+                name: sorted(
+                    sample.seconds for sample in asyncio.run(keep_busy(path, [body], 1, seconds))
+                )
+                for name, body in (("large_ms", large), ("longer_ms", longer))
+            }
             quiet = summarise(asyncio.run(send_at_rate(path, [few], 5.0, seconds)), seconds)
             samples = asyncio.run(beside(path))
             lines[f"5 documents, {count} replicas"] = sorted(
                 (s.due, s.seconds * 1000) for s in samples
             )
             found[str(count)] = {
-                "large_ms": round(1000 * sorted(s.seconds for s in alone)[len(alone) // 2], 1),
+                **{name: round(1000 * took[len(took) // 2], 1) for name, took in alone.items()},
                 "small_p50_ms": quiet.p50_ms,
                 "small_beside_large_p50_ms": summarise(samples, seconds).p50_ms,
             }
             print(count, found[str(count)])
-    of_equal_shares = found[str(counts[-1])]["large_ms"] / found[str(counts[0])]["large_ms"]
+    first, last = found[str(counts[0])], found[str(counts[-1])]
     figures = {
         "changed": "min_replicas and max_replicas: the number in each row",
         "by_replicas": found,
-        "large_times_equal_share": round(of_equal_shares * counts[-1] / counts[0], 2),
+        **{
+            f"{name}_times_equal_share": round(
+                last[f"{name}_ms"] / first[f"{name}_ms"] * counts[-1] / counts[0], 2
+            )
+            for name in ("large", "longer")
+        },
     }
     return figures, chart("Small requests beside a large one", "s", "ms", lines)
 
