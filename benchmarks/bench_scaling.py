@@ -21,7 +21,6 @@ import os
 import sys
 import threading
 import time
-import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from ray import serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
-from benchmarks.local_serve import deploy, growing_serve, local_serve, machine
+from benchmarks.local_serve import deploy, growing_serve, local_serve, machine, open_here
 from benchmarks.open_loop import Sample, answer_all, done_per_s, keep_busy, send_at_rate, summarise
 from benchmarks.service_model import shipped
 from benchmarks.simulated_scorer import simulated
@@ -287,7 +286,7 @@ def p99(values: list[float]) -> float:
 
 def refusals_ms(url: str) -> float:
     """Return the mean time of refusals inside the gateway, by its own figures."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+    with open_here(f"{url}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     sums = {
         kind: sum(

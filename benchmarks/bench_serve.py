@@ -1,13 +1,16 @@
-"""The service over HTTP against the bare core and against infinity, on the same model and machine.
+"""The service over HTTP against the bare core, infinity and stock Serve, on one model and machine.
 
-python benchmarks/bench_serve.py [--model embedded] [--infinity VENV] [--svg FILE] [--small]
+python benchmarks/bench_serve.py [--parts ...] [--services ...] [--infinity VENV] [--small]
 
-For each size of request: documents/s at saturation (the same 40 requests from 8 clients), then
-latency and goodput as an open loop offers shares of the core's own rate; and what HTTP and Ray cost
-a single small request. One service runs at a time, with the same threads. infinity-emb is measured
-where VENV, a virtual environment of its own, has it. A shared machine drifts, so saturation is
-measured in rounds with the core alone before and after each: `of_core` is the median of the rounds'
-ratios. Ends in one JSON line.
+One service runs at a time, with the same threads; infinity-emb where VENV, a virtual environment of
+its own, has it; Serve with one and two deployments that do nothing is its floor. Parts:
+  overhead    p50 and p99 of 1, 10 and 100 short documents over the core's own, which takes turns
+              with the service, block by block; and requests/s of 16 clients with one such document
+  gateway     the same requests/s of services whose model does nothing (`lexical`)
+  saturation  documents/s of the same 40 requests from 8 clients
+  open_loop   latency and goodput as an open loop offers shares of the core's own rate
+A shared machine drifts, so all but the last are measured in rounds, saturation with the core alone
+before and after each: `of_core` is the median of the rounds' ratios. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +38,49 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
 from benchmarks.local_serve import deploy, free_port, local_serve, machine, wait_until
 from benchmarks.open_loop import Summary, answer_all, keep_busy, send_at_rate, summarise
+from benchmarks.small_requests import floor, overhead, proxied, requests_per_s, stock_serve
 from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
 
 Ask = Callable[[dict[str, Any]], None]
+# Characters of a document where the model is to take little of the time.
+SHORT = 100
 # A request is good if it is answered within so many times what the core needs for it alone.
 GOOD = 4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how hard to measure."""
+    """How long and how hard to measure; `block` has the requests of one size in a row."""
 
     sizes: tuple[int, ...] = (10, 50)
     shares: tuple[float, ...] = (0.3, 0.6, 0.9)
     seconds: float = 20.0
     requests: int = 40
     clients: int = 8
-    singles: int = 200
     rounds: int = 3
+    block: tuple[tuple[int, int], ...] = ((1, 40), (10, 8), (100, 1))
+    blocks: int = 5
+    busy_s: float = 8.0
 
 
-SMALL = Plan(sizes=(10,), shares=(0.5,), seconds=2.0, requests=6, clients=2, singles=5, rounds=1)
+SMALL = Plan(
+    sizes=(10,),
+    shares=(0.5,),
+    seconds=2.0,
+    requests=6,
+    clients=2,
+    rounds=1,
+    block=((1, 3), (10, 2)),
+    blocks=1,
+    busy_s=0.5,
+)
 
 
-def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
-    """Return requests of real text: the documentation of Python's own modules."""
+def bodies(documents: int, count: int = 40, characters: int = 1500) -> list[dict[str, Any]]:
+    """Return requests of real text: the documentation of Python's own modules, up to a length."""
     modules = (argparse, asyncio, contextlib, json, os, statistics, subprocess, textwrap, time)
     texts = [
-        textwrap.shorten(value.__doc__, 1500, placeholder="")
+        textwrap.shorten(value.__doc__, characters, placeholder="")
         for module in modules
         for value in vars(module).values()
         if callable(value) and len(value.__doc__ or "") > 80
@@ -77,12 +96,11 @@ def bodies(documents: int, count: int = 40) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def ours(config: ScorerConfig, fused: bool | str = "auto") -> Iterator[str]:
-    """Serve the model with one replica; yields the base URL."""
+def ours(config: ScorerConfig, fused: bool) -> Iterator[str]:
+    """Serve the model with one replica and the defaults that ship; yields the base URL."""
     scorer = config.model_dump(include={"model", "dtype", "threads"})
-    settings = {"admission": {"max_wait_s": 10}, "scaling": {"fused": fused}}
     with local_serve() as url:
-        deploy(url, {"scorer": scorer, **settings})
+        deploy(url, {"scorer": scorer, "scaling": {"fused": fused}})
         yield url
 
 
@@ -148,16 +166,6 @@ def core_rates(ask: Ask, plan: Plan) -> dict[int, float]:
     return rates
 
 
-def median_seconds(ask: Ask, count: int) -> float:
-    """Return the median of single requests with one document, one after the other."""
-    times = []
-    for body in bodies(1, count):
-        started = time.perf_counter()
-        ask(body)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def saturation(url: str, plan: Plan) -> dict[int, float]:
     """Return documents/s of a service that always has enough to do, by size of request."""
     rates = {}
@@ -180,13 +188,7 @@ def open_loop(url: str, plan: Plan, core: dict[int, float]) -> dict[str, Any]:
             summary: Summary = summarise(sent, plan.seconds, good_s)
             about = {"documents": size, "share": share, "good_within_ms": round(good_s * 1000)}
             rows.append({**about, **asdict(summary)})
-    return {"single_ms": round(single_ms(path, plan), 1), "rows": rows}
-
-
-def single_ms(path: str, plan: Plan) -> float:
-    """Return the median of requests with one document over one connection."""
-    samples = asyncio.run(keep_busy(path, bodies(1), 1, plan.singles / 50))
-    return statistics.median(sample.seconds for sample in samples) * 1000
+    return {"rows": rows}
 
 
 def picture(found: dict[str, Any], size: int) -> str:
@@ -201,14 +203,68 @@ def picture(found: dict[str, Any], size: int) -> str:
 
 
 def main() -> None:
-    """Measure core, service and peer, one after the other."""
+    """Measure core, services and peers, one after the other."""
+    options = arguments()
+    plan = Plan(tuple(options.sizes), tuple(options.shares), rounds=options.rounds)
+    plan = replace(plan, block=tuple(one for one in plan.block if one[0] in options.documents))
+    plan = SMALL if options.small else plan
+    config = ScorerConfig(model=options.model, dtype=options.dtype, threads=options.threads)
+    ask = asker(config)
+    about = {
+        "benchmark": "serve",
+        "machine": machine(),
+        "threads": options.threads,
+        "dtype": options.dtype,
+        "rounds": plan.rounds,
+    }
+    services = {name: all_services(config, options)[name] for name in options.services}
+    found: dict[str, dict[str, Any]] = {name: {} for name in services}
+    if {"overhead", "gateway"} & set(options.parts):
+        small_requests(found, services, options, (ask, plan))
+    models = {name: one for name, one in services.items() if not name.startswith(STOCK)}
+    core: list[dict[int, float]] = []
+    of_core: dict[str, Any] = {}
+    if {"saturation", "open_loop"} & set(options.parts):
+        core.append(core_rates(ask, plan))
+        of_core["core"] = {"saturated": core[0]}
+    if "saturation" in options.parts:
+        of_core |= saturated(found, models, core, (ask, plan))
+    if "open_loop" in options.parts:
+        for name, service in models.items():
+            with service() as url:
+                found[name] |= open_loop(url, plan, medians(core, 1))
+        if options.svg:
+            drawn = {name: found[name] for name in models}
+            options.svg.write_text(picture(drawn, plan.sizes[-1]), encoding="utf-8")
+    print(json.dumps({**about, **found, **of_core}))
+
+
+Service = Callable[[], AbstractContextManager[str]]
+STOCK = "stock Serve"
+PARTS = ("overhead", "gateway", "saturation", "open_loop")
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="embedded", help="a folder, or embedded")
     parser.add_argument("--dtype", choices=("float32", "int8"), default="float32")
     parser.add_argument("--infinity", type=Path, help="virtual environment with infinity-emb")
-    parser.add_argument("--split", action="store_true", help="ours also with the hop through Ray")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--services", nargs="+", default=("ray-rerank",), help="or all")
+    parser.add_argument("--env", nargs="*", default=(), help="NAME=VALUE for Ray, to try settings")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--sizes", type=int, nargs="+", default=Plan.sizes, help="documents")
+    parser.add_argument(
+        "--documents",
+        type=int,
+        nargs="+",
+        choices=(1, 10, 100),
+        default=(1, 10, 100),
+        help="of the requests whose overhead is measured",
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=Plan.sizes, help="documents of the others"
+    )
     parser.add_argument(
         "--shares", type=float, nargs="*", default=Plan.shares, help="of the core's rate, to offer"
     )
@@ -216,20 +272,77 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a smoke run; figures mean nothing")
     parser.add_argument("--rounds", type=int, default=Plan.rounds)
     options = parser.parse_args()
-    plan = Plan(tuple(options.sizes), tuple(options.shares), rounds=options.rounds)
-    plan = SMALL if options.small else plan
-    config = ScorerConfig(model=options.model, dtype=options.dtype, threads=options.threads)
-    ask = asker(config)
-    services: dict[str, Callable[[], AbstractContextManager[str]]] = {
-        "ray-rerank": lambda: ours(config)
+    every = all_services(ScorerConfig(model="lexical"), options)
+    if options.services == ["all"]:
+        options.services = list(every)
+    if unknown := sorted(set(options.services) - set(every)):
+        parser.error(f"no service {unknown[0]!r}; there are {', '.join(every)}")
+    return options
+
+
+def all_services(config: ScorerConfig, options: argparse.Namespace) -> dict[str, Service]:
+    """Return what can be measured by name; of infinity only where it is."""
+    more = dict(one.split("=", 1) for one in options.env)
+
+    def behind(service: Service, *, haproxy: bool) -> Service:
+        @contextlib.contextmanager
+        def started() -> Iterator[str]:
+            with proxied(haproxy=haproxy, more=more), service() as url:
+                yield url
+
+        return started
+
+    alone: dict[str, Service] = {
+        "ray-rerank": lambda: ours(config, True),
+        "ray-rerank, split": lambda: ours(config, False),
+        f"{STOCK}, one deployment": lambda: stock_serve(1),
+        f"{STOCK}, two deployments": lambda: stock_serve(2),
     }
-    if options.split:
-        services["ray-rerank, split"] = lambda: ours(config, False)
+    services = {}
+    for name, service in alone.items():
+        services[name] = behind(service, haproxy=False)
+        services[f"{name}, HAProxy"] = behind(service, haproxy=True)
     if options.infinity:
         folder = str(config.model_dir)
         services["infinity"] = lambda: infinity(options.infinity, folder, options.threads)
-    alone_ms = round(median_seconds(ask, plan.singles) * 1000, 1)
-    core = [core_rates(ask, plan)]
+    return services
+
+
+def small_requests(
+    found: dict[str, dict[str, Any]],
+    services: dict[str, Service],
+    options: argparse.Namespace,
+    how: tuple[Ask, Plan],
+) -> None:
+    """Add each round's cost of a small request, and requests/s, to what was `found`."""
+    ask, plan = how
+    short = partial(bodies, characters=SHORT)
+    idle = all_services(ScorerConfig(model="lexical"), options)
+    for _ in range(plan.rounds):
+        for name, service in services.items():
+            stock = name.startswith(STOCK)
+            with service() as url:
+                if stock:
+                    times: dict[str, Any] = floor(url, plan.block[0][1], plan.blocks)
+                    times["requests_per_s"] = requests_per_s(url, short(1), plan.busy_s)
+                elif "overhead" in options.parts:
+                    times = overhead(url, ask, short, dict(plan.block), plan.blocks)
+                    times["requests_per_s"] = requests_per_s(f"{url}/rerank", short(1), plan.busy_s)
+            if not stock and "gateway" in options.parts and name != "infinity":
+                with idle[name]() as url:
+                    times["gateway_per_s"] = requests_per_s(f"{url}/rerank", short(1), plan.busy_s)
+            found[name].setdefault("small_requests", []).append(times)
+            print(name, json.dumps(times), file=sys.stderr, flush=True)
+
+
+def saturated(
+    found: dict[str, dict[str, Any]],
+    services: dict[str, Service],
+    core: list[dict[int, float]],
+    how: tuple[Ask, Plan],
+) -> dict[str, Any]:
+    """Add each service's documents/s to what was `found`; return the shares of the core's own."""
+    ask, plan = how
     rates: dict[str, list[dict[int, float]]] = {name: [] for name in services}
     ratios: dict[str, list[dict[int, float]]] = {name: [] for name in services}
     for _ in range(plan.rounds):
@@ -239,30 +352,16 @@ def main() -> None:
             core.append(core_rates(ask, plan))
             beside = {size: (core[-2][size] + core[-1][size]) / 2 for size in plan.sizes}
             ratios[name].append({size: rates[name][-1][size] / beside[size] for size in beside})
-    found: dict[str, dict[str, Any]] = {}
-    for name, service in services.items():
-        with service() as url:
-            found[name] = open_loop(url, plan, medians(core, 1))
-    if options.svg:
-        options.svg.write_text(picture(found, plan.sizes[-1]), encoding="utf-8")
-    about = {
-        "benchmark": "serve",
-        "machine": machine(),
-        "threads": options.threads,
-        "dtype": options.dtype,
-    }
     for name, service_rates in rates.items():
-        found[name] = {"saturated": medians(service_rates, 1), **found[name]}
-    summary = {
-        "core": {"saturated": medians(core, 1), "single_ms": alone_ms},
-        **found,
+        found[name]["saturated"] = medians(service_rates, 1)
+    return {
+        "core": {"saturated": medians(core, 1)},
         "of_core": {name: medians(each, 3) for name, each in ratios.items()},
         "of_core_each": {
             name: [{size: round(r, 3) for size, r in each.items()} for each in of]
             for name, of in ratios.items()
         },
     }
-    print(json.dumps({**about, "rounds": plan.rounds, **summary}))
 
 
 def medians(rounds: Sequence[dict[int, float]], digits: int) -> dict[int, float]:

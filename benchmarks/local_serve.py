@@ -29,6 +29,9 @@ from rerank_core import load_scorer
 from serve_app.application import Load, build
 from serve_app.config import ServeConfig
 
+# A proxy of the environment could not reach this machine's own loopback.
+open_here = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
 # The base URL of the local Serve of this process.
 _running: list[str] = []
 
@@ -170,7 +173,7 @@ def wait_until(url: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with open_here(url, timeout=10) as answer:
                 if answer.status == 200:
                     return
         except (URLError, OSError):

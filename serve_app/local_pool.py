@@ -37,6 +37,10 @@ class FusedPool:
         self.score = replica.score
         self.loaded = replica.loaded
 
+    def has_other(self, unit: WorkUnit) -> bool:
+        """There is one replica."""
+        return False
+
     async def reports(self) -> list[ReplicaReport]:
         """Return the replica's report."""
         return [await self._replica.report()]
@@ -65,6 +69,10 @@ class LocalPool:
             raise OtherModel("the unit is meant for another model")
         scores = self.scorer.score(unit.pairs)
         return UnitScores(scores, self.model, queue_s=0.001, inference_s=0.002)
+
+    def has_other(self, unit: WorkUnit) -> bool:
+        """There is one scorer."""
+        return False
 
     async def loaded(self) -> LoadedModel:
         """Return what was loaded."""

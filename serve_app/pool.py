@@ -7,7 +7,7 @@ scorer in this process (`local_pool`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from rerank_core import PairScores, QueryDocumentPair, RerankError, ScorerInfo
@@ -59,6 +59,7 @@ class WorkUnit:
     requests get their turn in between; `caller` says which belong to one request.
     `timeout_s` is what was left of the deadline when it was sent. `fingerprint` names the only
     model that may score it; empty: whichever the replica has. `can_wait` gives way to others.
+    Copies of a unit share `sent_to`, the replicas that it was sent to as its pool names them.
     """
 
     queries: tuple[str, ...]
@@ -76,6 +77,7 @@ class WorkUnit:
     demand: GatewayDemand | None = None
     can_wait: bool = False
     pieces: tuple[tuple[int, int], ...] = ()
+    sent_to: list[str] = field(default_factory=list, compare=False)
 
     @classmethod
     def of(
@@ -169,6 +171,10 @@ class ScoringPool(Protocol):
 
         Raises ReplicaLost when it died meanwhile, OtherModel when it has another fingerprint.
         """
+        ...
+
+    def has_other(self, unit: WorkUnit) -> bool:
+        """Say whether there is a replica that the unit was not sent to."""
         ...
 
     async def loaded(self) -> LoadedModel:

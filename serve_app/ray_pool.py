@@ -6,8 +6,10 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import MutableMapping
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ray.exceptions import (
     NodeDiedError,
@@ -15,14 +17,14 @@ from ray.exceptions import (
     RayActorError,
     WorkerCrashedError,
 )
-from ray.serve._private.common import ReplicaID
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle
-from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from rerank_core import ModelUnavailable, Overloaded, RerankError
 from serve_app.capacity import turn
@@ -36,6 +38,9 @@ _CHOSEN_S = 0.5
 _DIED = "a replica died; send the request again"
 # Work or scores above 100 KB travel through object stores, which die with their machines.
 _LOST = (ReplicaUnavailableError, ObjectLostError, NodeDiedError, WorkerCrashedError)
+
+# Those of this process: a handle does not say which replicas it knows.
+routers: MutableMapping[DeploymentID, LeastLoadedRouter] = WeakValueDictionary()
 
 
 class RayPool:
@@ -53,6 +58,11 @@ class RayPool:
         """Score a unit on the replica that Serve picks."""
         scores: UnitScores = await self._call(self._score, unit)
         return scores
+
+    def has_other(self, unit: WorkUnit) -> bool:
+        """Say whether Serve knows a replica that the unit was not sent to."""
+        router = routers.get(self._handle.deployment_id)
+        return router is not None and not router.names <= set(unit.sent_to)
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
@@ -90,8 +100,10 @@ class RayPool:
             raise getattr(error, "cause", error) from None
 
 
-class LeastLoadedRouter(FIFOMixin, RequestRouter):
+class LeastLoadedRouter(RequestRouter):
     """Sends each unit to the replica with the fewest of this gateway's, in turn among equals.
+
+    One that was sent before goes to where it was not yet, where there is such a replica.
 
     Serve's own choice looks at two by chance: eight equal units on eight idle replicas took two
     passes instead of one. The count is ours: Serve's cache of queue lengths is overwritten by what
@@ -100,8 +112,12 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
     tenth of a second it is given, and all units went to those that had.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+    def __init__(self, deployment_id: DeploymentID, *args: Any, **options: Any) -> None:
+        super().__init__(deployment_id, *args, **options)
+        # Serve copies this class with all that its methods name; the module's own is wanted here.
+        from serve_app import ray_pool
+
+        ray_pool.routers[deployment_id] = self
         # Gateways must not begin at the same replica.
         self._next = random.randrange(2**16)  # noqa: S311
         self._under_way: Counter[ReplicaID] = Counter()
@@ -109,6 +125,12 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
         self._chosen: list[tuple[ReplicaID, float]] = []
         # Could not be reached: asked first, and last in line, until they answer.
         self._in_doubt: set[ReplicaID] = set()
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the replicas that run, as in `WorkUnit.sent_to`."""
+        # It is asked for on another thread than that of the router.
+        return {name.unique_id for name in list(self.curr_replicas)}
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Count a unit that was sent."""
@@ -156,7 +178,21 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
         places = turn(len(candidate_replicas), self._next)
         looked_at = [candidate_replicas[i] for i in places]
         held = self._under_way + Counter(name for name, _ in self._chosen)
-        looked_at.sort(key=lambda one: (one.replica_id in self._in_doubt, held[one.replica_id]))
+        sent_to = _sent_to(pending_request)
+        looked_at.sort(
+            key=lambda one: (
+                one.replica_id.unique_id in sent_to,
+                one.replica_id in self._in_doubt,
+                held[one.replica_id],
+            )
+        )
         if looked_at:
             self._chosen.append((looked_at[0].replica_id, now))
+            sent_to.append(looked_at[0].replica_id.unique_id)
         return [[replica] for replica in looked_at]
+
+
+def _sent_to(request: PendingRequest | None) -> list[str]:
+    """Return the list of the unit that is sent, to be added to."""
+    arguments = request.args if request else ()
+    return next((one.sent_to for one in arguments if isinstance(one, WorkUnit)), [])

@@ -20,7 +20,8 @@ from ray._common.utils import get_default_system_temp_dir
 from ray._private import worker
 from ray.serve.scripts import run
 
-UPGRADES = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.upgrades:callback"
+from serve_app.http import proxy
+
 GATEWAY = "Gateway"
 # For answers that have left their gateway and are on their way through Serve's proxy.
 _PROXY_S = 1.0
@@ -46,7 +47,7 @@ def prepare(address: str | None) -> None:
     Raises click's UsageError, which ends the command with one line, for what cannot end well.
     """
     _check_address(address)
-    os.environ.setdefault(*UPGRADES)
+    os.environ.update(proxy.variables(os.environ))
     # Ray takes SIGTERM when it starts; its hooks run after that.
     if _take_sigterm not in worker._post_init_hooks:
         worker._post_init_hooks.append(_take_sigterm)

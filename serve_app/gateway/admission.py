@@ -177,6 +177,10 @@ class CountedPool:
         self._gate.replicas.hear(answer.report)
         return answer
 
+    def has_other(self, unit: WorkUnit) -> bool:
+        """Say whether there is a replica that the unit was not sent to."""
+        return self._pool.has_other(unit)
+
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
         return await self._pool.loaded()

@@ -69,7 +69,7 @@ class Gateway:
         )
         self._metrics = LocalMetrics()
         self._meter = RequestMeter(self.admission, self._metrics.kinds)
-        self._pages = Pages(self.config, self._readiness, self._metrics.text)
+        self._pages = Pages(config, self._readiness, self._metrics.text, self._api_keys.locked)
         self._cors = Cors(config.cors_origins)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ class Gateway:
         for budget in (self._retries, *(pool.budget for pool in self._pools.values())):
             budget.share = self.config.admission.retry_share
         self._bodies.max_bytes = self.config.limits.max_held_bytes
-        self._pages = Pages(self.config, self._readiness, self._metrics.text)
+        self._pages.config = self.config
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests; return when none is under way, or after so many seconds."""

@@ -43,7 +43,7 @@ class UnitTimes:
 
 
 class HedgedPool:
-    """A ScoringPool that asks again for a late unit, as often as the budget allows."""
+    """A ScoringPool that asks another replica for a late unit, as often as the budget allows."""
 
     def __init__(self, pool: ScoringPool, budget: RetryBudget) -> None:
         self._pool = pool
@@ -58,7 +58,7 @@ class HedgedPool:
         calls: set[asyncio.Future[UnitScores]] = {asyncio.ensure_future(self._pool.score(unit))}
         try:
             in_time, _ = await asyncio.wait(calls, timeout=self.times.late_s)
-            hedged = not in_time and self.budget.allows("")
+            hedged = not in_time and self.has_other(unit) and self.budget.allows("")
             if hedged:
                 left_s = unit.timeout_s - (time.monotonic() - begun)
                 calls.add(asyncio.ensure_future(self._pool.score(replace(unit, timeout_s=left_s))))
@@ -79,6 +79,10 @@ class HedgedPool:
         self._overtaken.discard(call)
         if not call.cancelled():
             call.exception()  # Nobody waits for it; unread, it would be logged.
+
+    def has_other(self, unit: WorkUnit) -> bool:
+        """Say whether there is a replica that the unit was not sent to."""
+        return self._pool.has_other(unit)
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""

@@ -39,16 +39,16 @@ class ApiKeys:
         self._from_environment = parse_keys((environment or "").replace(",", "\n"))
         if environment is not None and not self._from_environment:
             raise ValueError("RAY_RERANK_API_KEYS is set and holds no key; unset it, or give keys")
-        self._locked = file is not None or environment is not None
+        self.locked = file is not None or environment is not None
         self._stamp: tuple[int, int] | None = None
         self._looked = 0.0
         self._keys: dict[bytes, str] = {}
-        if self._locked:
+        if self.locked:
             self._load()
 
     def check(self, path: str, headers: Mapping[bytes, bytes]) -> str:
         """Return the name of the caller's key, empty when there are no keys. Raises a 401."""
-        if not self._locked or path in OPEN_PATHS:
+        if not self.locked or path in OPEN_PATHS:
             return ""
         self._look_again()
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")

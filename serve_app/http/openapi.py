@@ -14,7 +14,7 @@ from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
 from serve_app.dialects.decoding import slice_fields
 from serve_app.http.errors import ErrorReply
-from serve_app.http.routes import LIVE, READY
+from serve_app.http.routes import LISTS, LIVE, READY
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -53,8 +53,9 @@ _OTHERS = {
     "/info": "The model, its limits and its fingerprint",
     "/metrics": "What this gateway has counted, as Prometheus reads it",
     "/openapi.json": "This document",
+    "/v1/cluster/auth": "Whether keys are asked for, as Xinference's client wants to know",
     "/v1/metadata": "The models, in NVIDIA's shape",
-    "/v1/models": "The models, in OpenAI's shape",
+    **dict.fromkeys(LISTS, "The models, in OpenAI's shape"),
     "/v1/models/{name}": "One of them",
     "/version": "The version of this service",
 }

@@ -13,7 +13,7 @@ from serve_app.config import ServeConfig
 from serve_app.http.errors import UnknownModel
 from serve_app.http.openapi import openapi
 from serve_app.http.replies import Reply, json_reply
-from serve_app.http.routes import LIVE, MODELS, PAGES, READY, check_method, unknown_path
+from serve_app.http.routes import LISTS, LIVE, MODELS, PAGES, READY, check_method, unknown_path
 from serve_app.pool import LoadedModel
 
 _FOLDER = Path(__file__).parents[1] / "playground"
@@ -40,22 +40,30 @@ class ModelState(Protocol):
 
 
 class Pages:
-    """Answers by path. `metrics` returns the text that Prometheus reads."""
+    """Answers by path. `metrics` returns the text that Prometheus reads, `locked` tells whether
+    callers need a key; limits are shown as `config` has them now."""
 
     def __init__(
-        self, config: ServeConfig, state: ModelState, metrics: Callable[[], bytes]
+        self,
+        config: ServeConfig,
+        state: ModelState,
+        metrics: Callable[[], bytes],
+        locked: bool = False,
     ) -> None:
-        self._config = config
+        self.config = config
         self._state = state
         self._metrics = metrics
         names = list(config.served)
         self._models = {name: _model(name) for name in (*names, *config.model_names)}
         description = json_reply(200, openapi(_version()))
+        listed = json_reply(200, {"object": "list", "data": [_model(name) for name in names]})
         self._replies = {
             "/": _html("index.html"),
             "/docs": _html("docs.html", description),
             "/version": json_reply(200, {"version": _version()}),
-            MODELS: json_reply(200, {"object": "list", "data": [_model(name) for name in names]}),
+            **dict.fromkeys(LISTS, listed),
+            # Xinference's client sends its key only where this says so.
+            "/v1/cluster/auth": json_reply(200, {"auth": locked}),
             "/openapi.json": description,
             # NVIDIA's description of what is served.
             "/v1/metadata": json_reply(
@@ -88,8 +96,8 @@ class Pages:
         return self._replies[path]
 
     async def _info_page(self) -> Reply:
-        deadline = time.monotonic() + self._config.limits.request_timeout_s
-        name = next(iter(self._config.served))
+        deadline = time.monotonic() + self.config.limits.request_timeout_s
+        name = next(iter(self.config.served))
         loaded = await self._state.loaded(name, deadline)
         return json_reply(200, self._info(loaded.info, name))
 
@@ -107,11 +115,11 @@ class Pages:
             "model_dtype": info.dtype,
             "served_model_name": name,
             "model_type": {"reranker": {"id2label": {"0": label}, "label2id": {label: 0}}},
-            "max_concurrent_requests": self._config.scaling.max_ongoing_units,
+            "max_concurrent_requests": self.config.scaling.max_ongoing_units,
             "max_input_length": info.max_length,
             "max_batch_tokens": info.max_batch_tokens,
             "max_batch_requests": None,
-            "max_client_batch_size": self._config.limits.max_documents,
+            "max_client_batch_size": self.config.limits.max_documents,
             "auto_truncate": True,
             "tokenization_workers": 1,
             "version": _version(),
@@ -121,8 +129,8 @@ class Pages:
             "backend": info.backend,
             "device": info.device,
             "activation": info.activation,
-            "models": list(self._config.served),
-            "limits": self._config.limits.model_dump(),
+            "models": list(self.config.served),
+            "limits": self.config.limits.model_dump(),
         }
 
 
@@ -135,7 +143,9 @@ def _html(name: str, description: Reply | None = None) -> Reply:
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
+    # `model_type` is Xinference's; its client does nothing with a model without one.
+    known = {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
+    return {**known, "model_type": "rerank"}
 
 
 def _version() -> str:

@@ -13,9 +13,12 @@ LIVE = ("/health/live", "/v1/health/live")
 # As TEI, vLLM, SageMaker, Kubernetes and NVIDIA spell it.
 READY = ("/health/ready", "/health", "/healthz", "/ping", "/v1/health/ready")
 MODELS = "/v1/models"
-PAGES = ("/", "/docs", "/info", "/metrics", "/openapi.json", "/v1/metadata", MODELS, "/version")
+# As OpenAI and as Infinity spell it.
+LISTS = (MODELS, "/models")
+PAGES = ("/", "/docs", "/info", "/metrics", "/openapi.json", "/v1/cluster/auth", "/v1/metadata",
+         *LISTS, "/version")  # fmt: skip
 # What probes and scrapes ask for without a key, as on the servers that they come from.
-OPEN_PATHS = frozenset((*LIVE, *READY, "/version", "/metrics"))
+OPEN_PATHS = frozenset((*LIVE, *READY, "/version", "/metrics", "/v1/cluster/auth"))
 # A longer path is none of ours.
 _LONGEST = 80
 

@@ -26,7 +26,10 @@ PRODUCTION = {
 }
 # What each file says beside the base; whatever else differs is a mistake.
 OVERLAYS: dict[str, dict[str, Any]] = {
-    "deploy/serve-container.yaml": {"http_options.host": "0.0.0.0"},
+    "deploy/serve-container.yaml": {
+        "http_options.host": "0.0.0.0",
+        "args.scaling": {"fused": True},
+    },
     "deploy/two-nodes.yaml": {
         "proxy_location": "HeadOnly",
         "args.scorer.threads": 1,

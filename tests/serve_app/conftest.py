@@ -158,6 +158,20 @@ def service(serve_instance, wait_ready):
 
 
 @pytest.fixture(scope="session")
+def fused(serve_instance, wait_ready):
+    """One process with gateway and scorer, mounted below /fused; yields its base URL."""
+    from ray import serve
+
+    from serve_app import app
+
+    config = lexical(scaling={"cpus_per_replica": 0.1})
+    serve.run(app(config), name="fused", route_prefix="/fused")
+    wait_ready(f"{serve_instance}/fused")
+    yield f"{serve_instance}/fused"
+    serve.delete("fused")
+
+
+@pytest.fixture(scope="session")
 def mounted(serve_instance, wait_ready):
     """A second application with two models below /rerank-service; yields its base URL."""
     from ray import serve

@@ -5,7 +5,7 @@ import socket
 
 def exchange(url, *segments, close_after=True):
     """Send raw bytes in segments of their own; return all that comes back until the end."""
-    host, port = url.removeprefix("http://").split(":")
+    host, port = url.removeprefix("http://").partition("/")[0].split(":")
     with socket.create_connection((host, int(port)), timeout=20) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         received = b""
@@ -27,17 +27,18 @@ def exchange(url, *segments, close_after=True):
         return received
 
 
-def head(length, *headers):
+def head(length, *headers, mount=""):
     """Return the head of a POST; without a length it is up to `headers` to say where it ends."""
     sized = [] if length is None else [f"content-length: {length}"]
-    lines = ["POST /v2/rerank HTTP/1.1", "host: x", *sized, *headers]
+    lines = [f"POST {mount}/v2/rerank HTTP/1.1", "host: x", *sized, *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def offers_of_upgrade(protocol, *, chunked=False):
+def offers_of_upgrade(protocol, *, chunked=False, mount=""):
     """Return three requests on one connection, as segments: two offer an upgrade.
 
-    The body of the first looks like a request, and the last has no such header.
+    The body of the first looks like a request, and the last has no such header. They go to an
+    application at `mount`; what the first hides would go to that at the root.
     """
     body = b'{"query": "q", "documents": ["q"]}'
     upgrade = (f"upgrade: {protocol}", "connection: Upgrade, HTTP2-Settings")
@@ -45,8 +46,8 @@ def offers_of_upgrade(protocol, *, chunked=False):
     segments = []
     for content in (hidden, body):
         if chunked:
-            segments.append(head(None, *upgrade, "transfer-encoding: chunked"))
+            segments.append(head(None, *upgrade, "transfer-encoding: chunked", mount=mount))
             segments.append(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content))
         else:
-            segments += [head(len(content), *upgrade), content]
-    return [*segments, head(len(body), "connection: close"), body]
+            segments += [head(len(content), *upgrade, mount=mount), content]
+    return [*segments, head(len(body), "connection: close", mount=mount), body]

@@ -72,8 +72,8 @@ def test_the_same_holds_behind_haproxy(short_folder):
         timeout=560,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    # Three paths, four upgrades and five more.
-    assert "12 passed" in done.stdout
+    # Three paths, eight upgrades and five more.
+    assert "16 passed" in done.stdout
     assert " skipped" not in done.stdout
 
 

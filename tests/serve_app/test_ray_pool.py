@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -113,8 +114,9 @@ def router():
     return LeastLoadedRouter(SCORER, source, use_replica_queue_len_cache=True)
 
 
-def choices(router):
-    ranks = asyncio.run(router.choose_replicas(REPLICAS))
+def choices(router, unit=None):
+    request = unit and SimpleNamespace(args=(unit,), routing_context=SimpleNamespace())
+    ranks = asyncio.run(router.choose_replicas(REPLICAS, request))
     return [replica.replica_id for (replica,) in ranks]
 
 
@@ -127,6 +129,28 @@ def test_units_go_to_the_replica_with_the_fewest_that_have_not_ended(router):
     assert [router._under_way[name] for name in ids] == [2, 2, 2, 2]
     router.on_request_completed(ids[2], "request")
     assert choices(router)[0] == ids[2]
+
+
+def test_a_unit_that_was_sent_before_goes_to_another_replica_however_busy(router):
+    unit = WorkUnit.of(PAIRS, 1, "caller", 1.0)
+    first = choices(router, unit)[0]
+    for name in [one.replica_id for one in REPLICAS if one.replica_id != first] * 9:
+        router.on_send_request(name)
+    second = choices(router, replace(unit, timeout_s=0.5))[0]
+    assert unit.sent_to == [first.unique_id, second.unique_id]
+    assert first != second
+
+
+def test_whether_there_is_another_replica_is_what_serve_knows(router, monkeypatch):
+    pool = RayPool(SimpleNamespace(deployment_id=SCORER))
+    unit = WorkUnit.of(PAIRS, 1, "caller", 1.0)
+    monkeypatch.setattr(router, "_replicas", {one.replica_id: one for one in REPLICAS[:2]})
+    first = choices(router, unit)[0]
+    monkeypatch.setattr(router, "_replicas", {first: None})
+    assert not pool.has_other(unit)
+    monkeypatch.setattr(router, "_replicas", {first: None, ReplicaID("new", SCORER): None})
+    assert pool.has_other(unit)
+    assert not RayPool(SimpleNamespace(deployment_id=DeploymentID("none"))).has_other(unit)
 
 
 def test_a_choice_that_nothing_was_sent_for_is_forgotten(router, monkeypatch):

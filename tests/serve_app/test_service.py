@@ -16,8 +16,6 @@ import pytest
 import ray
 from ray import serve
 
-from serve_app import app
-from serve_app.config import ServeConfig
 from tests.serve_app.raw_http import exchange, offers_of_upgrade
 
 pytestmark = pytest.mark.slow
@@ -102,11 +100,12 @@ def test_it_works_below_a_route_prefix(mounted):
         assert [hit.index for hit in sdk.rerank(model="lexical", **BODY).results] == [1, 0]
 
 
+@pytest.mark.parametrize("mount", ["", "/fused"])
 @pytest.mark.parametrize("protocol", ["h2c", "TLS/1.2"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_an_upgrade_is_served_and_nothing_is_smuggled(service, protocol, chunked):
+def test_an_upgrade_is_served_and_nothing_is_smuggled(service, fused, mount, protocol, chunked):
     # Stock Java clients offer h2c, Apache's HttpClient TLS/1.2.
-    received = exchange(service, *offers_of_upgrade(protocol, chunked=chunked))
+    received = exchange(service, *offers_of_upgrade(protocol, chunked=chunked, mount=mount))
     assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"400", b"200", b"200"]
     assert received.count(b'"bad_json"') == 1
     assert b'"object":"list"' not in received
@@ -120,19 +119,10 @@ def test_several_models_behind_one_address(mounted):
     assert ask("third").status_code == 404
 
 
-def test_one_replica_and_one_gateway_are_one_deployment_with_the_same_scores(
-    service, serve_instance, wait_ready
-):
-    config = ServeConfig.model_validate({"model": "lexical", "scaling": {"cpus_per_replica": 0.1}})
-    url = f"{serve_instance}/fused"
-    serve.run(app(config), name="fused", route_prefix="/fused")
-    try:
-        wait_ready(url)
-        assert set(serve.status().applications["fused"].deployments) == {"Gateway"}
-        fused, split = (httpx.post(f"{at}/v2/rerank", json=BODY) for at in (url, service))
-        assert fused.json()["results"] == split.json()["results"]
-    finally:
-        serve.delete("fused")
+def test_one_replica_and_one_gateway_are_one_deployment_with_the_same_scores(service, fused):
+    assert set(serve.status().applications["fused"].deployments) == {"Gateway"}
+    alone, split = (httpx.post(f"{at}/v2/rerank", json=BODY) for at in (fused, service))
+    assert alone.json()["results"] == split.json()["results"]
 
 
 def test_48_slow_senders_do_not_stop_good_requests(service):

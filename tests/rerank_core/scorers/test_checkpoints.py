@@ -381,6 +381,26 @@ def test_modules_of_sentence_transformers_count_every_token_and_cut_nothing_in_s
     )
 
 
+def test_modules_of_sentence_transformers_keep_to_a_callers_limit_of_the_pair(tmp_path):
+    from sentence_transformers import CrossEncoder
+
+    made = CrossEncoder(str(save_causal(tmp_path / "lm", "qwen3")), device="cpu")
+    made.save_pretrained(str(tmp_path / "modules"))
+    scorer = load(tmp_path / "modules", instruction="judge the old town", max_length=100)
+    query, document = "who lives here", "the old town and the river " * 20
+    limits = (60, 100, 400, None)
+    scores = scorer.score([QueryDocumentPair(query, document, max_tokens=most) for most in limits])
+    assert scores.tokens.tolist() == [60, 100, 100, 100]
+    assert scores.truncated.tolist() == [True] * len(limits)
+    # What is read is the beginning: the same as of a document that ends there.
+    shorter = load(tmp_path / "modules", instruction="judge the old town", max_length=60)
+    (expected,) = shorter.score([QueryDocumentPair(query, document)]).raw
+    assert scores.raw[0] == pytest.approx(expected, abs=1e-5)
+    assert scores.raw[0] != pytest.approx(scores.raw[1], abs=1e-5)
+    short = scorer.score([QueryDocumentPair("who", "a", max_tokens=60)])
+    assert short.truncated.tolist() == [False]
+
+
 def test_modules_whose_frame_has_no_token_are_scored_without_an_instruction(tmp_path):
     """Without a template and an instruction nothing stands around the texts: it did not load."""
     from sentence_transformers import CrossEncoder

@@ -335,10 +335,10 @@ def test_a_cascade_sees_all_candidates_of_a_request_together(gateway_of, pool):
 
 
 def test_models_lists_every_name(fixed):
-    assert fixed.send("GET", "/v1/models").json() == {
-        "object": "list",
-        "data": [{"id": "lexical", "object": "model", "created": 0, "owned_by": "ray-rerank"}],
-    }
+    model = {"id": "lexical", "object": "model", "created": 0, "owned_by": "ray-rerank"}
+    for path in ("/v1/models", "/models"):
+        listed = fixed.send("GET", path).json()
+        assert listed == {"object": "list", "data": [{**model, "model_type": "rerank"}]}
 
 
 def test_a_lone_model_answers_to_any_name_and_says_its_own(fixed):

@@ -558,6 +558,8 @@ def test_a_drain_ends_in_time_though_requests_do_not(pools):
 class Keys:
     """Names the key that a header spells, and lets everyone in."""
 
+    locked = False
+
     def check(self, path, headers):
         return headers.get(b"x-key", b"").decode()
 

@@ -19,9 +19,13 @@ MODEL = LocalPool().model
 class Replicas:
     """Answers calls in turn as told: a number of seconds, an error, or never (None)."""
 
-    def __init__(self, *turns):
+    def __init__(self, *turns, others=True):
         self.turns = list(turns)
         self.units = []
+        self.others = others
+
+    def has_other(self, unit):
+        return self.others
 
     async def score(self, unit):
         self.units.append(unit)
@@ -94,6 +98,12 @@ def test_a_unit_that_fails_everywhere_raises():
 def test_without_a_budget_nothing_is_sent_twice(share, burst):
     replicas = Replicas(0.1)
     assert answer_of(hedged(replicas, share, burst)) == (1, False)
+
+
+def test_where_there_is_no_other_replica_nothing_is_sent_twice():
+    replicas = Replicas(0.1, others=False)
+    assert answer_of(hedged(replicas, share=1.0)) == (1, False)
+    assert replicas.units == [UNIT]
 
 
 def test_before_enough_units_are_known_nothing_is_late():

@@ -120,6 +120,8 @@ def test_what_probes_and_scrapes_ask_for_is_open(gateway_of, key_file):
     caller = gateway_of(api_keys=ApiKeys(key_file))
     assert caller.send("GET", "/health/live").json() == {"status": "alive"}
     assert caller.send("GET", "/health/ready").json() == {"status": "ready"}
+    assert caller.send("GET", "/v1/cluster/auth").json() == {"auth": True}
+    assert gateway_of().send("GET", "/v1/cluster/auth").json() == {"auth": False}
     for path in OPEN_PATHS:
         assert caller.send("GET", f"{path}/").status_code == 200
 

@@ -74,6 +74,7 @@ def test_models_have_pages_of_their_own_also_with_slashes(gateway_of):
             "object": "model",
             "created": 0,
             "owned_by": "ray-rerank",
+            "model_type": "rerank",
         }
     assert caller.send("GET", "/v1/models/nobody").status_code == 404
 

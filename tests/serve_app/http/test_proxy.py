@@ -1,0 +1,80 @@
+"""Which HTTP proxy Serve starts with here: HAProxy where it runs, else Serve's own."""
+
+import os
+import socket
+import stat
+
+import pytest
+
+from serve_app.http import proxy
+from serve_app.http.proxy import HAPROXY, UPGRADES, variables
+
+METRICS = "RAY_SERVE_HAPROXY_METRICS_PORT"
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+
+@pytest.fixture
+def binary(tmp_path, monkeypatch):
+    """Return a function that makes a HAProxy which ends with a code, and has it found."""
+
+    def make(code):
+        file = tmp_path / "haproxy"
+        file.write_text(f"#!/bin/sh\nexit {code}\n")
+        file.chmod(0o755)
+        monkeypatch.setenv(BINARY, str(file))
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    return make
+
+
+def test_where_haproxy_runs_it_is_taken_with_files_and_ports_of_its_own(binary):
+    binary(0)
+    found = variables({})
+    assert found[HAPROXY] == "1"
+    assert UPGRADES.items() <= found.items()
+    folder = os.path.dirname(found["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    # HAProxy's own limit of a socket's path, with a node's id before the file's name.
+    assert len(f"{folder}/{'0' * 56}/metrics.sock") <= 97
+
+
+@pytest.mark.parametrize("code", [1, 127])
+def test_where_it_does_not_run_serves_own_is_left(binary, code):
+    binary(code)
+    assert variables({}) == UPGRADES
+
+
+def test_where_there_is_none_serves_own_is_left(monkeypatch):
+    monkeypatch.setenv(BINARY, "/nowhere/haproxy")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert variables({}) == UPGRADES
+
+
+def test_what_is_said_stays(binary):
+    binary(0)
+    assert variables({HAPROXY: "0"}) == UPGRADES
+    assert variables({**UPGRADES, HAPROXY: "0"}) == {}
+    given = {HAPROXY: "1", METRICS: "9999"}
+    assert {HAPROXY, METRICS}.isdisjoint(variables(given))
+
+
+def test_a_port_that_another_instance_has_is_not_taken(binary):
+    binary(0)
+    with socket.socket() as other:
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+        assert proxy._free(port) != port
+    assert proxy._free(port) == port
+
+
+def test_a_folder_that_others_can_reach_is_not_used(binary, tmp_path, monkeypatch):
+    binary(0)
+    monkeypatch.setattr(proxy, "_FOLDERS", tmp_path)
+    folder = tmp_path / f"haproxy-{os.getuid()}"
+    folder.mkdir(mode=0o755)
+    assert variables({}) == UPGRADES
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    assert variables({}) == UPGRADES
+    folder.unlink()
+    assert variables({})["RAY_SERVE_HAPROXY_SOCKET_PATH"] == f"{folder}/admin.sock"
