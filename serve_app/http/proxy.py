@@ -16,8 +16,14 @@ from pathlib import Path
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 UPGRADES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.upgrades:callback"}
+# A gateway that dies with requests in its hands costs no answer: HAProxy asks another, for requests
+# that fit into one buffer. What our gateways answer, a 503 for instance, is not asked again.
+RETRIES = {
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(256 << 10),
+}
 # What listens beside the service, by Ray's own numbers: another instance may have them.
-_PORTS = {
+PORTS = {
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
     "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
@@ -44,8 +50,8 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
     wanted = dict(UPGRADES)
     folder = _own_folder() if given.get(HAPROXY, "1") == "1" else None
     if folder and (HAPROXY in given or _runs()):
-        wanted |= {HAPROXY: "1", **_LEAVE}
-        wanted |= {name: str(_free(port)) for name, port in _PORTS.items()}
+        wanted |= {HAPROXY: "1", **RETRIES, **_LEAVE}
+        wanted |= {name: str(_free(port)) for name, port in PORTS.items()}
         wanted |= {name: str(folder / file) for name, file in _FILES.items()}
     return {name: value for name, value in wanted.items() if name not in given}
 

@@ -26,7 +26,7 @@ from ray.autoscaler._private.resource_demand_scheduler import (
 )
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from serve_app.http.proxy import UPGRADES
+from serve_app.http.proxy import RETRIES, UPGRADES
 
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster.yaml"
@@ -141,8 +141,9 @@ def test_tokens_and_the_production_proxy_are_on_everywhere(path: Path) -> None:
     config = load(path)
     assert "--env=RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     assert "--env=RAY_SERVE_ENABLE_HA_PROXY=1" in config["docker"]["run_options"]
-    for name, value in UPGRADES.items():
-        assert f"--env={name}={value}" in config["docker"]["run_options"]
+    for name, value in {**UPGRADES, **RETRIES}.items():
+        # A shell reads them.
+        assert f"--env={name}={shlex.quote(value)}" in config["docker"]["run_options"]
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 

