@@ -24,8 +24,8 @@ from pipelines.identity import identity_of_run, versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
+from pipelines.ranks.output_files import FILE_BYTES, write_files
 from pipelines.ranks.over_units import rank_over_units
-from pipelines.ranks.pack import pack_files
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
 from pipelines.reports.extras import say_begin, say_complete, say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
@@ -168,9 +168,9 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
     if planned.plan.buckets:
         say = Steps(out, config.progress_s, "ranking queries over units")
         records = rank_over_units(workers, planned.context, records.units, say)
-    if config.file_size:
-        say = Steps(out, config.progress_s, "joining files")
-        records = pack_files(workers, folder, records, say, config.file_size)
+    if config.file_size or planned.plan.buckets:
+        say, size = Steps(out, config.progress_s, "writing files"), config.file_size or FILE_BYTES
+        records = write_files(workers, folder, records, config.names, say, size)
     return Settled(records, settled.bad)
 
 

@@ -42,7 +42,7 @@ def commit(
         for work, _, key in _PLACES:
             _sweep(folder, work, [file["file"] for file in manifest[key]])
         if names:
-            files = [f"_job/data/{file['file']}" for file in manifest["files"]]
+            files = {f"_job/data/{file['file']}": file["bytes"] for file in manifest["files"]}
             refuse_wrong_ranks(store, files, names, lambda n: say("ranks checked", n, len(files)))
         if not store.create_json(MANIFEST, manifest):
             manifest = store.read_json(MANIFEST)
@@ -51,7 +51,7 @@ def commit(
         told = partial(_copied, say, len(named))
         store.place(f"_job/{work}", place, named, told)
     store.replace(SUCCESS, b"")
-    for scratch in ("attempts", "sidecars", "scratch", "data", "quarantine"):
+    for scratch in ("attempts", "scratch", "data", "quarantine"):
         store.delete_folder(f"_job/{scratch}")
     return dict(manifest)
 

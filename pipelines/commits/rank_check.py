@@ -6,7 +6,7 @@ Works on the files alone, so that it finds what any fault before it has done. A 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -28,22 +28,23 @@ _AT_ONCE = 256
 
 
 def refuse_wrong_ranks(
-    store: Store, keys: Sequence[str], names: ColumnNames, say: Say = lambda done: None
+    store: Store, sizes: Mapping[str, int], names: ColumnNames, say: Say = lambda done: None
 ) -> None:
     """Raise Incomplete if a query's ranks over all files are not 1 to n, each once.
 
-    Queries of nested rows are complete in their row. Where the output has no query ids, nothing
-    can be said of ranks over rows.
+    `sizes` has the bytes of each file by its key. Queries of nested rows are complete in their row.
+    Where the output has no query ids, nothing can be said of ranks over rows.
     """
-    there = store.with_file(keys[0], pq.read_schema).names if keys else []
+    files = list(sizes.items())
+    there = store.with_file(files[0][0], pq.read_schema).names if files else []
     nested = names.candidates in there
     if nested or names.query_id not in there:
-        at_once(partial(_check_nested, store=store, names=names), keys if nested else (), say)
+        at_once(partial(_check_nested, store=store, names=names), files if nested else (), say)
         return
     found: pa.Table | None = None
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(partial(_counted, store=store, names=names), keys)
+        parts = pool.map(partial(_counted, store=store, names=names), files)
         while block := list(islice(parts, _AT_ONCE)):
             tables = block if found is None else [found, *block]
             found = _added(pa.concat_tables(tables, promote_options="permissive"))
@@ -53,10 +54,11 @@ def refuse_wrong_ranks(
         _refuse(found)
 
 
-def _counted(key: str, store: Store, names: ColumnNames) -> pa.Table:
+def _counted(file: tuple[str, int], store: Store, names: ColumnNames) -> pa.Table:
     """Return how many ranks each query has in a file, the highest, and two sums of them."""
     columns = [names.query_id, names.rank]
-    table = store.with_file(key, partial(pq.read_table, columns=columns))
+    key, size = file
+    table = store.with_file(key, partial(pq.read_table, columns=columns), size)
     ids = plain_ids(table[names.query_id])
     rank = table[names.rank].cast(pa.int64())
     ones = pa.array(np.ones(len(rank), np.int64))
@@ -97,8 +99,9 @@ def _shown(column: Any, place: int) -> str:
         return "one whose id is not UTF-8"
 
 
-def _check_nested(key: str, store: Store, names: ColumnNames) -> None:
-    if not store.with_file(key, partial(_ranked_in_their_row, names=names)):
+def _check_nested(file: tuple[str, int], store: Store, names: ColumnNames) -> None:
+    key, size = file
+    if not store.with_file(key, partial(_ranked_in_their_row, names=names), size):
         raise Incomplete(f"{key} has a row whose candidates are not ranked 1 to n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,21 @@ from pipelines.ranks.within_unit import Ints, ranks_within
 
 # New ranks that are none: beyond top_k, and the same document of the same query again.
 CUT, COPY = 0, -1
-# Rows that one task sorts: about 400 MB at its peak.
-BUCKET_ROWS = 4_000_000
+# Rows that one task gathers, sorts or scatters at least: about 400 MB at its peak.
+_TASK_ROWS = 4_000_000
+# So many times the root of all rows, where that is more: groups times buckets, and so the reads
+# between them, grow with the rows and not with their square. 12 million at 1e9, 40 million at 1e10.
+_TIMES_ROOT = 400
+
+
+def task_rows(rows: int) -> int:
+    """Return how many rows one task has in hand where so many are ranked over units."""
+    return max(_TASK_ROWS, _TIMES_ROOT * isqrt(rows))
 
 
 def bucket_count(pairs: int) -> int:
     """Return into how many buckets the job's pairs are cut."""
-    return max(1, -(-pairs // BUCKET_ROWS))
+    return max(1, -(-pairs // task_rows(pairs)))
 
 
 def bucket_of(rows: Rows, buckets: int) -> Ints:

@@ -37,7 +37,7 @@ class Forgetful(InProcess):
         ("files", "step gathered left no record"),
         ("bucket", "step ranks left no record"),
         ("group", "step scattered left no record"),
-        ("start", "step final left no record"),
+        ("output", "step final left no record"),
     ],
 )
 def test_a_merge_that_was_skipped_stops_the_commit_and_the_next_run_does_it(
@@ -74,10 +74,12 @@ def test_ranks_that_are_not_1_to_n_stop_the_commit(tmp_path, pairs_input):
 
 
 def write(folder, *tables):
-    names = [f"{number}.parquet" for number in range(len(tables))]
-    for name, table in zip(names, tables, strict=True):
-        pq.write_table(table, folder / name)
-    return open_store(folder), names
+    sizes = {}
+    for number, table in enumerate(tables):
+        path = folder / f"{number}.parquet"
+        pq.write_table(table, path)
+        sizes[path.name] = path.stat().st_size
+    return open_store(folder), sizes
 
 
 @pytest.mark.parametrize(
