@@ -26,6 +26,7 @@ import importlib
 import inspect
 import io
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -406,7 +407,14 @@ def end(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         return {**grown, "runs": runs}
     (count,) = options.rows
     path, out = work / "rows.parquet", work / "out"
-    write_crossing(path, count)
+    if options.small:
+        write_crossing(path, count)
+    else:  # elsewhere, or what it takes of memory would be the driver's
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_crossing, args=(path, count)
+        )
+        writer.start()
+        writer.join()
     Path(f"{out}.counts").mkdir()
     size = options.unit_pairs if options.small else None
     places = {"input": (str(path),), "output": str(out)}
