@@ -177,16 +177,16 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
 def commit(planned: Planned, ranked: Settled, address: str, out: TextIO) -> dict[str, Any]:
     """Make the finished units the result of the job at the address; return its manifest."""
     config, folder = planned.context.config, planned.context.folder
-    records = ranked.records.newest()
+    units = ranked.records.newest()
     if config.duplicates == "refuse":
-        refuse_duplicates(records.values())
-    header = manifest_header(planned.plan, config, address, records) | {"bad_files": ranked.bad}
+        refuse_duplicates(units.values())
+    header = manifest_header(planned.plan, config, address, units) | {"bad_files": ranked.bad}
     rows, buckets = planned.plan.rows, planned.plan.buckets
     say = Steps(out, config.progress_s, "committing")
     made = manifest.commit(
         folder, rows, ranked.records, header, buckets=buckets, names=config.names, say=say
     )
-    write_extras(folder.store, made, config, records)
+    write_extras(folder.store, made, config, ranked.records)
     return made
 
 

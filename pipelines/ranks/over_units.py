@@ -1,6 +1,6 @@
 """The second committed stage: queries whose candidates lie in several units are ranked as one.
 
-Three steps over rows of 28 bytes, as an external sort has them: units are gathered into groups cut
+Three steps over rows of 36 bytes, as an external sort has them: units are gathered into groups cut
 by bucket of queries, each bucket is ranked, and the ranks are scattered to groups cut by unit. So
 there are reads in units + 2 x groups x buckets, and no task holds a query's texts. The new ranks
 are applied where output files are made. It does not know Ray; each step's task may be repeated.
@@ -123,10 +123,10 @@ def rank_one(
 ) -> dict[str, str]:
     """Rank one bucket over all groups' files; its new ranks are cut by group of units."""
     rows = read_parts(folder, files, int(item["bucket"]), kind)
-    ranked = rank_bucket(rows, top_k)
+    ranked, moved = rank_bucket(rows, top_k)
     group = np.searchsorted(starts, ranked["unit"], side="right") - 1
     made = in_parts(ranked, group, len(starts))
-    return publish(folder, "ranks", item["name"], made, rows=len(ranked))
+    return publish(folder, "ranks", item["name"], made, rows=len(ranked), **moved)
 
 
 def scatter_one(item: dict[str, Any], folder: JobFolder, files: list[Parts]) -> dict[str, str]:

@@ -15,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.commits.store import Store
-from pipelines.ranks.within_unit import Ints
+from pipelines.ranks.moves import InputOrder, Ints
 from rerank_core.types import Float32s
 
 Rows = npt.NDArray[Any]  # structured, of one of the types below
 
-# One row of a unit's result: its query's hash, its score, and which row it is.
-SCORED = np.dtype([("high", "<u8"), ("low", "<u8"), ("raw", "<f4"), ("place", "<i4")])
+# One row of a unit's result: its query's hash, its score, which row it is, its place among those of
+# its query in the unit's input, and how many these were.
+SCORED = np.dtype(
+    [
+        *[(name, "<u8") for name in ("high", "low")],
+        ("raw", "<f4"),
+        *[(name, "<i4") for name in ("place", "order", "of")],
+    ]
+)
 _DOCUMENT = [("doc_high", "<u8"), ("doc_low", "<u8"), ("row", "<i8")]
 SCORED_WITH_DOCUMENT = np.dtype([*SCORED.descr, *_DOCUMENT])
 # The new rank of a row; `unit` is the unit's place in the plan.
@@ -46,13 +53,18 @@ def with_unit(kind: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def scored_rows(
-    query: Ints, queries: Sequence[Any], raw: Float32s, copies: Copies | None = None
+    query: Ints,
+    queries: Sequence[Any],
+    raw: Float32s,
+    order: InputOrder,
+    copies: Copies | None = None,
 ) -> Rows:
     """Return a unit's rows in their order; `query` has an index into `queries` for each."""
     rows = np.zeros(len(raw), SCORED_WITH_DOCUMENT if copies else SCORED)
     of_queries = hashes(queries)
     rows["high"], rows["low"] = of_queries[query, 0], of_queries[query, 1]
     rows["raw"], rows["place"] = raw, np.arange(len(raw))
+    rows["order"], rows["of"] = order
     if copies:
         # A document without an id is nobody's copy.
         keys = [secrets.token_bytes(16) if key is None else key for key in copies.ids]

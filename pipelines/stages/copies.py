@@ -23,6 +23,7 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import DUPLICATE, extract
 from pipelines.inputs.units import Say, Slice, unit_name
 from pipelines.ranks.bucket import bucket_of, copies_among, task_rows
+from pipelines.ranks.moves import input_order
 from pipelines.ranks.rows import (
     SCORED_WITH_DOCUMENT,
     Copies,
@@ -109,4 +110,5 @@ def _id_rows(table: pa.Table, names: ColumnNames) -> Rows:
     there = np.flatnonzero(table[names.query_id].is_valid())
     codes, queries = query_codes(table[names.query_id], there)
     documents = id_values(table.take(there)[names.doc_id])
-    return scored_rows(codes, queries, np.zeros(len(there), np.float32), Copies(documents, there))
+    raw = np.zeros(len(there), np.float32)
+    return scored_rows(codes, queries, raw, input_order(codes), Copies(documents, there))

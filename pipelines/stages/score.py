@@ -125,6 +125,7 @@ class ScoreUnits:
         check_conservation(f"unit {unit.name}", counts)
         record: dict[str, Any] = {"file": path, "retries": isolation.deaths, "counts": counts}
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
+        record |= {} if context.buckets else ranked.moved
         try:
             record |= self._write(unit, path, rows, ranked, aside)
             record |= {"seconds": round(seconds, 3), "at": round(time.time(), 3)}
@@ -184,7 +185,8 @@ class ScoreUnits:
         if config.duplicates != "keep":
             ids = id_values(ranked.table[config.names.doc_id])
             copies = Copies(ids, ranked.row + unit.start)
-        return scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
+        rows = ranked.query, ranked.queries, ranked.raw, ranked.order
+        return scored_rows(*rows, copies).tobytes()
 
 
 def _timed(isolation: Isolation, items: Sequence[Any]) -> tuple[PairScores, float]:

@@ -19,6 +19,7 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.units import unit_name
 from pipelines.ranks.bucket import task_rows
+from pipelines.ranks.moves import InputOrder, input_order
 from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.rows import SCORED, in_parts, read_rows, scored_rows
@@ -54,7 +55,8 @@ def publish_unit(folder, name, rows, top_k):
     columns = {"row": pa.array(kept, pa.int64()), "rank": pa.array(ranks[kept], pa.int32())}
     data = None
     if len(kept):
-        scores = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept]).tobytes()
+        order = InputOrder(*(values[kept] for values in input_order(groups)))
+        scores = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept], order).tobytes()
         data = folder.write_parquet("data", name, pa.table(columns), scores)
     counts = dict.fromkeys(BALANCE, 0) | {"rows_in": len(rows), "rows_out": len(kept)}
     counts["rows_cut"] = len(rows) - len(kept)
