@@ -50,9 +50,10 @@ def commit(
         named = [file["file"] for file in manifest[key]]
         told = partial(_copied, say, len(named))
         store.place(f"_job/{work}", place, named, told)
-    store.replace(SUCCESS, b"")
-    for scratch in ("attempts", "scratch", "data", "quarantine"):
+    # Before the last file: a commit that is killed here is made again, one that has ended is not.
+    for scratch in ("attempts", "input", "scratch", "data", "quarantine"):
         store.delete_folder(f"_job/{scratch}")
+    store.replace(SUCCESS, b"")
     return dict(manifest)
 
 
