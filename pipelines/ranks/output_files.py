@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipelines.columns import ColumnNames
 from pipelines.commits.quarantine import copies_table
 from pipelines.commits.records import JobFolder, JobRecords, attempt_key
+from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
 from pipelines.inputs.pairs import DUPLICATE
 from pipelines.inputs.units import Say, unit_name
@@ -40,9 +41,9 @@ _KNOWN = ("file", "counts", "reasons", "data")
 
 
 def write_files(
-    engine: Engine, folder: JobFolder, records: JobRecords, names: ColumnNames, say: Say, size: int
+    engine: Engine, folder: JobFolder, records: JobRecords, config: RerankJobConfig, say: Say
 ) -> JobRecords:
-    """Write the rows of the units, in plan order, with new ranks as files of about `size` bytes.
+    """Write the rows of the units, in plan order, with new ranks as files of one size.
 
     Returns the records with those of the new files; `say` is as in ranking over units.
     """
@@ -53,13 +54,13 @@ def write_files(
     ]
     moved = moved_ranks(records.scattered)
     sizes = [_bytes_of_rows(unit["data"]) for unit in units]
-    items = []
+    items, size = [], config.file_size or FILE_BYTES
     for number, (first, stop) in enumerate(unit_groups(sizes, size, _MOST_UNITS)):
         group = units[first:stop]
         spans = [moved[unit["place"]] for unit in group if unit["place"] in moved]
         output = json.dumps({"units": group, "ranks": _joined(spans)})
         items.append({"name": unit_name(number), "output": output})
-    task = partial(write_one, folder=folder, names=names)
+    task = partial(write_one, folder=folder, names=config.names)
     return replace(records, final=run_step(engine, folder, say, "final", items, task))
 
 

@@ -38,6 +38,8 @@ class Forgetful(InProcess):
         ("bucket", "step ranks left no record"),
         ("group", "step scattered left no record"),
         ("output", "step final left no record"),
+        ("count", "step counted left no record"),
+        ("check", "step checked left no record"),
     ],
 )
 def test_a_merge_that_was_skipped_stops_the_commit_and_the_next_run_does_it(
@@ -68,7 +70,7 @@ class Spoiling(InProcess):
 
 def test_ranks_that_are_not_1_to_n_stop_the_commit(tmp_path, pairs_input):
     out = tmp_path / "out"
-    with pytest.raises(Incomplete, match="the ranks of 1 queries are not 1 to n; the first is 'q"):
+    with pytest.raises(Incomplete, match="the ranks of 1 queries are not 1 to n; the first has 20"):
         job(pairs_input, out, engine=Spoiling())
     assert not (out / "_manifest.json").exists()
 

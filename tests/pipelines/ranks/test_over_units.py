@@ -68,7 +68,7 @@ def publish_unit(folder, name, rows, top_k):
 def ranked(engine, context, records, say, group_rows):
     """Rank over units and write the files, of a size that a few units have."""
     done = rank_over_units(engine, context, records, say, group_rows)
-    return write_files(engine, context.folder, done, context.config.names, say, 2_000)
+    return write_files(engine, context.folder, done, context.config, say)
 
 
 def rows_in(folder, data):
@@ -81,7 +81,9 @@ def rows_in(folder, data):
 
 
 def context_of(folder, buckets, top_k):
-    config = RerankJobConfig(input=("in",), output="out", scorer=LEXICAL, top_k=top_k)
+    config = RerankJobConfig(
+        input=("in",), output="out", scorer=LEXICAL, top_k=top_k, file_size=2_000
+    )
     return JobContext(folder, config, "pairs", buckets)
 
 
