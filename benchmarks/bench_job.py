@@ -176,16 +176,19 @@ def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[st
         scorer=scorer,
         unit_pairs=unit_pairs,
     )
-    started_s = time.perf_counter()
+    began_s = time.time()
     with Usage() as usage:
         manifest = run_job(config, out=io.StringIO())
-    whole_s = time.perf_counter() - started_s
+    ended_s = time.time()
     records = list(JobFolder(open_store(out), 0).records("units").values())
-    first = min(record["at"] - record["seconds"] for record in records)
+    first_s = min(record["at"] - record["seconds"] for record in records)
+    last_s = max(record["at"] for record in records)
     return {
         "rows": manifest["counts"]["rows_in"],
-        "whole_s": round(whole_s, 2),
-        "scoring_s": round(max(record["at"] for record in records) - first, 2),
+        "whole_s": round(ended_s - began_s, 2),
+        "start_s": round(first_s - began_s, 2),  # Ray, its workers, the model in each
+        "scoring_s": round(last_s - first_s, 2),
+        "end_s": round(ended_s - last_s, 2),  # ranks over units, files, the commit
         "driver_mb": round(usage.driver_mb),
         "worker_mb": round(usage.worker_mb),
         "actors_cpu_s": round(usage.actors_cpu_s, 2),
