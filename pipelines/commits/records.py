@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -89,7 +90,7 @@ class JobFolder:
         """Return the records of a stage, or those that are named, by name in order."""
         wanted = sorted(self.done(stage) if names is None else names)
         found = self.store.read_all([record_key(stage, name) for name in wanted])
-        return {name: json.loads(bytes(body)) for name, body in zip(wanted, found, strict=True)}
+        return {name: lean_json(bytes(body)) for name, body in zip(wanted, found, strict=True)}
 
     def all_records(self) -> JobRecords:
         """Read every record of the job."""
@@ -140,6 +141,15 @@ class JobFolder:
     def drop(self, folder: str, *descriptions: dict[str, Any] | None) -> None:
         """Delete attempt files whose record lost."""
         self.store.delete(attempt_key(folder, found) for found in descriptions if found)
+
+
+def lean_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, keys shared with all others: a driver holds many records."""
+    return json.loads(text, object_pairs_hook=_with_shared_keys)
+
+
+def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {sys.intern(key): value for key, value in pairs}
 
 
 def record_key(stage: str, name: str) -> str:
