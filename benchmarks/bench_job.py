@@ -10,6 +10,10 @@ python benchmarks/bench_job.py rows --rows 10000 100000 1000000 10000000 [--svg 
 python benchmarks/bench_job.py busy --units 10 [--svg FILE]
     share of its time that a scorer is busy which takes 1.5 s for 16,384 pairs of 230 tokens, four
     times an H100, and no CPU. One logical GPU, so that units are as large as on a real one.
+python benchmarks/bench_job.py end --rows 1000000 10000000
+    what comes after the last unit as rows grow of which every query lies in many units: seconds,
+    the driver's peak memory, and store operations a unit, as a bucket would count them. The scorer
+    is a checksum of the text, so that scoring is over soon; each size has a process of its own.
 
 With --small they only show that they run. Each ends in one JSON line. Everything runs at the same
 priority; nothing else should run beside it.
@@ -22,25 +26,33 @@ import importlib
 import inspect
 import io
 import json
+import multiprocessing
 import os
 import platform
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
 import time
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from pipelines import job
+from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
@@ -164,16 +176,19 @@ def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[st
         scorer=scorer,
         unit_pairs=unit_pairs,
     )
-    started_s = time.perf_counter()
+    began_s = time.time()
     with Usage() as usage:
         manifest = run_job(config, out=io.StringIO())
-    whole_s = time.perf_counter() - started_s
+    ended_s = time.time()
     records = list(JobFolder(open_store(out), 0).records("units").values())
-    first = min(record["at"] - record["seconds"] for record in records)
+    first_s = min(record["at"] - record["seconds"] for record in records)
+    last_s = max(record["at"] for record in records)
     return {
         "rows": manifest["counts"]["rows_in"],
-        "whole_s": round(whole_s, 2),
-        "scoring_s": round(max(record["at"] for record in records) - first, 2),
+        "whole_s": round(ended_s - began_s, 2),
+        "start_s": round(first_s - began_s, 2),  # Ray, its workers, the model in each
+        "scoring_s": round(last_s - first_s, 2),
+        "end_s": round(ended_s - last_s, 2),  # ranks over units, files, the commit
         "driver_mb": round(usage.driver_mb),
         "worker_mb": round(usage.worker_mb),
         "actors_cpu_s": round(usage.actors_cpu_s, 2),
@@ -331,6 +346,136 @@ def busy(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"units": len(passes), "pairs": rows, "busy": round(worked / span, 3)}
 
 
+class Checksum:
+    """A scorer that costs next to nothing: the score is a checksum of the document."""
+
+    def __init__(self, config: ScorerConfig) -> None:
+        self.info = load_scorer(config).info
+
+    def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
+        """Score each pair between -4 and 4."""
+        sums = np.array([zlib.crc32(pair.document.encode()) for pair in pairs], np.float64)
+        count = len(pairs)
+        raw = (sums / 2**29 - 4).astype(np.float32)
+        return PairScores(raw, np.full(count, 50, np.int32), np.zeros(count, np.bool_))
+
+
+class Counting(LocalStore):
+    """A folder that notes what a bucket would be asked for, in a file for each process."""
+
+    def _note(self, kind: str, count: int = 1) -> None:
+        with open(f"{self.root}.counts/{os.getpid()}", "a", encoding="utf-8") as file:
+            file.write(f"{kind} {count}\n")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _ASKED:
+            self._note(name, _ASKED[name])
+        return super().__getattribute__(name)
+
+    def names(self, folder: str, suffix: str = "", most: int | None = None) -> list[str]:
+        """Count a list by the thousand."""
+        found = super().names(folder, suffix, most)
+        self._note("list", 1 + len(found) // 1000)
+        return found
+
+    def delete(self, keys: Any) -> None:
+        """Count deletes by the thousand."""
+        keys = list(keys)
+        self._note("delete", -(-len(keys) // 1000))
+        super().delete(keys)
+
+    def place(self, work: str, folder: str, names: list[str], say: Any) -> None:
+        """Count a copy for each file."""
+        self._note("copy", len(names))
+        super().place(work, folder, names, say)
+
+
+# Operations and what each asks of a bucket; a file is opened for its footer and two columns.
+_ASKED = {"create": 1, "mark": 1, "replace": 1, "read": 1, "read_part": 1, "size": 1, "open": 3}
+
+
+def end(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure what comes after the last unit, for each number of rows."""
+    if len(options.rows) > 1:
+        each = [sys.executable, __file__, "end", "--rows"]
+        runs = []
+        for count in options.rows:
+            said = subprocess.run([*each, str(count)], check=True, stdout=subprocess.PIPE).stdout
+            runs.append(json.loads(said.splitlines()[-1]))
+            sys.stderr.write(f"{runs[-1]}\n")
+        grown = {
+            f"{name}_times": round(runs[-1][name] / runs[0][name], 2)
+            for name in ("rows", "end_s", "driver_mb", "operations_a_unit")
+        }
+        return {**grown, "runs": runs}
+    (count,) = options.rows
+    path, out = work / "rows.parquet", work / "out"
+    if options.small:
+        write_crossing(path, count)
+    else:  # elsewhere, or what it takes of memory would be the driver's
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_crossing, args=(path, count)
+        )
+        writer.start()
+        writer.join()
+    Path(f"{out}.counts").mkdir()
+    size = options.unit_pairs if options.small else None
+    places = {"input": (str(path),), "output": str(out)}
+    config = RerankJobConfig(**places, scorer={"model": "lexical"}, unit_pairs=size)
+    begun_s = time.time()
+    counted = mock.patch.object(job, "open_store", lambda address: Counting(Path(address)))
+    with counted, Usage() as usage:
+        run_job(config, Checksum, io.StringIO())
+    ended_s = time.time()
+    records = list(JobFolder(open_store(out), 0).records("units").values())
+    last_s = max(record["at"] for record in records)
+    asked: Counter[str] = Counter()
+    for file in Path(f"{out}.counts").iterdir():
+        for line in file.read_text().splitlines():
+            kind, _, number = line.partition(" ")
+            asked[kind] += int(number)
+    return {
+        "rows": count,
+        "units": len(records),
+        "whole_s": round(ended_s - begun_s, 1),
+        "end_s": round(ended_s - last_s, 1),
+        "driver_mb": round(usage.driver_mb),
+        "worker_mb": round(usage.worker_mb),
+        "output_mb": round(sum(f.stat().st_size for f in (out / "data").iterdir()) / 1e6),
+        "operations_a_unit": round(asked.total() / len(records), 2),
+        "operations": dict(asked),
+        "scorer": "checksum",
+        "settings": {"unit_pairs": "default", "file_size": "default"},
+    }
+
+
+def write_crossing(path: Path, rows: int) -> None:
+    """Write pairs of which each query's 100 lie as far apart as they can, so in 100 units."""
+    texts = pa.array(documents())
+    queries = rows // 100
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for start in range(0, rows, 1_000_000):
+            row = np.arange(start, min(rows, start + 1_000_000))
+            numbers = [pa.array(row % queries).cast(pa.string()), pa.array(row).cast(pa.string())]
+            text = pc.utf8_slice_codeunits(texts.take(pa.array(row % len(texts))), 0, 200)
+            query = pa.array(["what is it"]).take(pa.array(np.zeros(len(row), np.int64)))
+            columns = [
+                numbers[0],
+                query,
+                numbers[1],
+                pc.binary_join_element_wise(text, numbers[1], " "),
+            ]
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def commit() -> str:
+    """Return the commit of the code that is measured."""
+    folder = Path(__file__).parent
+    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    return said.stdout.strip()
+
+
 def picture(result: dict[str, Any]) -> str:
     """Return the result as an SVG file: pairs/s side by side, or peak memory as rows grow."""
     if "runs" in result:
@@ -349,7 +494,7 @@ def main() -> None:
     """Run one benchmark and print its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name, measure in (("speed", speed), ("rows", rows), ("busy", busy)):
+    for name, measure in (("speed", speed), ("rows", rows), ("busy", busy), ("end", end)):
         kind = kinds.add_parser(name)
         kind.set_defaults(measure=measure)
         kind.add_argument("--unit-pairs", type=int, default=2048)
@@ -364,6 +509,9 @@ def main() -> None:
     kinds.choices["rows"].add_argument(
         "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )
+    kinds.choices["end"].add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000]
+    )
     kinds.choices["busy"].add_argument("--units", type=int, default=10)
     options = parser.parse_args()
     if options.small:
@@ -374,7 +522,11 @@ def main() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     with tempfile.TemporaryDirectory() as work:
         result = options.measure(options, Path(work))
-    result |= {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    result |= {
+        "commit": commit(),
+        "machine": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+    }
     if options.svg:
         options.svg.write_text(picture(result), encoding="utf-8")
     print(json.dumps(result))

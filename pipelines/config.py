@@ -158,8 +158,8 @@ class RerankJobConfig(RankingConfig, _Places):
         None,
         gt=0,
         le=5_000_000_000,  # what object stores copy in one request
-        description="Size of output files, such as 256MB: units' files are joined up to it at the"
-        " end; empty: a file per unit",
+        description="Size of output files, such as 128MB: units' files are joined up to it at the"
+        " end; empty: 256MB, and a file per unit for nested rows",
     )
     machine_wait_s: float = Field(
         30.0,

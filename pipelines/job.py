@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TextIO
 
 from pipelines.commits import manifest
@@ -24,8 +25,9 @@ from pipelines.identity import identity_of_run, versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
+from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
-from pipelines.ranks.pack import pack_files
+from pipelines.ranks.rank_steps import check_ranks
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
 from pipelines.reports.extras import say_begin, say_complete, say_end, write_extras
 from pipelines.reports.progress import Progress, Steps
@@ -163,29 +165,29 @@ def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
 
 def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Settled:
     """Rank the queries that lie in several units and give files their size; return all records."""
-    config, folder = planned.context.config, planned.context.folder
+    context, say = planned.context, partial(Steps, out, planned.context.config.progress_s)
+    folder, config = context.folder, context.config
     records = JobRecords(in_plan_order(planned.plan.rows, settled.records))
-    if planned.plan.buckets:
-        say = Steps(out, config.progress_s, "ranking queries over units")
-        records = rank_over_units(workers, planned.context, records.units, say)
-    if config.file_size:
-        say = Steps(out, config.progress_s, "joining files")
-        records = pack_files(workers, folder, records, say, config.file_size)
+    if context.buckets:
+        records = rank_over_units(workers, context, records.units, say("ranking over units"))
+    if config.file_size or context.buckets:
+        records = write_files(workers, folder, records, config, say("writing files"))
+    if context.buckets:
+        check_ranks(workers, folder, records, config.names, say("checking ranks"))
     return Settled(records, settled.bad)
 
 
 def commit(planned: Planned, ranked: Settled, address: str, out: TextIO) -> dict[str, Any]:
     """Make the finished units the result of the job at the address; return its manifest."""
-    config, folder = planned.context.config, planned.context.folder
-    records = ranked.records.newest()
+    config, folder, records = planned.context.config, planned.context.folder, ranked.records
+    units = records.newest()
     if config.duplicates == "refuse":
-        refuse_duplicates(records.values())
-    header = manifest_header(planned.plan, config, address, records) | {"bad_files": ranked.bad}
+        refuse_duplicates(units.values())
+    header = manifest_header(planned.plan, config, address, units) | {"bad_files": ranked.bad}
     rows, buckets = planned.plan.rows, planned.plan.buckets
     say = Steps(out, config.progress_s, "committing")
-    made = manifest.commit(
-        folder, rows, ranked.records, header, buckets=buckets, names=config.names, say=say
-    )
+    names = None if buckets else config.names  # else the workers have checked the ranks
+    made = manifest.commit(folder, rows, records, header, buckets=buckets, names=names, say=say)
     write_extras(folder.store, made, config, records)
     return made
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pipelines.commits.records import BALANCE, JobRecords
-from pipelines.inputs.units import unit_name
 from rerank_core import RerankError
 
 
@@ -38,7 +38,7 @@ def checked(planned: dict[str, int], buckets: int, records: JobRecords) -> dict[
     """
     units = in_plan_order(planned, records)
     _refuse_missing_ranks(buckets, records)
-    chosen = {name: records.final.get(name, record) for name, record in units.items()}
+    chosen = replace(records, units=units).newest()
     for name, record in chosen.items():
         check_conservation(f"unit {name}", record["counts"])
         if record["counts"]["rows_in"] != planned[name]:
@@ -47,24 +47,36 @@ def checked(planned: dict[str, int], buckets: int, records: JobRecords) -> dict[
             )
     counts = totals(list(chosen.values()))
     check_conservation("job", counts)
-    files = [{**r["data"], "unit": name} for name, r in chosen.items() if r["data"]]
+    files = _files(chosen, records.final, may_be_own=not buckets)
     if sum(file["rows"] for file in files) != counts["rows_out"]:
         raise Incomplete("the rows of the data files are not the rows that the units put out")
-    files = _packed(files, records.packed) if records.packed else files
-    aside = [{**r["aside"], "unit": name} for name, r in chosen.items() if r.get("aside")]
-    return {"counts": counts, "files": files, "quarantine": aside}
+    asides = [(name, r["aside"]) for name, r in chosen.items() if r.get("aside")]
+    asides += [(next(iter(g["units"])), g["aside"]) for g in records.final.values() if g["aside"]]
+    quarantine = [{**aside, "unit": name} for name, aside in asides]
+    return {"counts": counts, "files": files, "quarantine": quarantine}
 
 
-def _packed(files: list[dict[str, Any]], packed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the files that hold the rows of these; Incomplete unless each is in just one."""
-    groups = [record for _, record in sorted(packed.items())]
-    if [unit for group in groups for unit in group["units"]] != [file["unit"] for file in files]:
-        raise Incomplete("the files of several units are not of all units, each once, in order")
-    rows = {file["unit"]: file["rows"] for file in files}
-    for group in groups:
-        if group["data"]["rows"] != sum(rows[unit] for unit in group["units"]):
-            raise Incomplete(f"{group['data']['file']} has not the rows of its units")
-    return [{**group["data"], "unit": group["units"][0]} for group in groups]
+def _files(
+    chosen: dict[str, dict[str, Any]], final: dict[str, dict[str, Any]], *, may_be_own: bool
+) -> list[dict[str, Any]]:
+    """Return the files that hold the units' rows: their own, or those of several units each.
+
+    Raises Incomplete unless every unit with rows is in just one.
+    """
+    own = {name: record["data"] for name, record in chosen.items() if record["data"]}
+    if may_be_own and not final:
+        return [{**data, "unit": name} for name, data in own.items()]
+    groups = [record for _, record in sorted(final.items())]
+    if [unit for group in groups for unit in group["units"]] != list(own):
+        raise Incomplete(
+            "the files of several units are not of all units, each once, in order; the same"
+            " command again writes those that are missing"
+        )
+    for number, group in enumerate(groups):
+        rows = sum(chosen[unit]["counts"]["rows_out"] for unit in group["units"])
+        if (group["data"] or {"rows": 0})["rows"] != rows:
+            raise Incomplete(f"file {number} of several units has not the rows of its units")
+    return [{**g["data"], "unit": next(iter(g["units"]))} for g in groups if g["data"]]
 
 
 def in_plan_order(planned: dict[str, int], records: JobRecords) -> dict[str, dict[str, Any]]:
@@ -91,11 +103,4 @@ def _refuse_missing_ranks(buckets: int, records: JobRecords) -> None:
         raise Incomplete(
             f"{ranked:,} rows are ranked over units, the ranks of {scattered:,} have reached their"
             " units; the same command again ends this"
-        )
-    touched = {unit_name(u) for record in records.scattered.values() for u in record["touched"]}
-    unwritten = sorted(touched - records.final.keys())
-    if unwritten:
-        raise Incomplete(
-            f"{len(unwritten)} units are not written with their final ranks, the first is"
-            f" {unwritten[0]}; the same command again writes them"
         )

@@ -58,7 +58,7 @@ class LocalStore(Store):
         path = self.root / key
         return _retried(lambda: local_files.read_part(path, start, stop), str(path))
 
-    def open(self, key: str) -> pa.NativeFile:
+    def open(self, key: str, size: int | None = None) -> pa.NativeFile:
         return pa.OSFile(str(self.root / key), "rb")
 
     def size(self, key: str) -> int | None:

@@ -42,7 +42,7 @@ def commit(
         for work, _, key in _PLACES:
             _sweep(folder, work, [file["file"] for file in manifest[key]])
         if names:
-            files = [f"_job/data/{file['file']}" for file in manifest["files"]]
+            files = {f"_job/data/{file['file']}": file["bytes"] for file in manifest["files"]}
             refuse_wrong_ranks(store, files, names, lambda n: say("ranks checked", n, len(files)))
         if not store.create_json(MANIFEST, manifest):
             manifest = store.read_json(MANIFEST)
@@ -50,9 +50,10 @@ def commit(
         named = [file["file"] for file in manifest[key]]
         told = partial(_copied, say, len(named))
         store.place(f"_job/{work}", place, named, told)
-    store.replace(SUCCESS, b"")
-    for scratch in ("attempts", "sidecars", "scratch", "data", "quarantine"):
+    # Before the last file: a commit that is killed here is made again, one that has ended is not.
+    for scratch in ("attempts", "input", "scratch", "data", "quarantine"):
         store.delete_folder(f"_job/{scratch}")
+    store.replace(SUCCESS, b"")
     return dict(manifest)
 
 

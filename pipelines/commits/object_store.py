@@ -83,8 +83,8 @@ class ObjectStore(Store):
         span = {"start": start, "end": stop}
         return self._asked(key, lambda: obstore.get_range(self._client(), key, **span))
 
-    def open(self, key: str) -> pa.NativeFile:
-        source: Any = _Ranges(self, key, self._head(key)["size"])
+    def open(self, key: str, size: int | None = None) -> pa.NativeFile:
+        source: Any = _Ranges(self, key, self._head(key)["size"] if size is None else size)
         return pa.PythonFile(source, mode="r")
 
     def size(self, key: str) -> int | None:

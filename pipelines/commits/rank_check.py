@@ -6,88 +6,143 @@ Works on the files alone, so that it finds what any fault before it has done. A 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
-from pipelines.commits.store import Say, Store, at_once
+from pipelines.commits.store import Item, Result, Say, Store, at_once
 from pipelines.inputs.ids import plain_ids
 
-_THREADS = 8
-# Files whose counts are added up at once.
-_AT_ONCE = 256
+Ints = npt.NDArray[np.int64]
+
+# Files that are read at once.
+_THREADS = 4
+# Rows whose ranks are counted at once, and sums of queries that are held beside those of all.
+_BATCH_ROWS, _HELD_ROWS = 1 << 17, 1 << 18
 
 
 def refuse_wrong_ranks(
-    store: Store, keys: Sequence[str], names: ColumnNames, say: Say = lambda done: None
+    store: Store, sizes: Mapping[str, int], names: ColumnNames, say: Say = lambda done: None
 ) -> None:
     """Raise Incomplete if a query's ranks over all files are not 1 to n, each once.
 
-    Queries of nested rows are complete in their row. Where the output has no query ids, nothing
-    can be said of ranks over rows.
+    `sizes` has the bytes of each file by its key. Queries of nested rows are complete in their row.
+    Where the output has no query ids, nothing can be said of ranks over rows.
     """
-    there = store.with_file(keys[0], pq.read_schema).names if keys else []
+    files = list(sizes.items())
+    there = store.with_file(files[0][0], pq.read_schema).names if files else []
     nested = names.candidates in there
     if nested or names.query_id not in there:
-        at_once(partial(_check_nested, store=store, names=names), keys if nested else (), say)
+        at_once(partial(_check_nested, store=store, names=names), files if nested else (), say)
         return
-    found: pa.Table | None = None
-    done = 0
+    sums = _Sums()
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(partial(_counted, store=store, names=names), keys)
-        while block := list(islice(parts, _AT_ONCE)):
-            tables = block if found is None else [found, *block]
-            found = _added(pa.concat_tables(tables, promote_options="permissive"))
-            done += len(block)
+        counted = _few_ahead(pool, lambda file: sums_of_file(store, *file, names), files)
+        for done, parts in enumerate(counted, start=1):
+            sums.add(parts)
             say(done)
-    if found is not None:
-        _refuse(found)
+    _refuse(sums.all())
 
 
-def _counted(key: str, store: Store, names: ColumnNames) -> pa.Table:
-    """Return how many ranks each query has in a file, the highest, and two sums of them."""
-    columns = [names.query_id, names.rank]
-    table = store.with_file(key, partial(pq.read_table, columns=columns))
+def _few_ahead(
+    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Yield what the call returns for each item, without holding what nobody has asked for yet."""
+    rest = iter(items)
+    waiting = deque(pool.submit(call, item) for item in islice(rest, _THREADS))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(call, item) for item in islice(rest, 1))
+
+
+class _Sums:
+    """What is known of each query, added up before it is much more than the queries need."""
+
+    def __init__(self) -> None:
+        self._parts: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, parts: list[pa.Table]) -> None:
+        """Take in the sums of a file."""
+        self._parts += parts
+        self._rows += sum(part.num_rows for part in parts)
+        if self._rows > max(_HELD_ROWS, 2 * self._parts[0].num_rows):
+            self._parts = [self.all()]
+            self._rows = self._parts[0].num_rows
+
+    def all(self) -> pa.Table:
+        """Return the sums of all."""
+        if not self._parts:
+            return pa.table([[]] * 5, ["query", *SUMS])
+        return _added(pa.concat_tables(self._parts, promote_options="permissive"))
+
+
+def sums_of_file(store: Store, key: str, size: int, names: ColumnNames) -> list[pa.Table]:
+    """Return how many ranks each query has in parts of a file, the highest, and two sums.
+
+    There are none where the file has no query ids.
+    """
+
+    def count(source: pa.NativeFile) -> list[pa.Table]:
+        file, columns = pq.ParquetFile(source), [names.query_id, names.rank]
+        if names.query_id not in file.schema_arrow.names:
+            return []
+        batches = file.iter_batches(_BATCH_ROWS, columns=columns)
+        return [_sums_of(pa.Table.from_batches([batch]), names) for batch in batches]
+
+    return store.with_file(key, count, size)
+
+
+def _sums_of(table: pa.Table, names: ColumnNames) -> pa.Table:
     ids = plain_ids(table[names.query_id])
     rank = table[names.rank].cast(pa.int64())
     ones = pa.array(np.ones(len(rank), np.int64))
-    squares = pc.multiply(rank, rank)
-    return _added(pa.table([ids, ones, rank, rank, squares], ["query", *_SUMS]))
+    return _added(pa.table([ids, ones, rank, rank, pc.multiply(rank, rank)], ["query", *SUMS]))
 
 
-_SUMS = ("count", "highest", "sum", "squares")
+SUMS = ("count", "highest", "sum", "squares")
 
 
 def _added(table: pa.Table) -> pa.Table:
-    ways: Any = [(name, "max" if name == "highest" else "sum") for name in _SUMS]
+    ways: Any = [(name, "max" if name == "highest" else "sum") for name in SUMS]
     grouped = table.group_by("query", use_threads=False).aggregate(ways)
     return grouped.select(["query", *[f"{name}_{way}" for name, way in ways]]).rename_columns(
-        ["query", *_SUMS]
+        ["query", *SUMS]
     )
 
 
 def _refuse(found: pa.Table) -> None:
-    # n numbers from 1 to n with these two sums are 1 to n, but for sets nobody makes by accident.
-    n, highest, total, squares = (found[name].to_numpy() for name in _SUMS)
-    right = (highest == n) & (total == n * (n + 1) // 2)
-    large = n.astype(object) if n.max() > 2_000_000 else n  # beyond 64 bits, where Arrow wraps
-    sums = large * (large + 1) * (2 * large + 1) // 6
-    right &= squares.astype(np.uint64) == (sums % 2**64 if large is not n else sums)
+    if not found.num_rows:
+        return
+    n = found["count"].to_numpy()
+    right = are_1_to_n(*(found[name].to_numpy() for name in SUMS))
     if not right.all():
         place = int(np.flatnonzero(~right)[0])
         raise Incomplete(
             f"the ranks of {int((~right).sum()):,} queries are not 1 to n; the first is"
             f" {_shown(found['query'], place)}, with {n[place]} documents"
         )
+
+
+def are_1_to_n(n: Ints, highest: Ints, total: Ints, squares: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each query whether n ranks with this highest one and these sums are 1 to n."""
+    # n numbers from 1 to n with these two sums are 1 to n, but for sets nobody makes by accident.
+    right = (highest == n) & (total == n * (n + 1) // 2)
+    large = n.astype(object) if n.max(initial=0) > 2_000_000 else n  # beyond 64 bits, sums wrap
+    sums = large * (large + 1) * (2 * large + 1) // 6
+    right &= squares.astype(np.uint64) == (sums % 2**64 if large is not n else sums)
+    return np.asarray(right, np.bool_)
 
 
 def _shown(column: Any, place: int) -> str:
@@ -97,8 +152,9 @@ def _shown(column: Any, place: int) -> str:
         return "one whose id is not UTF-8"
 
 
-def _check_nested(key: str, store: Store, names: ColumnNames) -> None:
-    if not store.with_file(key, partial(_ranked_in_their_row, names=names)):
+def _check_nested(file: tuple[str, int], store: Store, names: ColumnNames) -> None:
+    key, size = file
+    if not store.with_file(key, partial(_ranked_in_their_row, names=names), size):
         raise Incomplete(f"{key} has a row whose candidates are not ranked 1 to n")
 
 

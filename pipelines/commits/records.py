@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -58,18 +59,20 @@ def is_complete(store: Store) -> bool:
 @dataclass(frozen=True, slots=True)
 class JobRecords:
     """What is done, by name: scored units, buckets ranked over units, these ranks scattered to
-    groups of units, the units written again with them, and files of the rows of several units.
+    groups of units, and files of several units, written with them.
     """
 
     units: dict[str, dict[str, Any]]
     ranks: dict[str, dict[str, Any]] = field(default_factory=dict)
     scattered: dict[str, dict[str, Any]] = field(default_factory=dict)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
-    packed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def newest(self) -> dict[str, dict[str, Any]]:
-        """Return the record of each unit that counts."""
-        return self.units | self.final
+        """Return the record of each unit, with what ranking over units has changed in it."""
+        changes: dict[str, dict[str, Any]] = {}
+        for group in self.final.values():
+            changes |= group["units"]
+        return {name: record | changes.get(name, {}) for name, record in self.units.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class JobFolder:
         """Return the records of a stage, or those that are named, by name in order."""
         wanted = sorted(self.done(stage) if names is None else names)
         found = self.store.read_all([record_key(stage, name) for name in wanted])
-        return {name: json.loads(bytes(body)) for name, body in zip(wanted, found, strict=True)}
+        return {name: lean_json(bytes(body)) for name, body in zip(wanted, found, strict=True)}
 
     def all_records(self) -> JobRecords:
         """Read every record of the job."""
@@ -97,17 +100,22 @@ class JobFolder:
         """Return one record, which must exist."""
         return dict(self.store.read_json(record_key(stage, name)))
 
-    def read_table(self, folder: str, description: dict[str, Any]) -> pa.Table:
-        """Return the rows of a Parquet file that `write_parquet` has described."""
-        return pq.read_table(pa.BufferReader(self.store.read(attempt_key(folder, description))))
+    def write_parquet(
+        self, folder: str, name: str, table: pa.Table, beside: bytes | None = None
+    ) -> dict[str, Any]:
+        """Write an attempt file; return its description for the record.
 
-    def write_parquet(self, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
-        """Write an attempt file; return its description for the record."""
+        Readers of Parquet do not see what lies `beside` the rows, before the footer; the
+        description says where: it costs no file of its own.
+        """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        return {**self.write_bytes(folder, name, ".parquet", sink.getvalue())} | {
-            "rows": table.num_rows
-        }
+        with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
+            start = sink.tell()
+            sink.write(beside or b"")
+            place = {} if beside is None else {"beside": [start, sink.tell()]}
+        made = self.write_bytes(folder, name, ".parquet", sink.getvalue())
+        return {**made, "rows": table.num_rows, **place}
 
     def write_bytes(self, folder: str, name: str, suffix: str, body: Any) -> dict[str, Any]:
         """Write an attempt file under a name no other attempt has."""
@@ -133,6 +141,15 @@ class JobFolder:
     def drop(self, folder: str, *descriptions: dict[str, Any] | None) -> None:
         """Delete attempt files whose record lost."""
         self.store.delete(attempt_key(folder, found) for found in descriptions if found)
+
+
+def lean_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, keys shared with all others: a driver holds many records."""
+    return json.loads(text, object_pairs_hook=_with_shared_keys)
+
+
+def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {sys.intern(key): value for key, value in pairs}
 
 
 def record_key(stage: str, name: str) -> str:

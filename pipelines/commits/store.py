@@ -74,8 +74,8 @@ class Store(ABC):
         """Return the bytes from start to stop, fewer where the file ends; FileNotFoundError."""
 
     @abstractmethod
-    def open(self, key: str) -> pa.NativeFile:
-        """Open a file for reading here and there; raises FileNotFoundError."""
+    def open(self, key: str, size: int | None = None) -> pa.NativeFile:
+        """Open a file, of so many bytes if known, for reading here and there; FileNotFoundError."""
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -87,10 +87,7 @@ class Store(ABC):
 
     @abstractmethod
     def names(self, folder: str, suffix: str = "", most: int | None = None) -> list[str]:
-        """Return the finished files in a folder, sorted, without the suffix; [] for no folder.
-
-        With `most` any so many of them, without listing the rest.
-        """
+        """Return a folder's finished files, or any `most`, sorted, without suffix; [] for none."""
 
     @abstractmethod
     def children(self, folder: str = "") -> list[str]:
@@ -120,11 +117,13 @@ class Store(ABC):
         """Return the whole address of a key."""
         return f"{self}/{key}"
 
-    def with_file(self, key: str, use: Callable[[pa.NativeFile], Result]) -> Result:
+    def with_file(
+        self, key: str, use: Callable[[pa.NativeFile], Result], size: int | None = None
+    ) -> Result:
         """Return what `use` makes of the open file; after a fault it is called again."""
 
         def opened() -> Result:
-            with self.open(key) as file:
+            with self.open(key, size) as file:
                 return use(file)
 
         return retried(opened, self.address(key), when=is_transient)

@@ -65,7 +65,8 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
         if manifest[key] != value:
             raise Incomplete(f"the manifest's {key} are not those of the records")
     names = ColumnNames(**manifest["config"]["names"])
-    refuse_wrong_ranks(store, [f"{DATA}/{file['file']}" for file in manifest["files"]], names)
+    sizes = {f"{DATA}/{file['file']}": file["bytes"] for file in manifest["files"]}
+    refuse_wrong_ranks(store, sizes, names)
     return dict(found["counts"])
 
 

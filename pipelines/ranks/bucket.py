@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.ranks.moves import InputOrder, Ints, moves, over_units
 from pipelines.ranks.rows import RANKED, Rows
-from pipelines.ranks.within_unit import Ints, ranks_within
+from pipelines.ranks.within_unit import ranks_within
 
 # New ranks that are none: beyond top_k, and the same document of the same query again.
 CUT, COPY = 0, -1
-# Rows that one task sorts: about 400 MB at its peak.
-BUCKET_ROWS = 4_000_000
+# Rows that one task gathers, sorts or scatters at least: about 400 MB at its peak.
+_TASK_ROWS = 4_000_000
+# So many times the root of all rows, where that is more: groups times buckets, and so the reads
+# between them, grow with the rows and not with their square. 12 million at 1e9, 40 million at 1e10.
+_TIMES_ROOT = 400
+
+
+def task_rows(rows: int) -> int:
+    """Return how many rows one task has in hand where so many are ranked over units."""
+    return max(_TASK_ROWS, _TIMES_ROOT * isqrt(rows))
 
 
 def bucket_count(pairs: int) -> int:
     """Return into how many buckets the job's pairs are cut."""
-    return max(1, -(-pairs // BUCKET_ROWS))
+    return max(1, -(-pairs // task_rows(pairs)))
 
 
 def bucket_of(rows: Rows, buckets: int) -> Ints:
@@ -27,29 +37,32 @@ def bucket_of(rows: Rows, buckets: int) -> Ints:
     return np.asarray(rows["high"] % np.uint64(buckets), np.int64)
 
 
-def rank_bucket(rows: Rows, top_k: int | None) -> Rows:
+def rank_bucket(rows: Rows, top_k: int | None) -> tuple[Rows, dict[str, list[int]]]:
     """Return new ranks for the queries that occur in several units; for all, if copies matter.
 
-    Takes scored rows with their unit, units in plan order.
+    Takes scored rows with their unit, units in plan order. Returns how far all ranks lie from the
+    input's order, too.
     """
     with_copies = "doc_high" in (rows.dtype.names or ())
     if not len(rows):
-        return np.zeros(0, RANKED)
+        return np.zeros(0, RANKED), {}
     groups = _numbered(rows["high"], rows["low"])
     shared = _in_several(groups, rows["unit"])[groups]
-    if with_copies and top_k:
-        shared[:] = True  # top_k has not cut the units of such a job
-    rows, groups = rows[shared], groups[shared]
     kept = np.full(len(groups), True)
     if with_copies:
+        shared[:] |= top_k is not None  # it has not cut the units of such a job
         kept = _first_of_each(groups, _numbered(rows["doc_high"], rows["doc_low"]))
-    ranked = np.zeros(len(rows), RANKED)
-    ranked["unit"], ranked["place"], ranked["rank"] = rows["unit"], rows["place"], COPY
-    if len(rows):
-        ranked["rank"][kept] = ranks_within(groups[kept], rows["raw"][kept])
+    ranks = np.full(len(rows), COPY)
+    ranks[kept] = ranks_within(groups[kept], rows["raw"][kept])
     if top_k:
-        ranked["rank"][ranked["rank"] > top_k] = CUT
-    return ranked
+        ranks[ranks > top_k] = CUT
+    place = over_units(groups, rows["unit"], InputOrder(rows["order"], rows["of"]))
+    there = ranks > 0
+    moved = moves(place[there], ranks[there], rows["raw"][there])
+    ranked = np.zeros(int(shared.sum()), RANKED)
+    ranked["unit"], ranked["place"] = rows["unit"][shared], rows["place"][shared]
+    ranked["rank"] = ranks[shared]
+    return ranked, moved
 
 
 def _numbered(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:

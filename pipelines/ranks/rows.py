@@ -1,7 +1,7 @@
 """The rows that ranking over units passes on: scores without texts, and files of them in parts.
 
-A file of parts is one run of rows sorted by part, with the parts' byte offsets at its head, so that
-any part costs two reads. It knows bytes and arrays, and neither records nor what a rank is.
+A file in parts is one run of rows sorted by part; its record says where each part starts, so that
+any part costs one read. It knows bytes and arrays, and neither records nor what a rank is.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.commits.store import Store
-from pipelines.ranks.within_unit import Ints
+from pipelines.ranks.moves import InputOrder, Ints
 from rerank_core.types import Float32s
 
 Rows = npt.NDArray[Any]  # structured, of one of the types below
 
-# One row of a unit's result: its query's hash, its score, and which row it is.
-SCORED = np.dtype([("high", "<u8"), ("low", "<u8"), ("raw", "<f4"), ("place", "<i4")])
+# One row of a unit's result: its query's hash, its score, which row it is, its place among those of
+# its query in the unit's input, and how many these were.
+SCORED = np.dtype(
+    [
+        *[(name, "<u8") for name in ("high", "low")],
+        ("raw", "<f4"),
+        *[(name, "<i4") for name in ("place", "order", "of")],
+    ]
+)
 _DOCUMENT = [("doc_high", "<u8"), ("doc_low", "<u8"), ("row", "<i8")]
 SCORED_WITH_DOCUMENT = np.dtype([*SCORED.descr, *_DOCUMENT])
 # The new rank of a row; `unit` is the unit's place in the plan.
@@ -47,13 +53,18 @@ def with_unit(kind: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def scored_rows(
-    query: Ints, queries: Sequence[Any], raw: Float32s, copies: Copies | None = None
+    query: Ints,
+    queries: Sequence[Any],
+    raw: Float32s,
+    order: InputOrder,
+    copies: Copies | None = None,
 ) -> Rows:
     """Return a unit's rows in their order; `query` has an index into `queries` for each."""
     rows = np.zeros(len(raw), SCORED_WITH_DOCUMENT if copies else SCORED)
     of_queries = hashes(queries)
     rows["high"], rows["low"] = of_queries[query, 0], of_queries[query, 1]
     rows["raw"], rows["place"] = raw, np.arange(len(raw))
+    rows["order"], rows["of"] = order
     if copies:
         # A document without an id is nobody's copy.
         keys = [secrets.token_bytes(16) if key is None else key for key in copies.ids]
@@ -71,24 +82,14 @@ def hashes(values: Sequence[Any]) -> npt.NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 
 
-def in_parts(rows: Rows, part: Ints, parts: int) -> bytes:
-    """Return a file of the rows in `parts` parts; inside a part they keep their order."""
+def in_parts(rows: Rows, part: Ints, parts: int) -> tuple[bytes, list[int]]:
+    """Return the rows one part after the other, and where each starts and the last one ends.
+
+    Inside a part they keep their order; places are in bytes.
+    """
     order = np.argsort(part, kind="stable")
-    ends = np.searchsorted(part[order], np.arange(parts + 1))
-    offsets = 8 * (parts + 1) + rows.dtype.itemsize * ends
-    return offsets.astype("<i8").tobytes() + rows[order].tobytes()
-
-
-def read_part(store: Store, key: str, number: int, kind: np.dtype[Any]) -> Rows:
-    """Return the rows of one part of a file that `in_parts` made."""
-    ends = np.frombuffer(store.read_part(key, 8 * number, 8 * number + 16), "<i8")
-    return read_rows(store, key, (int(ends[0]), int(ends[1])), kind)
-
-
-def part_bounds(body: bytes, parts: int) -> list[tuple[int, int]]:
-    """Return where each part of a file of `in_parts` starts and stops, for `read_rows`."""
-    ends = np.frombuffer(body, "<i8", parts + 1).tolist()
-    return list(pairwise(ends))
+    ends = np.searchsorted(part[order], np.arange(parts + 1)) * rows.dtype.itemsize
+    return rows[order].tobytes(), ends.tolist()
 
 
 def read_rows(store: Store, key: str, bounds: tuple[int, int], kind: np.dtype[Any]) -> Rows:

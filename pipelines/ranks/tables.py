@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from pipelines.config import StageConfig
 from pipelines.inputs.ids import Column, plain_ids
 from pipelines.inputs.pairs import one_list
-from pipelines.ranks.within_unit import Ints, query_codes, ranks_within
+from pipelines.ranks.moves import Ints
+from pipelines.ranks.within_unit import query_codes, ranks_within
 from rerank_core import ModelUnavailable
 
 # What a table of pairs has between scoring and ranking.

@@ -17,17 +17,17 @@ import pyarrow as pa
 from pipelines.columns import ColumnNames, Shape
 from pipelines.inputs.ids import Column, id_values, plain_ids
 from pipelines.inputs.pairs import UnitPairs, one_list
+from pipelines.ranks.moves import InputOrder, Ints, input_order, moves
 from rerank_core.types import Float32s
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class RankedUnit:
     """The output rows of a unit, and what a later merge of its queries needs.
 
-    `raw`, `query` (an index into `queries`) and `row` (the input's, in the unit) have one entry per
-    row of `table`; they are empty for the nested shape, whose queries are complete.
+    `raw`, `query` (an index into `queries`), `row` (the input's, in the unit) and `order` have one
+    entry per row of `table`; they are empty for the nested shape, whose queries are complete.
+    `moved` counts how far ranks lie from the input's order.
     """
 
     table: pa.Table
@@ -36,6 +36,8 @@ class RankedUnit:
     query: Ints
     queries: list[Any]
     row: Ints
+    order: InputOrder
+    moved: dict[str, list[int]]
 
 
 def ranks_within(groups: Ints, raw: Float32s) -> npt.NDArray[np.int32]:
@@ -69,18 +71,24 @@ def rank_unit(
     if shape == "nested":
         ranks = ranks_within(rows, raw[good])
         kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
+        moved = moves(input_order(rows).place[kept], ranks[kept], raw[good][kept])
         order = kept[np.lexsort((ranks[kept], rows[kept]))]
         new = _with_rank(added, names, ranks[order], good[order])
         out = nested_rows(table, names, found.rows_aside, (rows[order], entries[order]), new)
         none = np.empty(0, dtype=np.int64)
-        return RankedUnit(out, len(order), np.empty(0, dtype=np.float32), none, [], none)
+        scores, nothing = np.empty(0, dtype=np.float32), InputOrder(none, none)
+        return RankedUnit(out, len(order), scores, none, [], none, nothing, moved)
     codes, queries = query_codes(table[names.query_id], rows)
     ranks = ranks_within(codes, raw[good])
     kept = np.flatnonzero(ranks <= top_k) if top_k else np.arange(len(ranks))
     out = table.take(rows[kept])
     for name, values in _with_rank(added, names, ranks[kept], good[kept]):
         out = out.append_column(pa.field(name, values.type), values)
-    return RankedUnit(out, len(kept), raw[good][kept], codes[kept], queries, rows[kept])
+    place, of = (values[kept] for values in input_order(codes))
+    raw = raw[good][kept]
+    moved = moves(place, ranks[kept], raw)
+    before = InputOrder(place, of)
+    return RankedUnit(out, len(kept), raw, codes[kept], queries, rows[kept], before, moved)
 
 
 def _with_rank(

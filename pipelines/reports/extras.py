@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.commits.delta_log import write_delta_log
-from pipelines.commits.records import SUCCESS, JobFolder
+from pipelines.commits.records import SUCCESS, JobFolder, JobRecords
 from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import versions_of
@@ -21,15 +21,14 @@ def write_extras(
     store: Store,
     manifest: dict[str, Any],
     config: RerankJobConfig,
-    records: dict[str, Any] | None = None,
+    records: JobRecords | None = None,
 ) -> None:
     """Write what is no part of the commit, unless it is there: a run may die just before it.
 
-    Reads the records of the units where they are not given.
+    Reads the records where they are not given.
     """
     if store.size(REPORT) is None:
-        found = JobFolder(store, 0).all_records().newest() if records is None else records
-        write_report(store, manifest, found)
+        write_report(store, manifest, records or JobFolder(store, 0).all_records())
     if config.trec_run and _is_due(Path(config.trec_run), store):
         write_trec_run(store, Path(config.trec_run), config.names)
     if config.json_lines and _is_due(Path(config.json_lines), store):

@@ -1,6 +1,6 @@
 """_report.html beside the result: what ran, how fast, what came out, what did not. Self-contained.
 
-Made from the manifest and the unit records alone, so it can be made again at any time.
+Made from the manifest and the records alone, so it can be made again at any time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.commits.records import JobRecords
 from pipelines.commits.store import Store
+from pipelines.ranks.moves import RANK_CLASSES
 from pipelines.reports import pictures
 
 REPORT = "_report.html"
@@ -17,14 +19,17 @@ _SLOWEST = 10
 _TIME_STEPS = 60
 
 
-def write_report(store: Store, manifest: dict[str, Any], records: dict[str, Any]) -> None:
+def write_report(store: Store, manifest: dict[str, Any], records: JobRecords) -> None:
     """Write the report of a finished job into its folder."""
     store.replace(REPORT, report(manifest, records).encode())
 
 
-def report(manifest: dict[str, Any], records: dict[str, Any]) -> str:
-    """Return the page; `records` are the unit records by name."""
-    scored = {name: record for name, record in records.items() if record.get("seconds")}
+def report(manifest: dict[str, Any], records: JobRecords) -> str:
+    """Return the page."""
+    units = records.newest()
+    scored = {name: record for name, record in units.items() if record.get("seconds")}
+    # Of a query that lies in several units the ranking over units knows, of others their unit.
+    ranked = {n: r for stage in (units, records.ranks) for n, r in stage.items() if "moves" in r}
     counts = manifest["counts"]
     parts = [
         pictures.heading("Rerank job", 1),
@@ -35,10 +40,16 @@ def report(manifest: dict[str, Any], records: dict[str, Any]) -> str:
         pictures.curve(throughput(list(scored.values())), "pairs per second", "s"),
         pictures.heading("Scores"),
         pictures.bars(_added(scored, "score_histogram"), "0", "1", "score histogram"),
+        pictures.heading("Places by which ranks moved against the input's order"),
+        pictures.bars(
+            _added(ranked, "moves"), "1,024 or more down", "1,024 or more up", "places moved"
+        ),
+        pictures.heading("Scores by rank"),
+        *_scores_by_rank(_added(ranked, "rank_scores")),
         pictures.heading("Tokens of a pair"),
         pictures.bars(_added(scored, "token_histogram"), "1", "16,384", "token histogram"),
         pictures.heading("Set aside"),
-        pictures.table(_reasons(records) or [("nothing", "")]),
+        pictures.table(_reasons(units) or [("nothing", "")]),
         pictures.heading("Slowest units"),
         pictures.table(_slowest(scored), ["unit", "seconds", "pairs", "tokens"]),
         pictures.heading("Inputs"),
@@ -84,6 +95,18 @@ def throughput(records: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 def _added(records: dict[str, Any], key: str) -> list[float]:
     columns = zip(*(record[key] for record in records.values()), strict=True)
     return [float(sum(column)) for column in columns]
+
+
+def _scores_by_rank(counts: Sequence[float]) -> list[str]:
+    """Return a histogram for each class of ranks."""
+    parts, first, steps = [], 1, len(counts) // (len(RANK_CLASSES) + 1)
+    for number, last in enumerate((*RANK_CLASSES, None)):
+        name = f"rank {first}" if first == last else f"ranks {first} to {last}"
+        name = name if last else f"ranks from {first}"
+        heights = counts[number * steps : (number + 1) * steps]
+        parts += [pictures.heading(name, 3), pictures.bars(heights, "0", "1", f"scores, {name}")]
+        first = (last or 0) + 1
+    return parts
 
 
 def _reasons(records: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,20 +22,22 @@ from pipelines.inputs.ids import id_values
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import DUPLICATE, extract
 from pipelines.inputs.units import Say, Slice, unit_name
-from pipelines.ranks.bucket import bucket_of, copies_among
-from pipelines.ranks.over_units import (
-    GROUP_ROWS,
-    publish,
-    read_parts,
-    run_step,
-    unit_groups,
-)
+from pipelines.ranks.bucket import bucket_of, copies_among, task_rows
+from pipelines.ranks.moves import input_order
 from pipelines.ranks.rows import (
     SCORED_WITH_DOCUMENT,
     Copies,
     Rows,
     in_parts,
     scored_rows,
+)
+from pipelines.ranks.steps import (
+    Parts,
+    files_of,
+    publish,
+    read_parts,
+    run_step,
+    unit_groups,
 )
 from pipelines.ranks.within_unit import query_codes
 from pipelines.stages.read import read_slice, slice_row
@@ -48,7 +50,7 @@ def count_copies(
     folder, buckets = context.folder, context.buckets or 1
     run = partial(run_step, engine, folder, say)
     rows = [sum(unit.rows for unit in piece.units) for piece in slices]
-    groups = [slices[first:stop] for first, stop in unit_groups(rows, GROUP_ROWS)]
+    groups = [slices[first:stop] for first, stop in unit_groups(rows, task_rows(sum(rows)))]
     items = [
         {"name": unit_name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
         for n, group in enumerate(groups)
@@ -57,9 +59,9 @@ def count_copies(
         found = run("copies", items, partial(count_nested, context=context))
     else:
         gathered = run("ids", items, partial(gather_ids, context=context, buckets=buckets))
-        names = [record["file"]["file"] for record in gathered.values()]
         parts = [{"name": unit_name(bucket), "bucket": bucket} for bucket in range(buckets)]
-        found = run("copies", parts, partial(count_bucket, folder=folder, files=names))
+        count = partial(count_bucket, folder=folder, files=files_of(gathered))
+        found = run("copies", parts, count)
     return sum(record["copies"] for record in found.values())
 
 
@@ -70,7 +72,7 @@ def count_nested(item: dict[str, Any], context: JobContext) -> dict[str, str]:
     for table in _tables(item, config, context.schema):
         found = extract(table, "nested", config.names, config.max_text_chars, copies=False)
         copies += sum(aside.reason == DUPLICATE for aside in found.aside)
-    return publish(context.folder, "copies", item["name"], b"", copies=copies)
+    return publish(context.folder, "copies", item["name"], (b"", []), copies=copies)
 
 
 def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str, str]:
@@ -85,14 +87,14 @@ def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[
     schema = context.schema and pa.schema([f for f in context.schema if f.name in wanted])
     parts = [_id_rows(table, names) for table in _tables(item, config, schema)]
     rows = np.concatenate(parts) if parts else np.zeros(0, SCORED_WITH_DOCUMENT)
-    body = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(context.folder, "ids", item["name"], body)
+    made = in_parts(rows, bucket_of(rows, buckets), buckets)
+    return publish(context.folder, "ids", item["name"], made)
 
 
-def count_bucket(item: dict[str, Any], folder: JobFolder, files: list[str]) -> dict[str, str]:
+def count_bucket(item: dict[str, Any], folder: JobFolder, files: list[Parts]) -> dict[str, str]:
     """Count the copies in one bucket of queries."""
     copies = copies_among(read_parts(folder, files, int(item["bucket"]), SCORED_WITH_DOCUMENT))
-    return publish(folder, "copies", item["name"], b"", copies=copies)
+    return publish(folder, "copies", item["name"], (b"", []), copies=copies)
 
 
 def _tables(
@@ -108,4 +110,5 @@ def _id_rows(table: pa.Table, names: ColumnNames) -> Rows:
     there = np.flatnonzero(table[names.query_id].is_valid())
     codes, queries = query_codes(table[names.query_id], there)
     documents = id_values(table.take(there)[names.doc_id])
-    return scored_rows(codes, queries, np.zeros(len(there), np.float32), Copies(documents, there))
+    raw = np.zeros(len(there), np.float32)
+    return scored_rows(codes, queries, raw, input_order(codes), Copies(documents, there))

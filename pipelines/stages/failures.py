@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.commits.records import lean_json
 from rerank_core import RerankError
 
 
@@ -20,7 +21,7 @@ def failure_line(error: RerankError) -> str:
 
 def read_line(text: str) -> dict[str, Any]:
     """Return the line of a stage; raises the error that it stands for."""
-    line: dict[str, Any] = json.loads(text)
+    line: dict[str, Any] = lean_json(text)
     if "error" in line:
         kinds = {kind.__name__: kind for kind in _kinds(RerankError)}
         raise kinds.get(line["error"], RerankError)(line["text"])

@@ -2,8 +2,9 @@
 
 Before a range of pairs is scored, a note is written. When it is there already, a process has died
 over it, and all notes of the unit are read: a range that died too often is cut in two, until one
-pair is left. Notes of finished units go at the commit, all at once. It does not know Ray: whoever
-restarts the process calls `score` again.
+pair is left. Notes of finished units go at the commit, all at once. Where nothing has died yet none
+is written: a pair that kills costs one process more, and all others a write less. It does not know
+Ray: whoever restarts the process calls `score` again.
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ class Isolation:
     unit: str
     max_killed: int
     timeout_s: float
-    deaths: int = 0  # how many attempts at this unit had died when it was scored
+    careful: bool = True  # whether a process may have died over this unit
+    deaths: int = 0  # how many attempts with a note had died when it was scored
     _count: int = 0
     _notes: set[str] = field(default_factory=set)
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score all pairs; those that kill the process get the reason KILLED."""
         self._count = len(pairs)
-        first = self._note(0, 0, len(pairs))
-        if self.store.mark(first):  # nobody has tried before, as is usual
+        first = self._note(0, 0, len(pairs)) if self.careful else None
+        if first is None or self.store.mark(first):  # nobody has tried before, as is usual
             return self._watched(first, pairs, 0, len(pairs))
         self._notes = set(self.store.names(self._folder))
         self.deaths = sum(name.endswith(".death") for name in self._notes)
@@ -61,7 +63,8 @@ class Isolation:
 
     def survived(self) -> None:
         """Take back the note of a unit that was scored and could not be written."""
-        self.store.delete([self._note(0, 0, self._count)])
+        if self.careful:
+            self.store.delete([self._note(0, 0, self._count)])
 
     @property
     def _folder(self) -> str:
@@ -87,9 +90,9 @@ class Isolation:
         )
 
     def _watched(
-        self, note: str, pairs: Sequence[QueryDocumentPair], low: int, high: int
+        self, note: str | None, pairs: Sequence[QueryDocumentPair], low: int, high: int
     ) -> PairScores:
-        """Score a range whose note is written; the note stays if the process does not."""
+        """Score a range whose note, if any, is written; it stays if the process does not."""
         share = (high - low) / max(1, len(pairs))
         deadline_s = min(self.timeout_s, max(self.timeout_s * share * 4, 30.0))
         # A C thread ends the process even when a native call holds the interpreter.
@@ -100,11 +103,12 @@ class Isolation:
             # A failed device stays failed in this process, and the pairs may be the cause.
             os._exit(_EXIT_MODEL_FAILED)
         except BaseException:
-            self.store.delete([note])
+            if note:
+                self.store.delete([note])
             raise
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if high - low < len(pairs):
+        if note and high - low < len(pairs):
             self.store.replace(f"{self._folder}/{low}-{high}.npz", _dump(scores))
             self.store.delete([note])
         return scores

@@ -23,7 +23,13 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
 from pipelines.stages.failures import failure_line, read_line
 from pipelines.stages.ray_metrics import JobMeter
-from pipelines.stages.ray_pool import pool, replica_needs, require_machine, resources
+from pipelines.stages.ray_pool import (
+    pool,
+    replica_needs,
+    require_machine,
+    resources,
+    was_restarted,
+)
 from pipelines.stages.ray_start import connect
 from pipelines.stages.read import failed_row, read_slice, slice_row
 from pipelines.stages.score import CALLS, ScoreUnits
@@ -104,7 +110,7 @@ class RayEngine:
                 num_cpus=cpus,
                 num_gpus=gpus,
                 compute=pool(context.config, gpus, cpus, units, calls=CALLS),
-                fn_constructor_args=(context, load),
+                fn_constructor_args=(context, load, was_restarted),
             )
         )
         with JobMeter(context.config.output, units) as meter:

@@ -60,6 +60,11 @@ def _strategy(calls: int, **sizes: int) -> ActorPoolStrategy:
     return ActorPoolStrategy(**options)
 
 
+def was_restarted() -> bool:
+    """Say, in an actor, whether it was another process before, which has died."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
 def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:
     """Wait until a machine is there that can hold a copy of the model, whatever else it holds.
 

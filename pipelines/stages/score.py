@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,15 +22,10 @@ from pipelines.inputs.pairs import Aside, extract
 from pipelines.inputs.units import Unit
 from pipelines.ranks.rows import Copies, scored_rows
 from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit
+from pipelines.stages import machine
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
 from pipelines.stages.failures import failure_line
 from pipelines.stages.isolate import Isolation, deadline_s
-from pipelines.stages.machine import (
-    SAMPLE,
-    refuse_another_folder,
-    refuse_another_model,
-    seconds_of_others,
-)
 from pipelines.stages.scoring import SecondHalf, added_values, score_distinct, warm
 from rerank_core import PairScores, QueryDocumentPair, RerankError
 from rerank_core.types import preparing
@@ -43,24 +38,29 @@ class ScoreUnits:
     """The class each actor of the pool runs: one model, one unit per call, `CALLS` at a time.
 
     Only scoring takes turns, in a thread of its own: OpenMP keeps workers for every thread that
-    ever computed, and they get in each other's way.
+    ever computed, and they get in each other's way. `restarted` says whether another process was
+    this actor before and has died.
     """
 
-    def __init__(self, context: JobContext, load: LoadScorer) -> None:
+    def __init__(
+        self, context: JobContext, load: LoadScorer, restarted: Callable[[], bool] = lambda: False
+    ) -> None:
         self._context = context
+        # Else nothing has died over a unit yet, and none needs a note that it is tried.
+        self._careful = context.folder.epoch > 1 or restarted()
         self._failure: RerankError | None = None
         self._usual_s: list[float] = []
         self._scoring = ThreadPoolExecutor(1, "score")
         try:
-            refuse_another_folder(context.folder)
-            self._usual_s = seconds_of_others(context.folder)
+            machine.refuse_another_folder(context.folder)
+            self._usual_s = machine.seconds_of_others(context.folder)
             # In a thread that ends, for the same reason.
             with ThreadPoolExecutor(1, "start") as start:
                 self._scorer = start.submit(lambda: warm(load(context.config.scorer))).result()
             self._halves = preparing(self._scorer)
             self._preparing = threading.Lock()
             self._second = SecondHalf(self._halves) if self._halves else self._scorer
-            refuse_another_model(context.folder, self._scorer.info.fingerprint)
+            machine.refuse_another_model(context.folder, self._scorer.info.fingerprint)
         except RerankError as error:
             # Raised here, it would be an actor that dies again and again.
             self._failure = error
@@ -105,6 +105,7 @@ class ScoreUnits:
             unit.name,
             config.max_killed_rows,
             deadline_s(self._usual_s, config.unit_timeout_s),
+            self._careful,
         )
         scores, seconds = self._scores(isolation, found.pairs)
         added = added_values(
@@ -124,6 +125,7 @@ class ScoreUnits:
         check_conservation(f"unit {unit.name}", counts)
         record: dict[str, Any] = {"file": path, "retries": isolation.deaths, "counts": counts}
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
+        record |= {} if context.buckets else ranked.moved
         try:
             record |= self._write(unit, path, rows, ranked, aside)
             record |= {"seconds": round(seconds, 3), "at": round(time.time(), 3)}
@@ -132,10 +134,10 @@ class ScoreUnits:
             isolation.survived()
             raise
         if not isolation.deaths:
-            self._usual_s = [*self._usual_s[-SAMPLE:], record["seconds"]]
+            self._usual_s = [*self._usual_s[-machine.SAMPLE :], record["seconds"]]
         if not published:
-            for place, key in (("data", "data"), ("quarantine", "aside"), ("sidecars", "sidecar")):
-                folder.drop(place, record[key])
+            folder.drop("data", record["data"])
+            folder.drop("quarantine", record["aside"])
         return {"unit": unit.name, "published": published, **record}
 
     def _scores(
@@ -169,20 +171,22 @@ class ScoreUnits:
         table = keep_columns(ranked.table, config.columns, config.names, added)
         if context.joined and config.columns is None:
             table = table.drop_columns([config.names.query, config.names.text])
-        out: dict[str, Any] = {"data": None, "aside": None, "sidecar": None}
+        out: dict[str, Any] = {"data": None, "aside": None}
         if table.num_rows:
-            out["data"] = folder.write_parquet("data", unit.name, table)
+            scores = self._scores_for_ranks(unit, ranked) if context.buckets else None
+            out["data"] = folder.write_parquet("data", unit.name, table, scores)
         if aside:
             lines = aside_table(aside, rows, unit, path, context.shape, config.names)
             out["aside"] = folder.write_parquet("quarantine", unit.name, lines)
-        if context.buckets:
-            copies = None
-            if config.duplicates != "keep":
-                ids = id_values(ranked.table[config.names.doc_id])
-                copies = Copies(ids, ranked.row + unit.start)
-            body = scored_rows(ranked.query, ranked.queries, ranked.raw, copies).tobytes()
-            out["sidecar"] = folder.write_bytes("sidecars", unit.name, ".rows", body)
         return out
+
+    def _scores_for_ranks(self, unit: Unit, ranked: RankedUnit) -> bytes:
+        config, copies = self._context.config, None
+        if config.duplicates != "keep":
+            ids = id_values(ranked.table[config.names.doc_id])
+            copies = Copies(ids, ranked.row + unit.start)
+        rows = ranked.query, ranked.queries, ranked.raw, ranked.order
+        return scored_rows(*rows, copies).tobytes()
 
 
 def _timed(isolation: Isolation, items: Sequence[Any]) -> tuple[PairScores, float]:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 FIGURES = {
     "bench_job.py speed": {"rows", "job_pairs_s", "core_pairs_s"},
     "bench_job.py rows": {"runs"},
+    "bench_job.py end": {"end_s", "driver_mb", "operations_a_unit"},
     "bench_serve.py --model lexical": {"core", "ray-rerank", "of_core"},
     "bench_scaling.py replicas": {"documents_per_s", "of_linear"},
     "bench_scaling.py autoscale": {"phases", "peak_replicas", "last_replicas"},

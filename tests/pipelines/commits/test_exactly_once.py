@@ -181,7 +181,7 @@ def damage_by_forgetting_ranks(out):
 
 
 def damage_by_forgetting_a_final_record(out):
-    (out / "_job" / "final" / "000001.json").unlink()
+    (out / "_job" / "final" / "000000.json").unlink()
 
 
 def damage_quarantine(out):
@@ -212,12 +212,12 @@ def test_verify_finds_damage(tmp_path, small, damage):
 def test_verify_finds_rows_that_went_from_one_unit_to_another(tmp_path, small):
     out = tmp_path / "out"
     run(small, out)
+    path = out / "_job" / "final" / "000000.json"
+    record = json.loads(path.read_bytes())
     for name, change in (("000001", 1), ("000002", -1)):
-        path = out / "_job" / "final" / f"{name}.json"
-        record = json.loads(path.read_bytes())
         for key in ("rows_in", "rows_cut"):
-            record["counts"][key] += change
-        path.write_bytes(json_bytes(record))
+            record["units"][name]["counts"][key] += change
+    path.write_bytes(json_bytes(record))
     with pytest.raises(Incomplete, match="unit 000001 has 16 rows; the plan says 15"):
         verify(out)
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from pipelines.commits.local_store import LocalStore
+from pipelines.commits.records import lean_json
 from pipelines.commits.store import StorageFull
 
 
@@ -87,3 +88,9 @@ def test_a_link_that_was_made_although_it_is_reported_as_taken_is_ours(tmp_path)
     assert not LocalStore(tmp_path).create_json("record.json", 2)
     assert LocalStore(tmp_path).read_json("record.json") == 1
     assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_records_share_their_keys():
+    first, second = (lean_json('{"counts": {"rows_in": 1}}') for _ in range(2))
+    assert first == {"counts": {"rows_in": 1}}
+    assert next(iter(first["counts"])) is next(iter(second["counts"]))

@@ -9,6 +9,7 @@ import pickle
 import random
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
 from protocol import LEXICAL, InProcess, job, rows_of
 
 import pipelines
+from pipelines.commits import lease
 from pipelines.commits.lease import STALE_S, Lease, Watch, heartbeat_key
 from pipelines.commits.object_store import ObjectStore
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, is_complete
@@ -249,38 +251,58 @@ def test_a_server_that_is_busy_or_loses_replies_costs_no_row(bucket, small, expe
     assert verify(out)["rows_in"] == 40
 
 
-def test_a_unit_costs_at_most_six_operations_to_score_and_six_to_write_again(
-    bucket, memory, make_rows, write_files
-):
-    seen = []
-    rows = make_rows(4, 20)
-    rows[17]["text"] = None
-    folder = write_files(memory / "in", rows, files=1, group=10)
-    bucket.server.fault = lambda method, key: (
-        seen.append((method, key.partition("/_job/")[2])) or ""
-    )
-    job(folder, bucket.out("out"), unit_pairs=10)
-    keys = [f"{method} {key.partition('/')[0]}" for method, key in seen]
-    scoring = keys[keys.index("PUT attempts") : len(keys) - keys[::-1].index("PUT units")]
-    assert len(scoring) == 5 * 8 + 1  # and one file of rows set aside
-    last = len(keys) - keys[::-1].index("PUT final")
-    again = keys[keys.index("PUT scattered") + 2 : last]
-    assert len(again) == 6 * 8
+@pytest.fixture
+def requests(bucket, memory, write_files, monkeypatch):
+    """Counts what a job of so many units asks of a bucket, by method and by kind of file."""
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 3600.0)  # they come by time, not by unit
+
+    def count(rows, units, **options):
+        folder = write_files(memory / f"in{units}", rows, files=1, group=1000)
+        seen = Counter()
+
+        def note(method, key):
+            seen[f"{method} {key.partition('/_job/')[2].partition('/')[0]}".rstrip()] += 1
+            return ""
+
+        bucket.server.fault = note
+        job(folder, bucket.out(f"out{units}"), unit_pairs=10, **options)
+        assert len(open_store(bucket.out(f"out{units}")).names("_job/units")) == units
+        return seen
+
+    return count
+
+
+def test_a_unit_whose_queries_cross_units_costs_five_operations(requests, make_rows):
+    few, many = (requests(make_rows(10, units), units) for units in (32, 160))
+    # Written, looked whether another job has taken over, made to count; scores and rows read.
+    each = {"PUT data": 1, "HEAD epochs": 1, "PUT units": 1, "GET data": 2}
+    assert many - few == {kind: 128 * count for kind, count in each.items()}
+    assert many.total() < 6 * 160  # all that a job asks for
+
+
+def test_a_unit_of_nested_rows_costs_six_operations(requests, make_rows):
+    row = {"query": "river", "candidates": make_rows(1, 10)}
+    few, many = (requests([row | {"query_id": n} for n in range(u)], u) for u in (32, 160))
+    # The ranks are read, by footer and column, and the file is copied into its place.
+    each = {"PUT data": 1, "HEAD epochs": 1, "PUT units": 1, "GET data": 2, "PUT": 1}
+    assert many - few == {kind: 128 * count for kind, count in each.items()}
 
 
 def test_what_people_read_in_a_bucket_is_the_result_alone(bucket, small, expected):
     out, store = bucket.out("out"), open_store(bucket.out("out"))
     said = io.StringIO()
     config = {"input": (str(small),), "output": out, "scorer": LEXICAL, "unit_pairs": 20}
-    run_job(RerankJobConfig(**config, top_k=7, progress_s=1e-9), out=said, engine=InProcess())
-    assert "committing, ranks checked: 2 of 2" in said.getvalue()
+    config |= {"top_k": 7, "file_size": 5_000}
+    run_job(RerankJobConfig(**config, progress_s=1e-9), out=said, engine=InProcess())
+    assert "checking ranks, checked: 1 of 1" in said.getvalue()
     assert "committing, files in place: 2 of 2" in said.getvalue()
     files = [Path(file).name for file in pads.dataset(out).files]
     assert sorted(files) == store.names("data")
     ordered = pipelines.read_output(out).to_table().to_pylist()
     assert sorted(ordered, key=lambda r: (r["query_id"], r["doc_id"], r["rank"])) == expected
     left = {name for name in store.children("_job") if name not in ("plan.json", "model.json")}
-    assert left == {"epochs", "final", "gathered", "ranks", "scattered", "units"}
+    steps = {"units", "gathered", "ranks", "scattered", "final", "counted", "checked"}
+    assert left == {"epochs"} | steps
 
 
 def last_line(capsys):
@@ -295,7 +317,7 @@ def test_what_is_made_parquet_first_lies_in_the_bucket_too(bucket, memory, small
     job(lines, out, unit_pairs=20, top_k=7)
     ranks = [{(r["doc_id"], r["rank"]) for r in found} for found in (rows_of(out), expected)]
     assert ranks[0] == ranks[1]
-    assert len(open_store(out).names("_job/input", ".parquet")) == 1
+    assert "input" not in open_store(out).children("_job")  # what was made Parquet is gone
 
 
 @pytest.mark.parametrize(

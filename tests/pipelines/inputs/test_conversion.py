@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import job, rows_of
+from protocol import InProcess, job, rows_of
 
 from pipelines.rerank_job import main
 from rerank_core import InvalidRequest
@@ -136,8 +136,13 @@ def test_a_row_set_aside_names_the_file_that_people_know(tmp_path):
 
 
 def test_a_file_that_changed_while_a_plan_was_made_is_converted_anew(tmp_path):
+    class Dead(InProcess):
+        def score_units(self, *given):
+            raise ConnectionError
+
     (tmp_path / "in.csv").write_text("query_id,query,doc_id,text\nq,lamp,d,old\n")
-    job(tmp_path / "in.csv", tmp_path / "out")
+    with pytest.raises(ConnectionError):
+        job(tmp_path / "in.csv", tmp_path / "out", engine=Dead())
     (old,) = (tmp_path / "out" / "_job" / "input").glob("0-*.parquet")
     (tmp_path / "in.csv").write_text("query_id,query,doc_id,text\nq,lamp,d,newer\n")
     (tmp_path / "next" / "_job").mkdir(parents=True)

@@ -38,12 +38,18 @@ class Deadly:
         return PairScores(raw, ones, ones.astype(bool), errors)
 
 
-def score_through_deaths(folder: Path, documents, timeout_s=30.0, max_killed=10):
-    """Score in child processes until one lives; return the scores and the number of deaths."""
+def score_through_deaths(folder: Path, documents, timeout_s=30.0, max_killed=10, careful=True):
+    """Score in child processes until one lives; return the scores and the number of deaths.
+
+    The first may be careless, as in a job where none has died.
+    """
     pairs = [QueryDocumentPair("q", document) for document in documents]
     result, deaths = folder / "result", 0
-    isolation = Isolation(Deadly(), open_store(folder), UNIT, max_killed, timeout_s)  # type: ignore[arg-type]
+    store = open_store(folder)
     while True:
+        isolation = Isolation(
+            Deadly(), store, UNIT, max_killed, timeout_s, careful or deaths > 0  # type: ignore[arg-type]
+        )  # fmt: skip
         child = os.fork()
         if not child:
             try:
@@ -67,6 +73,14 @@ def test_exactly_the_deadly_pairs_are_set_aside(tmp_path, poisoned):
     assert scores.raw[good].tolist() == [len(documents[n]) for n in good]
     assert np.isnan(scores.raw[list(scores.errors)]).all()
     assert deaths <= (2 + 2 * math.log2(64)) * max(1, len(poisoned))
+
+
+@pytest.mark.parametrize("poisoned", [[5], []])
+def test_a_process_before_which_none_has_died_leaves_no_note(tmp_path, poisoned):
+    documents = [f"{'exit' if n in poisoned else 'fine'} {n}" for n in range(8)]
+    scores, deaths = score_through_deaths(tmp_path, documents, careful=False)
+    assert scores.errors == dict.fromkeys(poisoned, KILLED)
+    assert bool(deaths) == bool(open_store(tmp_path).names(f"{ATTEMPTS}/{UNIT}")) == bool(poisoned)
 
 
 def test_a_hanging_pair_is_set_aside(tmp_path):

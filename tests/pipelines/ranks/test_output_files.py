@@ -20,18 +20,43 @@ from pipelines.identity import JobChanged
 @pytest.mark.seconds
 def test_files_have_the_size_that_was_asked_for_and_the_rows_of_the_units(tmp_path, pairs_input):
     plain = job(pairs_input, tmp_path / "plain", unit_pairs=20, top_k=7)
-    sizes = [file["bytes"] for file in plain["files"]]
-    most = sum(sizes) // 4
-    packed = job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7, file_size=most)
-    assert (len(plain["files"]), len(packed["files"])) == (30, 5)
-    assert max(file["bytes"] for file in packed["files"]) <= most
-    assert packed["counts"] == plain["counts"] == verify(tmp_path / "out")
+    most = 20_000  # of four or five units and their footers
+    small = job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7, file_size=most)
+    assert len(plain["files"]) == 1
+    assert len(small["files"]) == 8
+    assert max(file["bytes"] for file in small["files"]) <= most
+    assert small["counts"] == plain["counts"] == verify(tmp_path / "out")
     read = [pipelines.read_output(tmp_path / name).to_table() for name in ("plain", "out")]
     assert read[0].equals(read[1])
-    names = {file["file"] for file in packed["files"]}
+    names = {file["file"] for file in small["files"]}
     assert {path.name for path in (tmp_path / "out" / "data").iterdir()} == names
     with pytest.raises(JobChanged, match="file_size"):
         job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7)
+
+
+def test_units_of_nested_rows_keep_their_files_unless_a_size_is_asked_for(
+    tmp_path, make_rows, write_files
+):
+    row = {"query": "river", "candidates": make_rows(1, 20)}
+    rows = [row | {"query_id": n} for n in range(12)]
+    folder = write_files(tmp_path / "in", rows, files=2, group=6)
+    plain = job(folder, tmp_path / "plain", unit_pairs=40)
+    joined = job(folder, tmp_path / "out", unit_pairs=40, file_size=10**9)
+    assert (len(plain["files"]), len(joined["files"])) == (6, 1)
+    assert joined["counts"] == plain["counts"] == verify(tmp_path / "out")
+    read = [pipelines.read_output(tmp_path / name).to_table() for name in ("plain", "out")]
+    assert read[0].equals(read[1])
+
+
+def test_output_files_hold_nothing_but_their_rows(tmp_path, pairs_input):
+    made = job(pairs_input, tmp_path / "out")
+    for file in made["files"]:
+        path = tmp_path / "out" / "data" / file["file"]
+        footer = pq.read_metadata(path)
+        groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+        columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+        held = sum(column.total_compressed_size for column in columns)
+        assert path.stat().st_size == 4 + held + footer.serialized_size + 8
 
 
 def test_a_job_without_rows_has_no_files(tmp_path, write_files, make_rows):
@@ -45,20 +70,21 @@ def test_a_job_without_rows_has_no_files(tmp_path, write_files, make_rows):
 def test_a_file_that_is_missing_or_short_stops_the_commit(tmp_path, pairs_input):
     class Forgetful(InProcess):
         def run_tasks(self, items, task):
-            return super().run_tasks([i for i in items if i is not items[-1]], task)
+            kept = [i for i in items if "output" not in i or i is not items[-1]]
+            return super().run_tasks(kept, task)
 
-    with pytest.raises(Incomplete, match="left no record"):
+    with pytest.raises(Incomplete, match="step final left no record"):
         job(pairs_input, tmp_path / "out", engine=Forgetful(), file_size=20_000)
     made = job(pairs_input, tmp_path / "out", file_size=20_000)
     assert len(made["files"]) > 1
     records = JobFolder(open_store(tmp_path / "out"), 0).all_records()
     planned = {name: record["counts"]["rows_in"] for name, record in records.units.items()}
-    rest = dict(list(records.packed.items())[1:])
+    rest = dict(list(records.final.items())[1:])
     with pytest.raises(Incomplete, match="not of all units, each once"):
-        checked(planned, 0, JobRecords(records.units, final=records.final, packed=rest))
-    first = records.packed["000000"]
+        checked(planned, 0, JobRecords(records.units, final=rest))
+    first = records.final["000000"]
     short = first | {"data": first["data"] | {"rows": 1}}
-    spoiled = records.packed | {"000000": short}
+    spoiled = records.final | {"000000": short}
     with pytest.raises(Incomplete, match="has not the rows of its units"):
-        checked(planned, 0, JobRecords(records.units, final=records.final, packed=spoiled))
+        checked(planned, 0, JobRecords(records.units, final=spoiled))
     assert len(rows_of(tmp_path / "out")) == pq.read_table(tmp_path / "out").num_rows == 600
