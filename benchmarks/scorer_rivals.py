@@ -140,8 +140,8 @@ class Apart:
 
     def close(self) -> None:
         """End the engine's process."""
-        self._process.kill()
-        self._process.wait()
+        with self._process:
+            self._process.kill()
 
     def _line(self) -> str:
         assert self._process.stdout is not None

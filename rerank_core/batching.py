@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
+
+# For each pair the name of what it begins with, and its tokens; None where nothing is shared.
+Prefixes = Sequence[tuple[Hashable, int]] | None
 
 
 @dataclass(slots=True)
 class ComputeCounts:
     """What this process's forward passes did since it started.
 
-    `tokens` are real ones, `computed_tokens` with padding, `budget_tokens` what the passes could
-    have held. `out_of_memory` counts passes that did not fit and were halved.
+    `tokens` are real ones, `computed_tokens` with padding and with what pairs share once,
+    `budget_tokens` what the passes could have held. `out_of_memory` counts passes that did not fit
+    and were halved.
     """
 
     passes: int = 0
@@ -82,15 +86,39 @@ class TokenBudget:
         return min(self.limit, most)
 
 
+# What pairs share is computed once and attended to by each: so many budgets of keys a pass at most.
+_MOST_READ = 4
+
+
+def together(order: Sequence[int], name: Callable[[int], Hashable]) -> list[int]:
+    """Return the same order but for this: what has the name of an earlier one follows it."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in order:
+        groups.setdefault(name(index), []).append(index)
+    return [index for group in groups.values() for index in group]
+
+
+def packed_tokens(lengths: Sequence[int], prefixes: Prefixes = None) -> int:
+    """Return what a packed pass computes: what several pairs begin with counts once."""
+    if prefixes is None:
+        return sum(lengths)
+    return sum(lengths) - sum(tokens for _, tokens in prefixes) + sum(dict(prefixes).values())
+
+
 def plan_batches(
-    lengths: Sequence[int], max_batch_tokens: int, *, padded: bool = True
+    lengths: Sequence[int],
+    max_batch_tokens: int,
+    *,
+    padded: bool = True,
+    prefixes: Prefixes = None,
 ) -> list[list[int]]:
     """Cut pairs into batches whose cost stays within `max_batch_tokens`.
 
     Takes one token count per pair; returns lists of input indices, every index exactly once,
     longest pairs first (so that running out of memory shows at once, not at the end). The cost of
     a batch is what the scorer pays: longest length times count when `padded`, the sum of the
-    lengths when packed. A pair longer than the budget gets a batch of its own.
+    lengths when packed. A pair longer than the budget gets a batch of its own. With `prefixes`
+    pairs that begin alike are neighbours, and a batch pays for what they share once.
 
     Raises ValueError for a budget below 1 or a negative length.
     """
@@ -98,18 +126,22 @@ def plan_batches(
         raise ValueError(f"max_batch_tokens must be at least 1, not {max_batch_tokens}")
     if any(length < 0 for length in lengths):
         raise ValueError("a length is negative; lengths are token counts")
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    if prefixes is not None:
+        order = together(order, prefixes.__getitem__)
     batches: list[list[int]] = []
     batch: list[int] = []
-    longest = total = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batch:
-            longest = lengths[index]
-        cost = longest * (len(batch) + 1) if padded else total + lengths[index]
-        if batch and cost > max_batch_tokens:
+    total = read = 0
+    for index in order:
+        own = length = lengths[index]
+        if prefixes is not None and batch and prefixes[batch[-1]] == prefixes[index]:
+            own -= prefixes[index][1]
+        cost = lengths[batch[0]] * (len(batch) + 1) if padded and batch else total + own
+        if batch and (cost > max_batch_tokens or read + length > _MOST_READ * max_batch_tokens):
             batches.append(batch)
-            batch, longest, total = [], lengths[index], 0
+            batch, total, read, own = [], 0, 0, length
         batch.append(index)
-        total += lengths[index]
+        total, read = total + own, read + length
     if batch:
         batches.append(batch)
     return batches

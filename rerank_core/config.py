@@ -61,11 +61,21 @@ class ScorerConfig(BaseModel):
         description="`auto` takes a GPU of CUDA or ROCm if there is one; or `cpu`, `cuda`,"
         " `cuda:1`, `mps`, `xpu`.",
     )
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] = Field(
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "tf32", "float8"] = Field(
         "float32",
         description="Of the model's body; head and activation are always float32. For"
         " GPUs bfloat16; how much faster it is was not measured. For CPUs int8, which takes"
-        " `pip install 'ray-rerank[int8]'`.",
+        " `pip install 'ray-rerank[int8]'`. tf32 and float8, for CUDA: not yet run on a GPU.",
+    )
+    graphs: bool = Field(
+        False,
+        description="Replay passes of up to 8,190 tokens as CUDA graphs. For classifiers in half"
+        " precision; not yet run on a GPU.",
+    )
+    compile: bool = Field(
+        False,
+        description="Have torch compile the body, for the passes that `graphs` does not replay. For"
+        " CUDA in half precision; not yet run on a GPU.",
     )
     max_length: int | None = Field(
         None,

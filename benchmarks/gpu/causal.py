@@ -34,15 +34,22 @@ def causal(session: Session) -> None:
         # As many tokens, nothing to share: what shares a prefix is slower here, all else is not.
         "as many queries": [(f"{query} {i:03d}", text) for i, (query, text) in enumerate(texts)],
     }
-    with scorers.freed():
-        session.attempt("causal", "ours", partial(_ours, session, folder, asked))
+    for name, shares in (("ours", True), ("ours, prompts not shared", False)):
+        with scorers.freed():
+            session.attempt("causal", name, partial(_ours, session, folder, asked, shares))
     with scorers.freed():
         session.attempt("causal", "the authors' way", partial(_authors, session, folder, asked))
 
 
-def _ours(session: Session, folder: Path, asked: dict[str, list[Pair]]) -> dict[str, Any]:
-    scorer = scorers.ours(session, folder)
+def _ours(
+    session: Session, folder: Path, asked: dict[str, list[Pair]], shares: bool
+) -> dict[str, Any]:
+    scorer: Any = scorers.ours(session, folder)
     found: dict[str, Any] = {"backend": scorer.info.backend}
+    if not shares:
+        scorer.forward.shares = False
+    elif not scorer.forward.shares:
+        raise RuntimeError("the comparison at load did not let prompts be shared")
     for name, texts in asked.items():
         pairs = scorers.pairs_of(texts)
         scores = scorer.score(pairs)

@@ -33,9 +33,10 @@ def chunks(session: Session) -> None:
     longest = 100 if session.dry else 500
     pool = shapes.texts(folder, longest).pool(MIXES["chunks"], session.sizes.pool_tokens, seed=3)
     peak = matmul_flops(session, scorers.DTYPES[session.dtype])
-    for name, settings in scorers.switches().items():
+    for name, (settings, need_s) in scorers.switches(session).items():
+        measure = partial(_pool, session, folder, pool, settings, peak)
         with scorers.freed():
-            session.attempt("chunks", name, partial(_pool, session, folder, pool, settings, peak))
+            session.attempt("chunks", name, measure, need_s)
     _predict_chunks(session, folder, pool)
 
 
@@ -107,9 +108,10 @@ def requests(session: Session) -> None:
         for tokens in session.sizes.document_tokens
         for documents in session.sizes.documents
     }
-    for name, settings in scorers.switches().items():
+    for name, (settings, need_s) in scorers.switches(session).items():
+        measure = partial(_ours, session, folder, settings, asked)
         with scorers.freed():
-            session.attempt("requests", name, partial(_ours, session, folder, settings, asked))
+            session.attempt("requests", name, measure, need_s)
     with scorers.freed():
         session.attempt("requests", "predict", partial(_predict, session, folder, asked))
     with scorers.freed():

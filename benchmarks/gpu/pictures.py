@@ -35,7 +35,7 @@ def _waits(requests: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {
         name: {asked: row["p50_ms"] for asked, row in found.items() if "x" in asked}
         for name, found in requests.items()
-        if name != "launch cost" and "failed" not in found and "skipped" not in found
+        if name != "launch cost" and not {"failed", "skipped", "refused"} & found.keys()
     }
 
 

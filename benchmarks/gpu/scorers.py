@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Settings that ship off because no GPU has judged them; measured where this version has them.
-SWITCHES = ("graphs", "compile")
+# Settings that ship off because no GPU has judged them, and the seconds that each takes to start.
+SWITCHES = {"graphs": 10, "compile": 40}
 
 
 def ours(session: Session, folder: Path, **settings: Any) -> LoadedScorer:
@@ -35,10 +35,12 @@ def ours(session: Session, folder: Path, **settings: Any) -> LoadedScorer:
     return scorer
 
 
-def switches() -> dict[str, dict[str, Any]]:
-    """Return the variants of ours by name: as it ships, and with each switch that there is."""
-    known = ScorerConfig.model_fields
-    return {"ours": {}} | {f"ours, {name}": {name: True} for name in SWITCHES if name in known}
+def switches(session: Session) -> dict[str, tuple[dict[str, Any], float]]:
+    """Return the variants of ours by name, each with its settings and the seconds it must have."""
+    found: dict[str, tuple[dict[str, Any], float]] = {"ours": ({}, 0)}
+    for name, need_s in SWITCHES.items():
+        found[f"ours, {name}"] = {name: True}, 0 if session.dry else need_s
+    return found
 
 
 def pairs_of(texts: Sequence[Pair]) -> list[QueryDocumentPair]:

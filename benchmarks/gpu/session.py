@@ -102,7 +102,11 @@ class Session:
             figures = measure()
         except Exception as error:
             line = (str(error).strip().splitlines() or [""])[0]
-            figures = {"failed": f"{type(error).__name__}: {line[:300]}"}
+            # What says that it is not for this machine has not failed. By name: importing it takes
+            # what a machine may have only once its wheels are unpacked.
+            refused = type(error).__name__ == "ModelUnavailable"
+            kind, said = ("refused", "") if refused else ("failed", f"{type(error).__name__}: ")
+            figures = {kind: f"{said}{line[:300]}"}
         self.record(part, name, figures)
 
 

@@ -54,9 +54,11 @@ def refuse_nonsense(model: str, scorer: Scorer) -> None:
 def probe_pairs(window: int | None) -> list[QueryDocumentPair]:
     """Return pairs of unequal lengths, one of them longer than the model's attention window.
 
-    One stands twice, with query and document swapped: a model that mixes them up is seen.
+    One stands twice, with query and document swapped: a model that mixes them up is seen. Two have
+    the same query, as what a query's pairs share may be computed once.
     """
     long = "The bridge was finished in 1932, and opened by the mayor. " * (3 + (window or 0) // 6)
     query, answer = "how many people live in the town", "About three million live there."
-    texts = [(query, answer), (answer, query), ("what", long), ("中国的首都是哪里?", "北京。" * 9)]
+    texts = [(query, answer), (answer, query), ("what", long), ("中国的首都是哪里?", "北京。" * 9),
+             (query, "A river runs through the old town, which has no bridge.")]  # fmt: skip
     return [QueryDocumentPair(query, document) for query, document in texts]

@@ -1,7 +1,7 @@
 """Attention over packed segments, plugged into transformers' attention interface.
 
 Many pairs lie end to end in one row; each token sees only its own pair, all of it or, in a causal
-model, what stands before. It does not know models, heads or batches.
+model, what stands before, which several pairs may share. It does not know models, heads or batches.
 """
 
 from __future__ import annotations
@@ -20,40 +20,63 @@ from transformers import AttentionInterface
 ATTENTION_NAME = "rerank_segments"
 # FlashAttention, which torch's kernel for packed rows is, starts with Ampere.
 _KERNEL_CAPABILITY = (8, 0)
-# Where an older torch does not know one that matters, the comparison at load takes the runs.
+# Where an older torch lacks one that matters, num_splits apart, what is done without is tested.
 _KERNEL_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
+
+
+class Keys(NamedTuple):
+    """What segments attend to where that is more than themselves: their own keys and others'.
+
+    `places` in the row, of one segment behind the other's, `lengths` of them each; `bounds` are
+    the running sums of these (int32, from 0).
+    """
+
+    places: Tensor
+    bounds: Tensor
+    lengths: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
     """Where each pair lies in the packed row.
 
-    `runs` groups neighbours of equal length: (first token, segments in the group, length).
-    `starts` is on the device; `bounds`, a running sum there (int32, from 0), stands where the
-    kernel is to run.
+    `runs` groups neighbours of equal length: (first token, segments in the group, length, first
+    key, keys each). `starts` is on the device; `bounds`, a running sum there (int32, from 0),
+    stands where the kernel is to run. A segment's queries are its last keys.
     """
 
     longest: int
-    runs: tuple[tuple[int, int, int], ...]
+    runs: tuple[tuple[int, int, int, int, int], ...]
     starts: Tensor
     bounds: Tensor | None = None
+    keys: Keys | None = None
+    most_keys: int = 0
 
     @classmethod
-    def of(cls, lengths: Sequence[int], bounds: Tensor, *, kernel: bool) -> Segments:
+    def of(
+        cls,
+        lengths: Sequence[int],
+        bounds: Tensor,
+        *,
+        kernel: bool,
+        keys: Keys | None = None,
+        longest: int = 0,
+    ) -> Segments:
         """Describe segments of these lengths, in row order, with `bounds` on their device."""
-        starts = bounds[:-1]
+        known = lengths if keys is None else keys.lengths
+        longest, starts = max(longest, *lengths), bounds[:-1]
         if kernel:
-            return cls(max(lengths), (), starts, bounds)
-        runs: list[tuple[int, int, int]] = []
-        start = 0
-        for length in lengths:
-            if runs and runs[-1][2] == length:
-                first, count, _ = runs[-1]
-                runs[-1] = (first, count + 1, length)
+            return cls(longest, (), starts, bounds, keys, max(longest, *known))
+        runs: list[tuple[int, int, int, int, int]] = []
+        start = key = 0
+        for length, most in zip(lengths, known, strict=True):
+            if runs and (runs[-1][2], runs[-1][4]) == (length, most):
+                first, count, _, first_key, _ = runs[-1]
+                runs[-1] = (first, count + 1, length, first_key, most)
             else:
-                runs.append((start, 1, length))
-            start += length
-        return cls(max(lengths), tuple(runs), starts)
+                runs.append((start, 1, length, key, most))
+            start, key = start + length, key + most
+        return cls(longest, tuple(runs), starts, None, keys)
 
 
 def plug_attention(model: Any) -> None:
@@ -99,7 +122,9 @@ _ALL = How()
 def attend(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How = _ALL
 ) -> Tensor:
-    """Attend inside each segment; all shapes are (tokens, heads, size)."""
+    """Attend inside each segment, or to its `keys`; all shapes are (tokens, heads, size)."""
+    if segments.keys is not None:
+        key, value = (part.index_select(0, segments.keys.places) for part in (key, value))
     attending = _attend_in_runs if segments.bounds is None else _attend_with_kernel
     return attending(query, key, value, segments, how)
 
@@ -118,14 +143,15 @@ def _attend_in_runs(
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     options: Any = {"scale": how.scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     pair = 0
-    for first, count, length in segments.runs:
+    for first, count, length, first_key, known in segments.runs:
         whole = slice(first, first + count * length)
+        keys = slice(first_key, first_key + count * known)
         asked = slice(pair, pair + count) if how.first_only else whole
         q, k, v = (
             part[place].reshape(count, -1, *part.shape[1:]).transpose(1, 2)
-            for part, place in ((query, asked), (key, whole), (value, whole))
+            for part, place in ((query, asked), (key, keys), (value, keys))
         )
-        mask = _window_mask(length, how.sliding_window, how.causal, query.device)
+        mask = _mask(length, known, how, query.device)
         plain = how.causal and mask is None
         seen = scaled_dot_product_attention(q, k, v, mask, is_causal=plain, **options)
         out[asked] = seen.transpose(1, 2).flatten(0, 1)
@@ -133,16 +159,15 @@ def _attend_in_runs(
     return out
 
 
-def _window_mask(
-    length: int, sliding_window: int | None, causal: bool, device: torch.device
-) -> Tensor | None:
-    """Return which tokens see each other, or None where the window reaches them all."""
-    if sliding_window is None or length <= sliding_window:
+def _mask(length: int, known: int, how: How, device: torch.device) -> Tensor | None:
+    """Return which keys each query sees, or None where none is hidden but by plain causality."""
+    window = how.sliding_window
+    if (window is None or known <= window) and (length == known or not how.causal):
         return None
-    places = torch.arange(length, device=device)
-    distance = places[:, None] - places[None, :]
-    near = distance.abs() < sliding_window
-    return near & (distance >= 0) if causal else near
+    keys = torch.arange(known, device=device)
+    distance = keys[known - length :, None] - keys[None, :]
+    near = distance.abs() < (known if window is None else window)
+    return near & (distance >= 0) if how.causal else near
 
 
 def _attend_with_kernel(
@@ -153,13 +178,18 @@ def _attend_with_kernel(
     if how.causal or how.sliding_window is not None:
         reach = -1 if how.sliding_window is None else how.sliding_window - 1
         wanted["window_size"] = (reach, 0 if how.causal else reach)
-    if query.shape[1] != key.shape[1]:
+    grouped = query.shape[1] // key.shape[1]
+    if grouped > 1 and "enable_gqa" in _KERNEL_OPTIONS:
         wanted["enable_gqa"] = True
+    elif grouped > 1:
+        # torch 2.11: the same sums over keys that are written out.
+        key, value = (part.repeat_interleave(grouped, 1) for part in (key, value))
     options = {name: value for name, value in wanted.items() if name in _KERNEL_OPTIONS}
     bounds: Any = segments.bounds
+    keys = bounds if segments.keys is None else segments.keys.bounds
     asked, most = bounds, segments.longest
     if how.first_only:
         asked, most = torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), 1
     kernel: Any = varlen_attn
-    seen: Tensor = kernel(query, key, value, asked, bounds, most, segments.longest, **options)
+    seen: Tensor = kernel(query, key, value, asked, keys, most, segments.most_keys, **options)
     return seen

@@ -5,84 +5,25 @@ It does not know how pairs are tokenised, nor which way is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rerank_core.scorers.attention import Segments
+from rerank_core.batching import Prefixes
+from rerank_core.scorers.device import in_float32, products_in_tf32
 from rerank_core.scorers.encoder import TokenizedPair
 from rerank_core.scorers.heads import Pool, one_logit
+from rerank_core.scorers.passes.graphs import Graphs
+from rerank_core.scorers.passes.rows import Row, Rows
 from rerank_core.scorers.passes.transfer import upload
-
-Types = tuple[tuple[int, int], tuple[int, ...]] | None
 
 
 class NotPackable(Exception):
     """The model cannot be scored packed; the message says why."""
-
-
-class Rows:
-    """Lays tokenised pairs out as the model expects them, with their type and position ids.
-
-    `types` are those of a frame; `offset` is the model's first position.
-    """
-
-    def __init__(self, types: Types, offset: int, pad_id: int, *, left: bool = False) -> None:
-        self._types, self._offset, self._pad_id, self._left = types, offset, pad_id, left
-
-    def pack(
-        self, batch: Sequence[TokenizedPair], device: torch.device, *, kernel: bool
-    ) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """Return the body's arguments, and where each pair starts in the row and its length."""
-        lengths, ids = [len(pair) for pair in batch], _ids(batch)
-        ends = np.cumsum([0, *lengths])
-        positions = np.arange(len(ids)) - np.repeat(ends[:-1], lengths) + self._offset
-        arrays = [ids, positions, ends, np.array(lengths)]
-        if self._types is not None:
-            arrays.append(self._type_row(batch, lengths))
-        ids_row, position_row, bounds, sizes, *types = upload(arrays, device)
-        inputs: dict[str, Any] = {
-            "input_ids": ids_row[None],
-            "position_ids": position_row[None],
-            "segments": Segments.of(lengths, bounds, kernel=kernel),
-        }
-        if types:
-            inputs["token_type_ids"] = types[0][None]
-        return inputs, bounds[:-1], sizes
-
-    def _type_row(self, batch: Sequence[TokenizedPair], lengths: Sequence[int]) -> Any:
-        both, behind = self._types or ((0, 0), ())
-        halves = [half for pair in batch for half in (len(pair.head), len(pair.tail))]
-        row = np.repeat(np.array(both * len(batch)), halves)
-        ends = np.cumsum(lengths)
-        for back, kind in enumerate(reversed(behind), start=1):
-            if kind != both[1]:
-                row[ends - back] = kind
-        return row
-
-    def pad(self, batch: Sequence[TokenizedPair], device: torch.device) -> dict[str, Tensor]:
-        """Return the whole model's arguments for the same pairs, as a padded rectangle."""
-        lengths = [len(pair) for pair in batch]
-        shape = (len(batch), max(lengths))
-        columns = np.arange(shape[1])
-        filled = np.array(lengths)[:, None]
-        mask = columns >= shape[1] - filled if self._left else columns < filled
-        ids = np.full(shape, self._pad_id)
-        ids[mask] = _ids(batch)
-        arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
-        if self._types is not None:
-            types = np.zeros(shape, dtype=np.int64)
-            types[mask] = self._type_row(batch, lengths)
-            arrays["token_type_ids"] = types
-        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-
-
-def _ids(batch: Sequence[TokenizedPair]) -> Any:
-    return np.concatenate([part for pair in batch for part in (pair.head, pair.tail)])
 
 
 class Forward:
@@ -95,6 +36,8 @@ class Forward:
     backend = "cross_encoder"
     padded = True
     kernel = False
+    shares = False
+    graphs: Graphs | None = None
 
     def __init__(self, module: Any, *parts: Any, positive: int | None = None) -> None:
         self.module, self._parts, self._positive = module, parts, positive
@@ -106,6 +49,16 @@ class Forward:
         for part in (self.module, *self._parts):
             part.to(device)
 
+    @contextlib.contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Compute in float32 for a while."""
+        with in_float32(self.module):
+            yield
+
+    def prefixes(self, batch: Sequence[TokenizedPair]) -> Prefixes:
+        """Return what each pair begins with, where a pass computes what several begin with once."""
+        return [(pair.head.tobytes(), len(pair.head)) for pair in batch] if self.shares else None
+
     @torch.inference_mode()
     def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
         """Return one logit a pair."""
@@ -116,9 +69,15 @@ class Forward:
 
 
 class PackedForward(Forward):
-    """The body on one row without padding, the head on one state of each pair."""
+    """The body on one row without padding, the head on one state of each pair.
+
+    `graphs` replay small passes and `compiled` is the body for the others, where they are set;
+    `tf32` is how products of float32 are rounded.
+    """
 
     backend, padded = "packed", False
+    compiled: Any = None
+    tf32 = False
 
     def __init__(
         self, body: Any, head: nn.Module, pool: Pool, rows: Rows, positive: int | None
@@ -131,9 +90,34 @@ class PackedForward(Forward):
     def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
         # The kernel knows half precision only; a pair scored again in float32 goes in runs.
         kernel = self.kernel and next(self.module.parameters()).dtype != torch.float32
-        inputs, starts, lengths = self._rows.pack(batch, self.device, kernel=kernel)
-        hidden = self.module(**inputs).last_hidden_state[0]
+        row = self._rows.pack(batch, share=self.shares)
+        if kernel and self.graphs is not None:
+            logits = self.graphs.logits(row)
+            if logits is not None:
+                return logits
+        body = self.compiled if kernel and self.compiled is not None else self.module
+        parts = upload(row.arrays(), self.device)
+        return self._compute(body, *row.arguments(parts, kernel=kernel))
+
+    def compute_filled(self, row: Row, parts: Sequence[Tensor], longest: int) -> Tensor:
+        """Return the logits of a row whose arrays lie on the device, by the kernel."""
+        found = self._compute(self.module, *row.arguments(parts, kernel=True, longest=longest))
+        return one_logit(found, self._positive)
+
+    def _compute(self, body: Any, inputs: Any, starts: Tensor, lengths: Tensor) -> Any:
+        with products_in_tf32() if self.tf32 else contextlib.nullcontext():
+            hidden = body(**inputs).last_hidden_state[0]
         return self._head(self._pool(hidden, starts, lengths))
+
+    @contextlib.contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Compute in float32 for a while, and round no products."""
+        tf32, self.tf32 = self.tf32, False
+        try:
+            with super().exactly():
+                yield
+        finally:
+            self.tf32 = tf32
 
 
 class PaddedForward(Forward):

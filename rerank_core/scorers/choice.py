@@ -10,36 +10,38 @@ import logging
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from rerank_core.catalog.checks import probe_pairs
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers import heads
-from rerank_core.scorers.attention import ATTENTION_NAME, kernel_fits, plug_attention
+from rerank_core.scorers.attention import ATTENTION_NAME, plug_attention
 from rerank_core.scorers.body import (
-    Forward,
     NotPackable,
     PackedForward,
     PaddedForward,
-    Rows,
     body_of,
     refuse_unpackable,
 )
 from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
-from rerank_core.scorers.encoder import PairEncoder, TokenizedPair
+from rerank_core.scorers.encoder import PairEncoder
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
 from rerank_core.scorers.loading import load_model, load_tokenizer
-from rerank_core.scorers.passes.bert_layers import flatten_layers
+from rerank_core.scorers.passes.agreement import disagreement, take_best_way
+from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
+from rerank_core.scorers.passes.float8 import to_float8
+from rerank_core.scorers.passes.rows import Rows
+from rerank_core.scorers.passes.switches import refuse_settings, switch_on, without_packing
 from rerank_core.scorers.scorer import TorchScorer
 from rerank_core.scorers.texts import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
-# How far packed scores may be from padded ones, for logits up to 1; larger ones in proportion.
-_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1, "int8": 1e-1}
+# What is rounded once the rest is known to be right: the precision before, and what rounds.
+_ROUNDED = {"int8": ("float32", quantize), "float8": ("bfloat16", to_float8)}
 
 
 def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
@@ -51,8 +53,9 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
         logger.warning("max_length %d is more than %r can read; using %d", config.max_length,
                        config.model, resolved.max_length)  # fmt: skip
     device = resolve_device(config)
+    refuse_settings(resolved, device)
     if config.dtype == "int8":
-        refuse_int8(resolved, device)
+        refuse_int8(device)
     if resolved.engine == "sentence_transformers":
         # Imported here, because it takes seconds and nothing else needs it.
         from rerank_core.scorers.sentence_transformers import load_modules
@@ -82,10 +85,9 @@ def _choose(
         try:
             return _packed(resolved, model, rows, encoder, device)
         except NotPackable as reason:
-            if config.backend == "packed" or config.dtype == "int8":
-                fix = "dtype float32" if config.dtype == "int8" else "backend auto"
+            if fix := without_packing(config):
                 raise ModelUnavailable(
-                    f"model {config.model!r} cannot be scored packed: {reason}; use {fix}"
+                    f"model {config.model!r} cannot be scored packed: {reason}; {fix}"
                 ) from reason
             logger.warning("%s is scored padded: %s", config.model, reason)
             if model.config._attn_implementation == ATTENTION_NAME:
@@ -118,49 +120,31 @@ def _packed(
     pool = heads.mean_of_tokens if mean else heads.first_token
     if resolved.causal:
         pool = heads.last_token
-    if flatten_layers(body, first_only=pool is heads.first_token) and pool is heads.first_token:
+    flat = flatten_layers(body, first_only=pool is heads.first_token)
+    if flat and pool is heads.first_token:
         pool = heads.all_tokens
+    dtype = DTYPES[config.dtype]
     if device.type == "cpu" and config.dtype == "float32":
         optimize(body)
+    elif flat and config.dtype in ("bfloat16", "float16"):
+        fold_biases(body)
     head = head or heads.ClassifierHead(model, body)
     forward = PackedForward(body, head, pool, rows, resolved.positive)
-    set_precision(body, DTYPES[config.dtype])
+    set_precision(body, dtype)
     forward.to(device)
-    reason: str | None = None
-    unrounded = "float32" if config.dtype == "int8" else config.dtype
-    for forward.kernel in (True, False) if kernel_fits(device, DTYPES[config.dtype]) else (False,):
-        reason = _disagreement(forward, probes, expected, unrounded)
-        if reason is None:
-            break
-        if forward.kernel:
-            logger.warning("%s is scored without torch's kernel: %s", config.model, reason)
-    if reason is not None:
-        raise NotPackable(reason)
-    if config.dtype == "int8":
-        quantize(body)
-        reason = _disagreement(forward, probes, expected, "int8")
+    forward.tf32 = config.dtype == "tf32"
+    unrounded, rounding = _ROUNDED.get(config.dtype, (config.dtype, None))
+    take_best_way(forward, probes, expected, unrounded, shares=resolved.causal)
+    if rounding is not None:
+        rounding(body)
+        reason = disagreement(forward, probes, expected, config.dtype)
         if reason is not None:
             raise ModelUnavailable(
-                f"model {config.model!r} does not bear int8 ({reason}); use dtype float32"
+                f"model {config.model!r} does not bear {config.dtype} ({reason});"
+                f" {without_packing(config)}"
             )
+    switch_on(config, forward, probes, expected)
     return forward
-
-
-def _disagreement(
-    forward: Forward, probes: list[TokenizedPair], expected: Tensor, dtype: str
-) -> str | None:
-    """Return why a way to compute is not to be trusted, None where its scores are as expected."""
-    try:
-        found = forward(probes).float().cpu()
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        return f"its attention does not take packed rows ({type(error).__name__}: {error})"
-    wanted = expected.float().cpu()
-    if not bool(wanted.isfinite().all()):
-        return None
-    difference = float((found - wanted).abs().max())
-    if difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
-        return None
-    return f"packed and padded scores differ by {difference:.2g}"
 
 
 def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> heads.RowsHead | None:

@@ -19,9 +19,10 @@ from rerank_core.errors import ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What stays of a body in int8 is float32, and so is all of it until it is rounded.
-DTYPES["int8"] = torch.float32
+# What stays of a body in int8 is float32, and so is all of it until it is rounded. In tf32 weights
+# are float32, and only products round; what float8 leaves is bfloat16.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+          "int8": torch.float32, "tf32": torch.float32, "float8": torch.bfloat16}  # fmt: skip
 # Devices that a model may run on, and how many of each are here. ROCm is torch's `cuda`.
 _KINDS: dict[str, Callable[[], int]] = {
     "cpu": lambda: 1,
@@ -86,14 +87,32 @@ def set_precision(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 @contextlib.contextmanager
 def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Hold the weights in float32 for a while; afterwards each is exactly what it was."""
-    before = [(weight, weight.dtype) for weight in model.parameters()]
+    """Hold the weights in float32 for a while; afterwards each lies where it lay.
+
+    A recorded CUDA graph reads that very memory.
+    """
+    before = [(weight, weight.data) for weight in model.parameters()]
     try:
         set_precision(model, torch.float32)
         yield
     finally:
-        for weight, dtype in before:
-            weight.data = weight.data.to(dtype)
+        for weight, data in before:
+            weight.data = data
+
+
+@contextlib.contextmanager
+def products_in_tf32() -> Iterator[None]:
+    """Let products of float32 on CUDA round their factors to ten bits for a while.
+
+    torch keeps that for the whole process, and other scorers may be in it.
+    """
+    products: Any = torch.backends.cuda.matmul
+    before = products.allow_tf32
+    products.allow_tf32 = True
+    try:
+        yield
+    finally:
+        products.allow_tf32 = before
 
 
 def optimize(body: nn.Module) -> None:

@@ -42,7 +42,8 @@ def load_options(resolved: Resolved) -> dict[str, Any]:
 def load_model(resolved: Resolved) -> Any:
     """Return the model on the CPU, its adapter merged.
 
-    A classifier is in float32, a language model in the dtype that it will serve in. Raises
+    A classifier is in float32, a language model in the dtype that it will serve in: where its file
+    is, too, the weights are the mapped file, and take memory first where they are moved. Raises
     ModelUnavailable for weights that are not in the file.
     """
     source = resolved.source

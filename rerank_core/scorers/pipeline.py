@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rerank_core.batching import together
 from rerank_core.documents import merge_passages
 from rerank_core.scorers.encoder import Encoded
 from rerank_core.types import Float32s, PairScores, QueryDocumentPair
@@ -30,19 +31,22 @@ def score_pool(
     encode: Encode,
     run: Run,
     chunk_characters: int | None = None,
+    *,
+    by_query: bool = False,
 ) -> PairScores:
     """Score every pair, in input order.
 
-    With `chunk_characters` a large pool is sorted by characters and cut into chunks of about that
-    size, and a thread tokenises the next ones while one is scored; without, it is one chunk, sorted
-    by tokens throughout.
+    With `chunk_characters` a large pool is sorted by characters (a query's pairs together where
+    `by_query`) and cut into chunks of about that size, and a thread tokenises the next ones while
+    one is scored; without, it is one chunk, sorted by tokens throughout.
     """
     keys = [pair_key(pair) for pair in pairs]
     unique = dict(zip(keys, pairs, strict=True))
     distinct, places = list(unique.values()), {key: place for place, key in enumerate(unique)}
     parts: list[PairScores] = []
     order: list[int] = []
-    for chunk, encoded in _encoded_chunks(distinct, encode, chunk_characters):
+    chunks = _chunks(distinct, chunk_characters, by_query)
+    for chunk, encoded in _encoded_chunks(distinct, encode, chunks):
         parts.append(score_chunk(len(chunk), encoded, run))
         order += chunk
     back = np.empty(len(order), dtype=np.int64)
@@ -78,9 +82,8 @@ def score_chunk(count: int, encoded: Encoded, run: Run) -> PairScores:
 
 
 def _encoded_chunks(
-    pairs: Sequence[QueryDocumentPair], encode: Encode, chunk_characters: int | None
+    pairs: Sequence[QueryDocumentPair], encode: Encode, chunks: list[Sequence[int]]
 ) -> Iterator[tuple[Sequence[int], Encoded]]:
-    chunks = _chunks(pairs, chunk_characters)
     if len(chunks) == 1:
         yield chunks[0], encode([pairs[i] for i in chunks[0]])
         return
@@ -95,7 +98,7 @@ def _encoded_chunks(
 
 
 def _chunks(
-    pairs: Sequence[QueryDocumentPair], chunk_characters: int | None
+    pairs: Sequence[QueryDocumentPair], chunk_characters: int | None, by_query: bool
 ) -> list[Sequence[int]]:
     sizes = [len(query) + len(document) for query, document in pairs]
     if not chunk_characters or sum(sizes) <= chunk_characters:
@@ -103,7 +106,10 @@ def _chunks(
     chunks: list[Sequence[int]] = []
     chunk: list[int] = []
     room = chunk_characters
-    for i in sorted(range(len(pairs)), key=lambda i: -sizes[i]):
+    order = sorted(range(len(pairs)), key=lambda i: -sizes[i])
+    if by_query:
+        order = together(order, lambda i: pairs[i].query)
+    for i in order:
         if chunk and sizes[i] > room:
             chunks.append(chunk)
             chunk, room = [], chunk_characters

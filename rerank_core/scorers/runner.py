@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rerank_core.batching import TokenBudget, computed, plan_batches
+from rerank_core.batching import Prefixes, TokenBudget, computed, packed_tokens, plan_batches
 from rerank_core.scorers.passes.faults import (
     is_out_of_memory,
     raise_if_fatal,
@@ -33,7 +33,8 @@ class BatchRunner:
     """Scores items whose `len` is their token count.
 
     `launch` takes a batch and returns its logits on the device, not waited for; `download` sends
-    them on their way to the host. In `exact` the same launch computes in float32.
+    them on their way to the host. In `exact` the same launch computes in float32. `prefixes` says
+    what items begin with, where a launch computes what several begin with once.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class BatchRunner:
         *,
         padded: bool,
         download: Callable[[Tensor], Download] = Download,
+        prefixes: Callable[[Sequence[Any]], Prefixes] = lambda items: None,
     ) -> None:
-        self._launch, self._download = launch, download
+        self._launch, self._download, self._prefixes = launch, download, prefixes
         self._exact, self._padded = exact, padded
         self.rescued = 0
         self.budget = TokenBudget(max_batch_tokens)
@@ -77,7 +79,7 @@ class BatchRunner:
                 except Exception as error:
                     self._after_failure(error, items, batch, queue, errors)
                 else:
-                    self._count([len(items[i]) for i in batch])
+                    self._count([items[i] for i in batch])
             # The next pass is under way before this one's logits are waited for.
             if running:
                 raw[running[0]] = _collect(running[1])
@@ -102,19 +104,28 @@ class BatchRunner:
         errors |= {places[i]: reason for i, reason in failed.items()}
 
     def _plan(self, items: Sequence[Any], places: Sequence[int]) -> list[list[int]]:
-        lengths = [len(items[i]) for i in places]
-        batches = plan_batches(lengths, self.budget.tokens, padded=self._padded)
+        waiting = [items[i] for i in places]
+        batches = plan_batches(
+            list(map(len, waiting)),
+            self.budget.tokens,
+            padded=self._padded,
+            prefixes=self._prefixes(waiting),
+        )
         return [[places[i] for i in batch] for batch in batches]
 
-    def _count(self, lengths: list[int]) -> None:
+    def _count(self, batch: Sequence[Any]) -> None:
+        cost = self._cost(batch)
         computed.passes += 1
-        computed.tokens += sum(lengths)
-        computed.computed_tokens += self._cost(lengths)
+        computed.tokens += sum(map(len, batch))
+        computed.computed_tokens += cost
         computed.budget_tokens += self.budget.tokens
-        self.budget.worked(self._cost(lengths))
+        self.budget.worked(cost)
 
-    def _cost(self, lengths: list[int]) -> int:
-        return max(lengths) * len(lengths) if self._padded else sum(lengths)
+    def _cost(self, batch: Sequence[Any]) -> int:
+        lengths = list(map(len, batch))
+        if self._padded:
+            return max(lengths) * len(lengths)
+        return packed_tokens(lengths, self._prefixes(batch))
 
     def _after_failure(
         self,
@@ -136,7 +147,7 @@ class BatchRunner:
             queue.extendleft([batch[half:], batch[:half]])
         else:
             release_memory(error)
-            self.budget.shrink(self._cost([len(items[i]) for i in batch]))
+            self.budget.shrink(self._cost([items[i] for i in batch]))
             waiting = [i for part in (batch, *queue) for i in part]
             queue.clear()
             queue.extend(self._plan(items, waiting))

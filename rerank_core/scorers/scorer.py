@@ -5,13 +5,13 @@ It does not know which checkpoint gets which.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.scorers.body import Forward
-from rerank_core.scorers.device import in_float32
 from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.passes.graphs import TOKENS
 from rerank_core.scorers.pipeline import score_pool
 from rerank_core.scorers.prepared import PreparedPair, prepare_pairs, run_prepared
 from rerank_core.scorers.runner import BatchRunner
@@ -22,6 +22,8 @@ from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 _BUDGETS = {"cpu": (2048, 2048, 2048), "cuda": (65536, 32768, 16384)}
 # Characters tokenised ahead, per token of budget: several batches' worth.
 _CHUNK_CHARACTERS = 16
+# Of a document, where passes are recorded before there is a request.
+_USUAL_TOKENS = 100
 
 
 class TorchScorer:
@@ -48,14 +50,17 @@ class TorchScorer:
             activation=resolved.activation,
             fingerprint=fingerprint,
         )
-        self.runner = BatchRunner(forward, self.exactly, budget, padded=forward.padded)
+        self.runner = BatchRunner(
+            forward, forward.exactly, budget, padded=forward.padded, prefixes=forward.prefixes
+        )
         # On a CPU a tokenising thread would only take cores from the model.
         self.prepares = forward.device.type != "cpu"
         self._chunk = budget * _CHUNK_CHARACTERS if self.prepares else None
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        scores = score_pool(pairs, self.encoder.encode, self.runner.run, self._chunk)
+        run, encode, shares = self.runner.run, self.encoder.encode, self.forward.shares
+        scores = score_pool(pairs, encode, run, self._chunk, by_query=shares)
         return scores.stamped(self.info.fingerprint)
 
     def prepare(self, pairs: Sequence[QueryDocumentPair]) -> Sequence[PreparedPair]:
@@ -67,11 +72,13 @@ class TorchScorer:
         scores = run_prepared(prepared, self.runner.run, self.encoder.nothing())
         return scores.stamped(self.info.fingerprint)
 
-    def exactly(self) -> contextlib.AbstractContextManager[None]:
-        """Compute in float32 for a while."""
-        return in_float32(self.forward.module)
-
     def warm_up(self) -> None:
-        """Score one batch of the largest size, so that the first caller meets a warm device."""
+        """Score one batch of the largest size, so that the first caller meets a warm device.
+
+        Passes that are replayed are recorded, one of each size.
+        """
         longest = self.encoder.longest_pair()
         self.runner.run([longest] * max(1, self.info.max_batch_tokens // len(longest)))
+        short = replace(longest, tail=longest.tail[:_USUAL_TOKENS])
+        for tokens in TOKENS if self.forward.graphs is not None else ():
+            self.runner.run([short] * ((tokens - 2) // len(short)))

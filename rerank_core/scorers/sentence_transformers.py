@@ -16,11 +16,12 @@ from sentence_transformers import CrossEncoder
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.documents import Passage
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers.body import Forward, Rows
+from rerank_core.scorers.body import Forward
 from rerank_core.scorers.device import DTYPES, set_precision
 from rerank_core.scorers.encoder import Asked, PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Question, TemplateFrame
 from rerank_core.scorers.loading import clear_errors, load_options
+from rerank_core.scorers.passes.rows import Rows
 from rerank_core.scorers.texts import Ids, TextTokenizer
 from rerank_core.types import QueryDocumentPair
 

@@ -12,24 +12,25 @@ import torch
 
 from benchmarks.bench_gpu import PARTS, main, unpack
 from benchmarks.gpu.gpu_tests import outcome
-from benchmarks.gpu.precision import Float8Linear, distance, quantise_rows
+from benchmarks.gpu.precision import distance
 from benchmarks.gpu.profiles import merged, summary
 from benchmarks.gpu.session import Session, read
 
 pytestmark = pytest.mark.seconds
 
 ROOT = Path(__file__).parents[2]
-# What each part must have measured, whatever this version can switch on.
+OURS = ("ours", "ours, graphs", "ours, compile")
+# What each part must have measured, or heard that it is not for this device.
 FIGURES = {
     "tests": {"result"},
     "peak": {"bfloat16_tflops", "float16_tflops", "float32_tflops", "copy_gb_s", "upload_gb_s"},
-    "chunks": {"ours", "predict, its best settings", "predict", "predict, compiled"},
-    "requests": {"ours", "predict", "launch cost"},
+    "chunks": {*OURS, "predict, its best settings", "predict", "predict, compiled"},
+    "requests": {*OURS, "predict", "launch cost"},
     "table": {"2 x 64, float32", "1 x 128, float32"},
-    "causal": {"ours", "the authors' way"},
+    "causal": {"ours", "ours, prompts not shared", "the authors' way"},
     "precision": {
-        *("ours, float32", "ours, bfloat16", "ours, float16", "ours, float32 by tf32"),
-        *("padded, bfloat16", "padded, float8", "padded, float8, fused"),
+        *("ours, float32", "ours, bfloat16", "ours, float16", "ours, int8"),
+        *("ours, tf32", "ours, float8", "ours, float8, compile"),
         "spread of the float32 logits",
     },
     "profile": {"small", "large", "long"},
@@ -56,6 +57,26 @@ def test_a_dry_run_measures_every_part(dry_run):
 def test_nothing_in_a_dry_run_failed_or_was_skipped(dry_run):
     text = json.dumps(dry_run[0]["parts"])
     assert ('"failed":' in text, '"skipped":' in text) == (False, False)
+
+
+def test_what_only_a_gpu_has_is_refused_in_its_place_and_nothing_else(dry_run):
+    parts = dry_run[0]["parts"]
+    refused = {
+        (part, name)
+        for part, found in parts.items()
+        for name, figures in found.items()
+        if isinstance(figures, dict) and "refused" in figures
+    }
+    switched = {(part, name) for part in ("chunks", "requests") for name in OURS[1:]}
+    precisions = {("precision", f"ours, {name}") for name in ("tf32", "float8", "float8, compile")}
+    assert refused == switched | precisions
+    assert "CUDA devices" in parts["requests"]["ours, graphs"]["refused"]
+
+
+def test_a_language_model_is_measured_with_and_without_sharing_its_prompt(dry_run):
+    causal = dry_run[0]["parts"]["causal"]
+    assert causal["ours"].keys() == causal["ours, prompts not shared"].keys()
+    assert causal["ours"].keys() >= {"one query", "as many queries"}
 
 
 def test_the_record_says_what_it_was_taken_on(dry_run):
@@ -161,22 +182,6 @@ def test_idle_time_is_what_no_event_covers():
     found = summary(events, wall_us=100.0)
     assert (found["busy_ms"], found["idle_share"], found["gaps_over_10_us"]) == (0.07, 0.3, 1)
     assert (found["copies"], list(found["longest"])) == (1, ["gemm", "Memcpy HtoD"])
-
-
-def test_float8_keeps_a_row_within_its_sixteenth():
-    rows = torch.randn(40, 64) * torch.logspace(-3, 3, 40)[:, None]
-    eight, scale = quantise_rows(rows)
-    relative = (eight.float() * scale - rows).abs().amax(1) / rows.abs().amax(1)
-    assert relative.max() < 1 / 16
-
-
-def test_a_float8_layer_gives_what_the_layer_gives():
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 32)
-    rows = torch.randn(3, 5, 64)
-    changed = Float8Linear(layer, quantise_rows)(rows)
-    assert changed.shape == (3, 5, 32)
-    assert (changed - layer(rows)).abs().max() < 0.1
 
 
 def test_the_distance_of_equal_order_is_one():

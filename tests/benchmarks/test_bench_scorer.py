@@ -7,6 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.bench_former import ROOT, compare
+from benchmarks.bench_former import main as against_former
 from benchmarks.bench_scorer import main, order
 from benchmarks.pair_mixes import MIXES, Mix, Texts
 from tests.rerank_core.scorers.tiny_checkpoints import save_bert
@@ -80,3 +82,30 @@ def test_pools_are_the_same_every_time_and_as_large_as_asked():
     assert 180 < sum(lengths) / len(lengths) < 280
     request = texts.request(20, Mix("", 50, 0.0, 50), seed=1)
     assert {(query, len(text.split())) for query, text in request} == {(request[0][0], 50)}
+
+
+@pytest.mark.seconds
+def test_a_checkout_against_itself_has_the_same_scores_and_a_ratio_for_each_round():
+    tokens = ["--tokens", "200", "--rounds", "2", "--mixes", "short", "--requests", "3"]
+    found = against_former([str(ROOT), *tokens])["mixes"]
+    assert list(found) == ["short", "request of 3"]
+    for figures in found.values():
+        assert (figures["difference"], len(figures["rounds"])) == (0.0, 2)
+        assert min(figures["rounds"]) > 0
+
+
+def test_the_median_is_of_ratios_within_rounds_in_turns():
+    class Side:
+        def __init__(self, name, seconds):
+            self.name, self.seconds = name, iter(seconds)
+
+        def ask(self, pairs):
+            turns.append(self.name)
+            return {"scores": [1.0 if self.name == "ours" else 1.5], "cpu_s": next(self.seconds)}
+
+    turns = []
+    sides = {"ours": Side("ours", [9, 1, 2, 4]), "former": Side("former", [9, 2, 2, 12])}
+    found = compare(sides, [["q", "d"]], 3)
+    assert (found["former_over_ours"], found["rounds"]) == (2.0, [2.0, 1.0, 3.0])
+    assert (found["ours_s"], found["former_s"], found["difference"]) == (2, 2, 0.5)
+    assert turns == ["ours", "former", "former", "ours"] * 2

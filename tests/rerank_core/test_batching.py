@@ -1,8 +1,11 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_core import plan_batches
+from rerank_core.batching import packed_tokens
 
 lengths = st.lists(st.integers(0, 600), max_size=80)
 budgets = st.integers(1, 2048)
@@ -39,3 +42,27 @@ def test_every_pair_is_in_exactly_one_batch_within_the_budget(values, budget, pa
 def test_impossible_arguments_are_refused(values, budget):
     with pytest.raises(ValueError, match=r"max_batch_tokens|negative"):
         plan_batches(values, budget)
+
+
+def test_what_pairs_begin_with_is_paid_once_and_they_stay_together():
+    lengths, prefixes = [30, 50, 40, 45], [("a", 20), ("b", 20), ("a", 20), ("b", 20)]
+    assert plan_batches(lengths, 110, padded=False, prefixes=prefixes) == [[1, 3], [2, 0]]
+    assert plan_batches(lengths, 120, padded=False, prefixes=prefixes) == [[1, 3, 2], [0]]
+    assert packed_tokens(lengths, prefixes) == 165 - 40
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 5)), max_size=80), budget=budgets
+)
+def test_every_pair_is_in_one_batch_whose_cost_and_keys_are_bounded(pairs, budget):
+    # A prefix is known by its name, and a pair is no shorter.
+    prefixes = [(name, 10 * name) for _, name in pairs]
+    lengths = [own + 10 * name for own, name in pairs]
+    batches = plan_batches(lengths, budget, padded=False, prefixes=prefixes)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(pairs)))
+    for batch in batches:
+        cost = packed_tokens([lengths[i] for i in batch], [prefixes[i] for i in batch])
+        assert cost <= budget or len(batch) == 1
+        assert sum(lengths[i] for i in batch) <= 4 * budget or len(batch) == 1
+    order = [prefixes[i][0] for batch in batches for i in batch]
+    assert sum(a != b for a, b in pairwise(order)) == max(0, len(set(order)) - 1)

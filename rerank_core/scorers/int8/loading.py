@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from rerank_core.catalog.resolve import Resolved
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.device import gelu_after
 from rerank_core.scorers.int8 import int8_scheme
@@ -19,20 +18,11 @@ from rerank_core.scorers.passes.bert_layers import PackedLayers
 logger = logging.getLogger(__name__)
 
 
-def refuse_int8(resolved: Resolved, device: torch.device) -> None:
+def refuse_int8(device: torch.device) -> None:
     """Raise ModelUnavailable with the fix where int8 is not possible; warn where it is slow."""
-    config = resolved.config
-    name = f"model {config.model!r} in int8"
     if device.type != "cpu":
         raise ModelUnavailable(
             f"dtype int8 is for CPUs, and {device} is a GPU; use dtype bfloat16, or device cpu"
-        )
-    if config.backend == "cross_encoder":
-        raise ModelUnavailable(f"{name} is scored packed; use backend auto, or dtype float32")
-    if resolved.engine == "sentence_transformers":
-        raise ModelUnavailable(
-            f"{name} would leave the forward pass to sentence-transformers, which has no int8 of"
-            " ours; use dtype float32"
         )
     int8_scheme()
     from rerank_core.scorers.int8.instructions import SHAPE

@@ -1,7 +1,7 @@
 """The layers of BERT and its kin on packed rows: the same sums with fewer calls.
 
 Queries, keys and values are one product, rows stay two-dimensional, and the last layer computes
-only what a head on first tokens reads. It does not know embeddings, heads or other architectures.
+only what a head on first tokens reads. It does not know heads or other architectures.
 """
 
 from __future__ import annotations
@@ -29,6 +29,37 @@ def flatten_layers(body: Any, *, first_only: bool) -> bool:
     return True
 
 
+def fold_biases(body: Any) -> None:
+    """Let every product add onto the rows that it is added to anyway, without a call for the sum.
+
+    Its bias goes into the norm that made those rows, and what else reads them has the bias taken
+    out of its own: the same function, rounded elsewhere. Call it while weights are float32.
+    """
+    norm = body.embeddings.LayerNorm
+    for layer in body.encoder.all_layers():
+        readers = [layer.projections, *([layer.query] if hasattr(layer, "query") else [])]
+        layer.mix = _Adding(layer.mix, norm, readers)
+        layer.output = _Adding(layer.output, layer.mix_norm, [layer.intermediate.dense])
+        norm, layer.folded = layer.output_norm, True
+
+
+class _Adding(nn.Module):
+    """A product that is added onto rows which have its bias already."""
+
+    def __init__(self, product: Any, norm: Any, readers: list[Any]) -> None:
+        super().__init__()
+        bias = product.bias.detach()
+        self.weight = nn.Parameter(product.weight.detach().t(), requires_grad=False)
+        norm.bias = nn.Parameter(norm.bias.detach() + bias, requires_grad=False)
+        for reader in readers:
+            corrected = reader.bias.detach() - reader.weight.detach() @ bias
+            reader.bias = nn.Parameter(corrected, requires_grad=False)
+
+    def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        # In place: on CUDA a product that adds onto another tensor copies that one first.
+        return rows.addmm_(inputs, self.weight)
+
+
 class PackedLayers(nn.Module):
     """Stands where the body's encoder was."""
 
@@ -53,6 +84,8 @@ class PackedLayers(nn.Module):
 
 
 class _Layer(nn.Module):
+    folded = False
+
     def __init__(self, layer: Any) -> None:
         super().__init__()
         own, out = layer.attention.self, layer.attention.output
@@ -69,9 +102,13 @@ class _Layer(nn.Module):
         return self._rest(attend(query, key, value, segments), rows)
 
     def _rest(self, seen: Tensor, rows: Tensor) -> Tensor:
-        mixed = self.mix_norm(self.mix(seen.reshape(len(rows), -1)) + rows)
-        result: Tensor = self.output_norm(self.output(self.intermediate(mixed)) + mixed)
+        mixed = self.mix_norm(self._add(self.mix, seen.reshape(len(rows), -1), rows))
+        result: Tensor = self.output_norm(self._add(self.output, self.intermediate(mixed), mixed))
         return result
+
+    def _add(self, product: Any, inputs: Tensor, rows: Tensor) -> Tensor:
+        added: Tensor = product(inputs, rows) if self.folded else product(inputs) + rows
+        return added
 
 
 class _FirstTokensLayer(_Layer):

@@ -15,16 +15,21 @@ from torch import Tensor
 from rerank_core.types import Float32s
 
 
-def upload(arrays: Sequence[Any], device: torch.device) -> list[Tensor]:
-    """Return one int32 tensor on the device for each array of integers, all from one copy.
+def stage(arrays: Sequence[Any], device: torch.device) -> Tensor:
+    """Return arrays of integers as one int32 tensor on the host, one behind another.
 
-    The copy is not waited for. Its source is pinned and belongs to this call alone; torch gives
-    pinned memory to nobody else before the device has read it.
+    It is pinned where that helps, and belongs to this call alone; torch gives pinned memory to
+    nobody else before the device has read it.
     """
-    sizes = [len(array) for array in arrays]
-    staged = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
+    staged = torch.empty(sum(map(len, arrays)), dtype=torch.int32, pin_memory=device.type == "cuda")
     np.concatenate(arrays, out=staged.numpy(), casting="same_kind")
-    return list(torch.split(staged.to(device, non_blocking=True), sizes))
+    return staged
+
+
+def upload(arrays: Sequence[Any], device: torch.device) -> list[Tensor]:
+    """Return one int32 tensor on the device for each array, all from one copy not waited for."""
+    whole = stage(arrays, device).to(device, non_blocking=True)
+    return list(torch.split(whole, list(map(len, arrays))))
 
 
 class Download:

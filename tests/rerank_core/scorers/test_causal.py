@@ -164,7 +164,7 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tmp_path):
     scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, dtype="bfloat16")
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 60)
     before = scorer.score([pair]).raw[0]
-    with scorer.exactly():
+    with scorer.forward.exactly():
         scorer.forward(scorer.encoder.encode([pair]).items)
     assert scorer.score([pair]).raw[0] == before
 

@@ -162,7 +162,7 @@ def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
     half = load_scorer(random_config(model=folder, device="cpu", dtype="bfloat16"))
     pair = QueryDocumentPair("who lives here", "the old town")
     before = half.score([pair]).raw[0]
-    with half.exactly():
+    with half.forward.exactly():
         (found,) = half.forward(half.encoder.encode([pair]).items)
     assert float(found) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
     assert half.score([pair]).raw[0] == before
@@ -189,7 +189,7 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tiny_models, backend):
     )
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 20)
     before = scorer.score([pair]).raw[0]
-    with scorer.exactly():
+    with scorer.forward.exactly():
         scorer.forward(scorer.encoder.encode([pair]).items)
     assert scorer.score([pair]).raw[0] == before
 

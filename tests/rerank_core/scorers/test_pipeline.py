@@ -76,6 +76,19 @@ def test_a_large_pool_is_tokenised_by_a_thread_of_its_own():
     assert not [thread for thread in threading.enumerate() if "tokenise" in thread.name]
 
 
+def test_chunks_keep_a_querys_pairs_together_where_they_share_work():
+    model, chunks = Model(), []
+
+    def encode(pairs):
+        chunks.append([pair.query for pair in pairs])
+        return model.encode(pairs)
+
+    asked = [QueryDocumentPair("ab"[i % 2], str(10**i)) for i in range(6)]
+    scores = score_pool(asked, encode, model.runner.run, chunk_characters=13, by_query=True)
+    assert scores.raw.tolist() == [10.0**i for i in range(6)]
+    assert chunks == [["b", "b"], ["b", "a", "a"], ["a"]]
+
+
 def test_an_error_in_the_thread_reaches_the_caller():
     def encode(pairs):
         raise OSError("no tokenizer")

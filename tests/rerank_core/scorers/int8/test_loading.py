@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,11 @@ from transformers import AutoModel
 
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.errors import ModelUnavailable
-from rerank_core.scorers import choice
 from rerank_core.scorers.int8 import instructions
 from rerank_core.scorers.int8.bert import QuantizedLayers
 from rerank_core.scorers.int8.loading import refuse_int8
 from rerank_core.scorers.int8.weights import QuantizedLinear
+from rerank_core.scorers.passes import agreement
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_bert, save_causal
 
@@ -109,17 +108,13 @@ def test_what_cannot_be_packed_is_refused(tiny_models):
 
 
 def test_a_model_that_does_not_bear_it_is_refused(tiny_models, monkeypatch):
-    monkeypatch.setitem(choice._TOLERANCE, "int8", 0.0)
+    monkeypatch.setitem(agreement._TOLERANCE, "int8", 0.0)
     assert "does not bear int8 (packed and padded" in refusal(model=str(tiny_models["bert"]))
 
 
-def test_a_gpu_is_refused_and_modules_of_sentence_transformers():
-    config = SimpleNamespace(model="m", backend="auto", dtype="int8")
-    resolved = SimpleNamespace(config=config, engine="sentence_transformers")
+def test_a_gpu_is_refused():
     with pytest.raises(ModelUnavailable, match="use dtype bfloat16, or device cpu"):
-        refuse_int8(resolved, torch.device("cuda"))
-    with pytest.raises(ModelUnavailable, match="use dtype float32"):
-        refuse_int8(resolved, torch.device("cpu"))
+        refuse_int8(torch.device("cuda"))
 
 
 def test_without_numba_the_extra_is_named(monkeypatch):
@@ -132,10 +127,9 @@ def test_a_cpu_without_its_instructions_is_warned_and_has_a_fingerprint_of_its_o
 ):
     config = ScorerConfig(dtype="int8")
     here = config.fingerprint()
-    resolved = SimpleNamespace(config=config, engine="transformers")
     shape = instructions.SHAPE._replace(name="elsewhere", vnni=False)
     monkeypatch.setattr(instructions, "SHAPE", shape)
     with caplog.at_level(logging.WARNING):
-        refuse_int8(resolved, torch.device("cpu"))
+        refuse_int8(torch.device("cpu"))
     assert "this CPU (elsewhere) has no instructions for products of bytes" in caplog.text
     assert config.fingerprint() != here

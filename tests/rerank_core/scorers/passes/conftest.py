@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from rerank_core import QueryDocumentPair
+from rerank_core.scorers import attention
+from rerank_core.scorers.passes import switches
 from tests.rerank_core.scorers import tiny_checkpoints
+from tests.rerank_core.scorers.passes import reference_kernel
 
 BERTS = ("bert", "roberta", "xlm_roberta", "modernbert")
 CAUSAL = ("qwen3", "gemma")
@@ -34,6 +37,18 @@ def need_cuda() -> None:
     """Skip where there is no CUDA device."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def packed_kernel(monkeypatch):
+    """Let a CPU attend by what torch's kernel for packed rows computes."""
+    monkeypatch.setattr(attention, "varlen_attn", reference_kernel.varlen)
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Have a CPU pass for a CUDA device, where what is switched on has a way to run on it."""
+    monkeypatch.setattr(switches, "_is_cuda", lambda *_: True)
 
 
 @pytest.fixture(scope="session")
