@@ -108,14 +108,13 @@ def overhead(
 
     `counts` has the requests of a block by their size.
     """
-    connection = Connection(url)
     found = {}
     for size, count in counts.items():
         asked = [bodies(size)[i % 40] for i in range(count)]
         encoded = [json.dumps(body).encode() for body in asked]
         service, core = [], []
         for block in range(blocks + 1):
-            ours = [connection.post("/rerank", body) for body in encoded]
+            ours = posted(url, "/rerank", encoded)
             alone = [seconds(ask, body) for body in asked]
             # The first warms both.
             service += ours if block else []
@@ -124,16 +123,25 @@ def overhead(
         over = {f"over_core_{name}": of_service[name] - of_core[name] for name in of_core}
         named = {**of_service, **{f"core_{name}": value for name, value in of_core.items()}, **over}
         found[str(size)] = {name: round(value, 2) for name, value in named.items()}
-    connection.close()
     return found
 
 
 def floor(url: str, count: int, blocks: int) -> dict[str, float]:
     """Return p50 and p99, in milliseconds, of a service that does nothing."""
-    connection = Connection(url)
-    times = [connection.post("/", b"{}") for _ in range(count * (blocks + 1))][count:]
-    connection.close()
+    times = posted(url, "/", [b"{}"] * count * blocks)
     return {name: round(value, 2) for name, value in percentiles(times).items()}
+
+
+def posted(url: str, path: str, bodies: Sequence[bytes]) -> list[float]:
+    """Return the seconds of each request on one connection, which a first one has warmed.
+
+    Of each block its own: servers close one that is idle for the seconds of a core's turn.
+    """
+    connection = Connection(url)
+    connection.post(path, bodies[0])
+    times = [connection.post(path, body) for body in bodies]
+    connection.close()
+    return times
 
 
 def requests_per_s(url: str, asked: Sequence[Any], seconds: float, clients: int = 16) -> float:

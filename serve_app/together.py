@@ -9,7 +9,11 @@ from typing import Any
 
 async def all_or_none(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
     """Return all results in order; the first failure cancels the others and is raised."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
+    begun = list(calls)
+    if len(begun) == 1:
+        # A task would cost some turns of the loop.
+        return [await begun[0]]
+    tasks = [asyncio.ensure_future(call) for call in begun]
     try:
         return await asyncio.gather(*tasks)
     finally:

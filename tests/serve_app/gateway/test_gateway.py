@@ -210,7 +210,7 @@ class PoisonPool:
     """Scores all but the documents that say so."""
 
     def __init__(self, inner):
-        self.inner, self.loaded = inner, inner.loaded
+        self.inner, self.loaded, self.has_other = inner, inner.loaded, inner.has_other
 
     async def score(self, unit):
         answer = await self.inner.score(unit)
@@ -343,7 +343,7 @@ class NanPool:
     """Loads well and scores nothing."""
 
     def __init__(self, inner):
-        self.inner, self.loaded = inner, inner.loaded
+        self.inner, self.loaded, self.has_other = inner, inner.loaded, inner.has_other
 
     async def score(self, unit):
         answer = await self.inner.score(unit)

@@ -25,7 +25,8 @@ class Replicas:
         self.others = others
 
     def has_other(self, unit):
-        return self.others
+        # The only one is another one until the unit was sent there.
+        return self.others or not self.units
 
     async def score(self, unit):
         self.units.append(unit)
@@ -104,6 +105,17 @@ def test_where_there_is_no_other_replica_nothing_is_sent_twice():
     replicas = Replicas(0.1, others=False)
     assert answer_of(hedged(replicas, share=1.0)) == (1, False)
     assert replicas.units == [UNIT]
+
+
+def test_the_only_replica_of_all_is_asked_without_a_clock():
+    class Only(LocalPool):
+        async def score(self, unit):
+            await asyncio.sleep(0.1)
+            return await super().score(unit)
+
+    pool = hedged(Only())
+    answer = asyncio.run(pool.score(UNIT))
+    assert (len(answer.scores), answer.hedged, pool.times.late_s) == (1, False, 0.05)
 
 
 def test_before_enough_units_are_known_nothing_is_late():

@@ -1,28 +1,31 @@
 """Which HTTP proxy Serve starts with here: HAProxy where it runs, else Serve's own."""
 
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from serve_app.http import proxy
-from serve_app.http.proxy import HAPROXY, UPGRADES, variables
+from serve_app.http.proxy import BINARY, HAPROXY, UPGRADES, variables
+from tests.serve_app.waiting import wait_for
 
 METRICS = "RAY_SERVE_HAPROXY_METRICS_PORT"
-BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
 @pytest.fixture
 def binary(tmp_path, monkeypatch):
     """Return a function that makes a HAProxy which ends with a code, and has it found."""
 
-    def make(code):
+    def make(code, does="exit"):
         file = tmp_path / "haproxy"
-        file.write_text(f"#!/bin/sh\nexit {code}\n")
+        file.write_text(f"#!/bin/sh\n{does} {code}\n")
         file.chmod(0o755)
         monkeypatch.setenv(BINARY, str(file))
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     return make
 
@@ -46,6 +49,30 @@ def test_where_it_does_not_run_serves_own_is_left(binary, code):
 
 def test_where_there_is_none_serves_own_is_left(monkeypatch):
     monkeypatch.setenv(BINARY, "/nowhere/haproxy")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert variables({}) == UPGRADES
+
+
+def test_it_ends_with_the_process_that_started_it(binary, tmp_path):
+    """Left behind, it kept the port from the next service."""
+    binary('echo $$ > "$1"; [ "$1" = -v ] || exec sleep 60', does="")
+    command = [variables({})[BINARY], str(tmp_path / "pid")]
+    start = f"import subprocess; subprocess.Popen({command}); input()"
+    with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE) as parent:
+        wait_for(lambda: (tmp_path / "pid").exists() and read(tmp_path / "pid"), "its start", 20)
+        running = Path("/proc") / read(tmp_path / "pid")
+        assert running.exists()
+        parent.send_signal(signal.SIGKILL)
+        wait_for(lambda: not running.exists(), "its end", 20)
+
+
+def read(file):
+    return file.read_text().strip()
+
+
+def test_where_nothing_can_end_it_serves_own_is_left(binary, monkeypatch):
+    binary(0)
+    # No setpriv.
     monkeypatch.setenv("PATH", "/nowhere")
     assert variables({}) == UPGRADES
 
