@@ -123,6 +123,8 @@ class Usage:
     def __init__(self) -> None:
         self.driver_mb = self.worker_mb = 0.0
         self._cpu_s: dict[int, float] = {}
+        self._all_s: dict[int, float] = {}
+        self._sums: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -130,6 +132,11 @@ class Usage:
     def actors_cpu_s(self) -> float:
         """Seconds of CPU of all scoring actors."""
         return sum(self._cpu_s.values())
+
+    def cpu_since_s(self, at: float) -> float:
+        """Seconds of CPU of this process and all below it since a time, to a second."""
+        before = [used for time_s, used in self._sums if time_s <= at]
+        return self._sums[-1][1] - (before[-1] if before else 0.0)
 
     def __enter__(self) -> Usage:
         self._thread.start()
@@ -142,7 +149,12 @@ class Usage:
     def _loop(self) -> None:
         while not self._stop.wait(1.0):
             self.driver_mb = max(self.driver_mb, _anonymous_mb(os.getpid()))
-            for pid in descendants(os.getpid()):
+            below = list(descendants(os.getpid()))
+            for pid in (os.getpid(), *below):
+                # Ended processes keep what they have used.
+                self._all_s[pid] = _cpu_s(pid) or self._all_s.get(pid, 0.0)
+            self._sums.append((time.time(), sum(self._all_s.values())))
+            for pid in below:
                 try:
                     ours = "MapWorker" in Path(f"/proc/{pid}/cmdline").read_text()
                 except OSError:
@@ -405,7 +417,7 @@ def end(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             sys.stderr.write(f"{runs[-1]}\n")
         grown = {
             f"{name}_times": round(runs[-1][name] / runs[0][name], 2)
-            for name in ("rows", "end_s", "driver_mb", "operations_a_unit")
+            for name in ("rows", "end_s", "end_cpu_s", "driver_mb", "operations_a_unit")
         }
         return {**grown, "runs": runs}
     (count,) = options.rows
@@ -439,6 +451,7 @@ def end(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "units": len(records),
         "whole_s": round(ended_s - begun_s, 1),
         "end_s": round(ended_s - last_s, 1),
+        "end_cpu_s": round(usage.cpu_since_s(last_s), 1),
         "driver_mb": round(usage.driver_mb),
         "worker_mb": round(usage.worker_mb),
         "output_mb": round(sum(f.stat().st_size for f in (out / "data").iterdir()) / 1e6),

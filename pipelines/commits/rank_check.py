@@ -1,7 +1,7 @@
 """Whether a result's ranks are right: for every query 1 to n, each once. It reads only two columns.
 
-Works on the files alone, so that it finds what any fault before it has done. A driver needs about
-60 bytes for each query.
+Works on the files alone, so that it finds what any fault before it has done. One process that adds
+up all needs about 60 bytes for each query; a job's workers share the queries (`ranks/rank_steps`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def refuse_wrong_ranks(
     if nested or names.query_id not in there:
         at_once(partial(_check_nested, store=store, names=names), files if nested else (), say)
         return
-    sums = _Sums()
+    sums = Sums()
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = _few_ahead(pool, lambda file: sums_of_file(store, *file, names), files)
         for done, parts in enumerate(counted, start=1):
@@ -66,7 +66,7 @@ def _few_ahead(
         waiting.extend(pool.submit(call, item) for item in islice(rest, 1))
 
 
-class _Sums:
+class Sums:
     """What is known of each query, added up before it is much more than the queries need."""
 
     def __init__(self) -> None:

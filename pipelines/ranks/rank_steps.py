@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
-from pipelines.commits.rank_check import SUMS, are_1_to_n, sums_of_file
+from pipelines.commits.rank_check import SUMS, Sums, are_1_to_n, sums_of_file
 from pipelines.commits.records import JobFolder, JobRecords, attempt_key
 from pipelines.engine import Engine
 from pipelines.inputs.ids import id_values
@@ -52,15 +52,15 @@ def count_one(
     item: dict[str, Any], folder: JobFolder, names: ColumnNames, buckets: int
 ) -> dict[str, str]:
     """Put what is known of each query in a few files into one file, cut by bucket."""
-    parts = [np.zeros(0, _KNOWN)]
+    sums = Sums()
     for file in json.loads(item["count"]):
-        for sums in sums_of_file(folder.store, attempt_key("data", file), file["bytes"], names):
-            part = np.zeros(sums.num_rows, _KNOWN)
-            part["high"], part["low"] = hashes(id_values(sums["query"])).T
-            for name in SUMS:
-                part[name] = sums[name].to_numpy()
-            parts.append(part)
-    rows = np.concatenate(parts)
+        key = attempt_key("data", file)
+        sums.add(sums_of_file(folder.store, key, file["bytes"], names))
+    table = sums.all()
+    rows = np.zeros(table.num_rows, _KNOWN)
+    rows["high"], rows["low"] = hashes(id_values(table["query"])).T
+    for name in SUMS:
+        rows[name] = table[name].to_numpy()
     made = in_parts(rows, bucket_of(rows, buckets), buckets)
     return publish(folder, "counted", item["name"], made)
 
