@@ -31,9 +31,9 @@ def run_job(config: RerankJobConfig) -> dict[str, Any]:
 
     Joins the Ray that runs in this process, else starts one. Raises RerankError.
     """
-    from pipelines import job
+    from pipelines import run
 
-    return job.run_job(config)
+    return run.run_job(config)
 
 
 def rerank(

@@ -5,57 +5,16 @@ It does not know what is in the input, nor where its values come from.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import ByteSize, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipelines.columns import ColumnNames, Shape
-from pipelines.commits.store import check_address
+from pipelines.places import LocalPath, Names, Places
 from rerank_core import ScorerConfig
 
 ENV_PREFIX = "RERANK_JOB_"
-
-
-def _comma_separated(value: Any) -> Any:
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
-
-
-def _local(value: str | None) -> str | None:
-    if value and "://" in value:
-        raise ValueError("must be a path of a file system, not an address")
-    return value
-
-
-Address = Annotated[str, AfterValidator(check_address)]
-LocalPath = Annotated[str, AfterValidator(_local)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
-
-
-class _Places(BaseSettings):
-    """Where a job's rows come from and go to."""
-
-    input: Names = Field(
-        min_length=1,
-        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs"
-        " too, with --queries and --documents",
-    )
-    queries: str | None = Field(
-        None, description="Table of (query_id, query), where the input holds ids only"
-    )
-    documents: str | None = Field(
-        None, description="Table of (doc_id, text), where the input holds ids only"
-    )
-    output: Address = Field(
-        min_length=1,
-        description="A new folder, or one where this job stopped: a path, or an address as"
-        " s3://bucket/folder, gs:// or az://",
-    )
 
 
 class RankingConfig(BaseSettings):
@@ -124,7 +83,7 @@ class StageConfig(RankingConfig):
     )
 
 
-class RerankJobConfig(RankingConfig, _Places):
+class RerankJobConfig(RankingConfig, Places):
     """One offline job. Frozen; unknown keys are refused with their path."""
 
     model_config = SettingsConfigDict(
@@ -189,7 +148,20 @@ class RerankJobConfig(RankingConfig, _Places):
     format: Literal["parquet", "delta"] = Field(
         "parquet", description="delta: the output's data folder is a Delta table, too"
     )
+    keep_scores: bool = Field(
+        True,
+        description="Keep raw scores and hashes of texts in the output's files, about 57 bytes a"
+        " pair that readers do not see: append and reuse need them",
+    )
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"
     )
     dry_run: bool = Field(False, description="Print the plan and stop")
+
+    @model_validator(mode="after")
+    def _one_way_to_a_new_result(self) -> Self:
+        if self.append and self.overwrite:
+            raise ValueError(
+                "append adds to the finished result that overwrite replaces: give one of them"
+            )
+        return self

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.columns import Shape
 from pipelines.commits.records import JobFolder
 from pipelines.config import RerankJobConfig
+from pipelines.growing.kept import NONE_KNOWN, Known
 from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.units import Slice
@@ -34,6 +35,8 @@ class JobContext:
     joined: bool = False  # texts were looked up: they are not part of the output
     calibration: Calibration | None = None
     schema: pa.Schema | None = None  # of what is read, the same for all files
+    known: Known = NONE_KNOWN  # scores that a former job has
+    first_new: int = 0  # the units before this one are those of a finished output that grows
 
 
 class Engine(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ class JobChanged(RerankError):
     """The folder holds another job: inputs, model or options differ."""
 
 
-def identity_of(config: RerankJobConfig, versions: dict[str, int] | None = None) -> dict[str, str]:
+def identity_of(
+    config: RerankJobConfig,
+    versions: dict[str, int] | None = None,
+    among: Container[str] | None = None,
+) -> dict[str, str]:
     """Return what makes two runs the same job: inputs by path and size, scorer, options.
 
-    Tables of a lake are those of these versions, else of their current ones. Raises InvalidRequest
-    where the output would be read as input.
+    Tables of a lake are those of these versions, else of their current ones; files of the input
+    only those `among` these, if given. Raises InvalidRequest where the output would be read as
+    input.
     """
     for text in config.input:
         if holds(text, config.output):
@@ -38,6 +43,9 @@ def identity_of(config: RerankJobConfig, versions: dict[str, int] | None = None)
     tables = tuple(path for path in (config.queries, config.documents) if path)
     listing = list_inputs(config.input + tables, versions)
     files = [[file.path, file.size] for file in listing.files]
+    if among is not None:
+        texts = {file.path for file in list_inputs(tables, versions).files}
+        files = [file for file in files if file[0] in among or file[0] in texts]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
     # Refusing duplicates and setting them aside are the same job: the first only does not end it.
     options["duplicates"] = config.duplicates != "keep"
@@ -56,14 +64,19 @@ def versions_of(identity: dict[str, str]) -> dict[str, int]:
     return dict(json.loads(identity.get("tables", "{}")))
 
 
-def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, str]]) -> dict[str, str]:
+def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Return the identity of a run: that of the job, of those begun, with which it goes on.
 
-    A table that has moved on since a job began is read as that job began to.
+    Jobs are given as their plans. A table that has moved on since a job began is read as that job
+    began to; files that came since are none of its, where they can be appended afterwards.
     """
-    for identity in begun:
+    for plan in begun:
+        identity = dict(plan["identity"])
+        versions, among = versions_of(identity), None
+        if config.append:
+            among = {file.get("source") or file["path"] for file in plan["files"]}
         try:
-            if versions_of(identity) and identity == identity_of(config, versions_of(identity)):
+            if (versions or among) and identity == identity_of(config, versions, among):
                 return identity
         except InvalidRequest:  # a version may be gone
             if not config.overwrite:
@@ -78,6 +91,16 @@ def _hash(value: Any) -> str:
 def identities_differ(old: dict[str, str], new: dict[str, str]) -> list[str]:
     """Return the names of what differs between two jobs."""
     return [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
+
+
+def refuse_other_settings(old: dict[str, str], new: dict[str, str]) -> None:
+    """Raise JobChanged that names what differs between a finished job and one that adds to it."""
+    changed = [name for name in identities_differ(old, new) if name not in ("inputs", "tables")]
+    if changed:
+        raise JobChanged(
+            f"--append adds files to the same job, and {', '.join(changed)} changed since this"
+            " output was finished: append with its settings, or take a new --output"
+        )
 
 
 def refuse_change(old: dict[str, str], new: dict[str, str]) -> None:

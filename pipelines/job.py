@@ -6,22 +6,20 @@ scored or a file is written.
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TextIO
 
 from pipelines.commits import manifest
 from pipelines.commits.checks import in_plan_order
-from pipelines.commits.lease import Lease
 from pipelines.commits.manifest_header import manifest_header
-from pipelines.commits.output_folder import begun, choose_folder, replace_result
-from pipelines.commits.records import MANIFEST, JobFolder, JobRecords, record_key
+from pipelines.commits.records import JobFolder, JobRecords, record_key
 from pipelines.commits.store import json_bytes, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
-from pipelines.identity import identity_of_run, versions_of
+from pipelines.growing.finished import finished_at
+from pipelines.growing.reuse import find_known
+from pipelines.identity import versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
@@ -29,12 +27,11 @@ from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.rank_steps import check_ranks
 from pipelines.refusals import refuse_bad_files, refuse_copies, refuse_duplicates
-from pipelines.reports.extras import say_begin, say_complete, say_end, write_extras
+from pipelines.reports.extras import say_begin, write_extras
 from pipelines.reports.progress import Progress, Steps
 from pipelines.stages.account import unreadable
 from pipelines.stages.copies import count_copies
 from pipelines.stages.isolate import forget_deaths
-from rerank_core import load_scorer
 from rerank_core.calibration import Calibration
 
 
@@ -57,38 +54,6 @@ class Settled:
     bad: list[dict[str, str]]
 
 
-def run_job(
-    config: RerankJobConfig,
-    load: LoadScorer = load_scorer,
-    out: TextIO = sys.stderr,
-    engine: Engine | None = None,
-) -> dict[str, Any]:
-    """Run or resume a job and return its manifest. Raises RerankError.
-
-    `load` builds the scorer on each worker; `out` gets lines for people. Works on Ray unless
-    another engine is given.
-    """
-    root = open_store(config.output)
-    identity = identity_of_run(config, begun(root, config.overwrite))
-    work = choose_folder(root, identity, config.overwrite)
-    if work is None:
-        say_complete(str(root), identity, out)
-        made = dict(root.read_json(MANIFEST))
-        write_extras(root, made, config)
-        return made
-    with Lease(work) as folder:
-        with _workers(engine, out) as workers:
-            planned = plan(folder, config, identity, workers, out)
-            scored = score(planned, workers, load, out)
-            settled = settle(planned, scored)
-            ranked = rank(planned, settled, workers, out)
-        made = commit(planned, ranked, str(root), out)
-    if work != root:
-        replace_result(root, work)
-    say_end(str(root), made, out)
-    return made
-
-
 def plan(
     folder: JobFolder,
     config: RerankJobConfig,
@@ -106,8 +71,17 @@ def plan(
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
     context = JobContext(
-        folder, config, fixed.shape, fixed.buckets, joined, calibration, fixed.schema
+        folder,
+        config,
+        fixed.shape,
+        fixed.buckets,
+        joined,
+        calibration,
+        fixed.schema,
+        first_new=fixed.former_units,
     )
+    if fixed.former:
+        finished_at(open_store(config.output)).adopt(folder, say)
     done = folder.done("units")
     left = [piece for whole in fixed.slices if (piece := whole.pending(done))]
     say_begin(fixed, config.scorer.model, len(done), out)
@@ -130,8 +104,9 @@ def score(
             refuse_copies(count_copies(workers, planned.context, whole, files, say))
         texts = planned.texts or load_texts(config, versions_of(planned.plan.identity))
         refuse_other_texts(texts, planned.plan.texts)
+        context = _with_known(planned, workers, texts, out)
         with Progress(sum(rows.values()), done_rows, out, config.progress_s) as progress:
-            for line in workers.score_units(planned.context, planned.left, files, texts, load):
+            for line in workers.score_units(context, planned.left, files, texts, load):
                 name = line["unit"]
                 if "bad" in line:
                     folder.store.replace(record_key("bad", name), json_bytes(line))
@@ -141,6 +116,18 @@ def score(
                 won = line.pop("published")
                 records[name] = line if won else folder.records_one("units", name)
     return records
+
+
+def _with_known(planned: Planned, workers: Engine, texts: Texts | None, out: TextIO) -> JobContext:
+    """Return the context with the scores that a former job has, if one is named."""
+    context, plan = planned.context, planned.plan
+    if not context.config.reuse:
+        return context
+    say = Steps(out, context.config.progress_s, "looking for known scores")
+    slices = plan.slices[plan.former_units :]
+    each = max(1, plan.pairs // max(1, sum(plan.rows.values())))
+    known = find_known(workers, context, slices, plan.files, texts, say, pairs_per_row=each)
+    return replace(context, known=known)
 
 
 def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
@@ -190,11 +177,3 @@ def commit(planned: Planned, ranked: Settled, address: str, out: TextIO) -> dict
     made = manifest.commit(folder, rows, records, header, buckets=buckets, names=names, say=say)
     write_extras(folder.store, made, config, records)
     return made
-
-
-def _workers(engine: Engine | None, out: TextIO) -> AbstractContextManager[Engine]:
-    if engine:
-        return nullcontext(engine)
-    from pipelines.stages.ray_engine import RayEngine  # here: a finished job needs no Ray
-
-    return RayEngine(out)

@@ -23,8 +23,8 @@ from pipelines.commits.store import StorageFull
 from pipelines.engine import LoadScorer
 from pipelines.identity import JobChanged
 from pipelines.inputs.reading import FileChanged
-from pipelines.job import run_job
 from pipelines.refusals import DuplicateIds, TooManyBadFiles
+from pipelines.run import run_job
 from pipelines.settings import load_config
 from pipelines.stages.isolate import TooManyKilled
 from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer

@@ -21,7 +21,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FLAGS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # From linux/fcntl.h and linux/fs.h.
-_HERE, _NO_REPLACE = -100, 1
+_HERE, _NO_REPLACE, _EXCHANGE = -100, 1, 2
 
 
 def create(path: Path, body: Body) -> bool:
@@ -63,6 +63,25 @@ def _rename_once(temporary: Path, path: Path) -> None:
             "output",
         )
     raise OSError(number, os.strerror(number), str(path))
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give two files or folders each other's names, in one step; False where that cannot be."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.renameat2(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0)
+
+
+def also(path: Path, name: Path) -> None:
+    """Give a file another name, too; where there are no links a copy. One that is there stays."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, name)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in {*_NO_LINKS, errno.EXDEV}:
+            raise
+        create(name, path.read_bytes())
 
 
 def mark(path: Path) -> bool:

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from typing import Any
 
 from pipelines.config import RerankJobConfig
-from pipelines.plan import Plan
+from pipelines.growing.finished import began_s
+from pipelines.plan_file import Plan
 
 _PACKAGES = ("ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
 
@@ -24,7 +25,7 @@ def manifest_header(
 ) -> dict[str, Any]:
     """Return the manifest without its counts and files; `records` are those of all units."""
     scored = [record for record in records.values() if "seconds" in record]
-    began = min((r["at"] - r["seconds"] for r in scored), default=None)
+    began = min(map(began_s, scored), default=None)
     ended = max((r["at"] for r in scored), default=None)
     return {
         "eventType": "COMPLETE",
@@ -38,6 +39,7 @@ def manifest_header(
             for f in plan.files
         ],
         "outputs": [_dataset(root)],
+        "appended": _appended(plan),
         "left_out": plan.left_out,
         "identity": plan.identity,
         "shape": plan.shape,
@@ -52,6 +54,15 @@ def manifest_header(
         | {"python": platform.python_version()},
         "host": {"name": platform.node(), "cpus": os.cpu_count()},
     }
+
+
+def _appended(plan: Plan) -> dict[str, Any] | None:
+    """Return how much was added to which run's output; None for a job of its own."""
+    if not plan.former:
+        return None
+    rows = list(plan.rows.values())[plan.former_units :]
+    files = len(plan.files) - plan.former["files"]
+    return {"to": plan.former["run"], "files": files, "units": len(rows), "rows": sum(rows)}
 
 
 def _dataset(path: str) -> dict[str, str]:

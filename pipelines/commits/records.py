@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -101,21 +101,22 @@ class JobFolder:
         return dict(self.store.read_json(record_key(stage, name)))
 
     def write_parquet(
-        self, folder: str, name: str, table: pa.Table, beside: bytes | None = None
+        self, folder: str, name: str, table: pa.Table, beside: Mapping[str, bytes] | None = None
     ) -> dict[str, Any]:
         """Write an attempt file; return its description for the record.
 
         Readers of Parquet do not see what lies `beside` the rows, before the footer; the
-        description says where: it costs no file of its own.
+        description says where, by its name: it costs no file of its own.
         """
-        sink = pa.BufferOutputStream()
+        sink, places = pa.BufferOutputStream(), {}
         with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
             writer.write_table(table)
-            start = sink.tell()
-            sink.write(beside or b"")
-            place = {} if beside is None else {"beside": [start, sink.tell()]}
+            for what, body in (beside or {}).items():
+                start = sink.tell()
+                sink.write(body)
+                places[what] = [start, sink.tell()]
         made = self.write_bytes(folder, name, ".parquet", sink.getvalue())
-        return {**made, "rows": table.num_rows, **place}
+        return {**made, "rows": table.num_rows, **places}
 
     def write_bytes(self, folder: str, name: str, suffix: str, body: Any) -> dict[str, Any]:
         """Write an attempt file under a name no other attempt has."""

@@ -17,6 +17,7 @@ from pipelines.commits.delta_log import LOG
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, JobFolder, is_complete
 from pipelines.commits.store import Store, open_store
+from pipelines.growing.exchange import current
 from pipelines.inputs.units import slices_from_json
 from rerank_core import InvalidRequest
 
@@ -26,7 +27,7 @@ _BLOCK = 4 << 20
 
 def open_result(path: str | PathLike[str]) -> pads.Dataset:
     """Return the files that the manifest names, in input order."""
-    store = open_store(path)
+    store = current(open_store(path))
     manifest = finished_manifest(store)
     files = [store.path(f"{DATA}/{file['file']}") for file in manifest["files"]]
     if not files:
@@ -36,6 +37,7 @@ def open_result(path: str | PathLike[str]) -> pads.Dataset:
 
 def finished_manifest(store: Store) -> dict[str, Any]:
     """Return the manifest of a finished job; InvalidRequest where there is none."""
+    store = current(store)
     manifest = store.read_json(MANIFEST)
     if manifest is None or not is_complete(store):
         raise InvalidRequest(f"{store} holds no finished job")
@@ -47,7 +49,7 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
 
     Raises Incomplete with the first thing that is wrong.
     """
-    store = open_store(path)
+    store = current(open_store(path))
     manifest = finished_manifest(store)
     for folder, key in ((DATA, "files"), (QUARANTINE, "quarantine")):
         for file in manifest[key]:

@@ -43,16 +43,18 @@ def as_parquet(
     config: RerankJobConfig,
     left_out: LeftOut,
     *,
+    former: pa.Schema | None = None,
     say: Say | None = None,
 ) -> list[InputFile]:
     """Return the files, those that are no Parquet written as Parquet into the job's store first.
 
     So are files of tables that have deleted rows, without these. A file without a known suffix is a
-    TREC run where texts are looked up, else Parquet. One without a row is left out. Raises
-    InvalidRequest for one that cannot be read, and if none has rows.
+    TREC run where texts are looked up, else Parquet. One without a row is left out. Columns that
+    are text in a `former` schema, of rows to which these are added, are text here. Raises
+    InvalidRequest for one that cannot be read, and if there are no rows, nor former ones.
     """
     done = []
-    codes = _codes(files)
+    codes = _codes(files) | {field.name for field in former or () if _is_text(field.type)}
     for number, file in enumerate(files):
         run = bool(config.queries) and not kind_of(file.path) and not _begins_as_parquet(file)
         if not run and not file.rows and is_parquet(file):
@@ -60,9 +62,7 @@ def as_parquet(
             continue
         if say:
             say("files to Parquet", number, len(files))
-        # A run that was killed before its plan was fixed may have read another version.
-        what = hashlib.sha256(repr((file.path, file.size, file.snapshot)).encode()).hexdigest()
-        key = f"_job/input/{number}-{what[:16]}.parquet"
+        key = f"_job/input/{number}-{made_name(file)}.parquet"
         size = store.size(key)
         if size is None:
             names = config.names
@@ -75,9 +75,20 @@ def as_parquet(
             size = body.nbytes
         made = replace(file, path=store.address(key), size=size, source=file.path, rows=None)
         done.append(made)
-    if not done:
+    if not done and former is None:
         raise InvalidRequest(f"{files[0].path} has no rows, nor has another input", "input")
     return done
+
+
+def made_name(file: InputFile) -> str:
+    """Return a name for what is made of a file: of other bytes, or another version, another one."""
+    # A run that was killed before its plan was fixed may have read another version.
+    what = repr((file.path, file.size, file.snapshot))
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_parquet(file: InputFile) -> bool:

@@ -46,12 +46,16 @@ class Footers(NamedTuple):
 
 
 def read_footers(
-    files: list[InputFile], config: RerankJobConfig, *, say: Say | None = None
+    files: list[InputFile],
+    config: RerankJobConfig,
+    *,
+    former: tuple[str, pa.Schema] | None = None,
+    say: Say | None = None,
 ) -> Footers:
     """Read every footer. A file without a readable one comes back with `bad` saying why.
 
-    Raises InvalidRequest when no file can be read, when a column is missing, or when two files
-    differ in earnest.
+    `former` has a file and the schema of rows to which these are added. Raises InvalidRequest when
+    no file can be read, when a column is missing, or when two files differ in earnest.
     """
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         read = []
@@ -60,12 +64,12 @@ def read_footers(
             if say:
                 say("footers", len(read), len(files))
     good = [(file, schema) for file, schema in read if schema is not None]
-    if not good:
+    if not good and former is None:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")
-    named = [(file.given, schema) for file, schema in good]
+    named = [*([former] if former else []), *((file.given, schema) for file, schema in good)]
     unified = unify(named, partial(config.names.reads, kept=config.columns), config.names.needed)
     unified = typed_by_tables(unified, (file.table for file in files))
-    there = {field.name: field for field in good[0][1]} | {field.name: field for field in unified}
+    there = {field.name: field for field in named[0][1]} | {field.name: field for field in unified}
     shape = find_shape(pa.schema(there.values()), config)
     for file, mine in good:
         _refuse_times_out_of_range(file, mine, unified)

@@ -70,14 +70,16 @@ class Slice:
         return Slice(self.file, self.first, self.last, self.start, left) if left else None
 
 
-def plan_slices(files: Sequence[Sequence[RowGroup]], unit_pairs: int) -> list[Slice]:
+def plan_slices(
+    files: Sequence[Sequence[RowGroup]], unit_pairs: int, first: int = 0
+) -> list[Slice]:
     """Cut files, given as their row groups, into slices and units.
 
-    Every row is in exactly one unit; units are numbered in input order. A unit has about
-    `unit_pairs` pairs, at least one row, and about MAX_UNIT_BYTES at most.
+    Every row is in exactly one unit; units are numbered in input order, from `first`. A unit has
+    about `unit_pairs` pairs, at least one row, and about MAX_UNIT_BYTES at most.
     """
     slices: list[Slice] = []
-    index = 0
+    index = first
     for number, groups in enumerate(files):
         start = 0
         for first, last in _join_small(groups, unit_pairs):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.ranks.moves import InputOrder, Ints, moves, over_units
-from pipelines.ranks.rows import RANKED, Rows
+from pipelines.ranks.rows import RANKED, Rows, numbered
 from pipelines.ranks.within_unit import ranks_within
 
 # New ranks that are none: beyond top_k, and the same document of the same query again.
@@ -37,21 +37,25 @@ def bucket_of(rows: Rows, buckets: int) -> Ints:
     return np.asarray(rows["high"] % np.uint64(buckets), np.int64)
 
 
-def rank_bucket(rows: Rows, top_k: int | None) -> tuple[Rows, dict[str, list[int]]]:
+def rank_bucket(
+    rows: Rows, top_k: int | None, first_new: int = 0
+) -> tuple[Rows, dict[str, list[int]]]:
     """Return new ranks for the queries that occur in several units; for all, if copies matter.
 
-    Takes scored rows with their unit, units in plan order. Returns how far all ranks lie from the
-    input's order, too.
+    Takes scored rows with their unit, units in plan order. Queries that occur only in units before
+    `first_new` have their ranks already. Returns how far all ranks lie from the input's order, too.
     """
     with_copies = "doc_high" in (rows.dtype.names or ())
     if not len(rows):
         return np.zeros(0, RANKED), {}
-    groups = _numbered(rows["high"], rows["low"])
-    shared = _in_several(groups, rows["unit"])[groups]
+    groups = numbered(rows["high"], rows["low"])
+    first, last = _ends(groups, rows["unit"])
+    shared = first != last
     kept = np.full(len(groups), True)
     if with_copies:
-        shared[:] |= top_k is not None  # it has not cut the units of such a job
-        kept = _first_of_each(groups, _numbered(rows["doc_high"], rows["doc_low"]))
+        shared |= top_k is not None  # it has not cut the units of such a job
+        kept = _first_of_each(groups, numbered(rows["doc_high"], rows["doc_low"]))
+    shared = (shared & (last >= first_new))[groups]
     ranks = np.full(len(rows), COPY)
     ranks[kept] = ranks_within(groups[kept], rows["raw"][kept])
     if top_k:
@@ -65,15 +69,6 @@ def rank_bucket(rows: Rows, top_k: int | None) -> tuple[Rows, dict[str, list[int
     return ranked, moved
 
 
-def _numbered(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:
-    """Number the distinct (high, low) keys."""
-    order = np.lexsort((low, high))
-    new = np.r_[False, (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])]
-    groups = np.empty(len(high), dtype=np.int64)
-    groups[order] = np.cumsum(new)[: len(high)]
-    return groups
-
-
 def _first_of_each(groups: Ints, documents: Ints) -> npt.NDArray[np.bool_]:
     """Say of each entry whether it is the first with its group and document."""
     order = np.lexsort((documents, groups))  # stable: the earlier comes first
@@ -85,19 +80,19 @@ def _first_of_each(groups: Ints, documents: Ints) -> npt.NDArray[np.bool_]:
 
 def copies_among(rows: Rows) -> int:
     """Return how many of these rows are a document that its query has had before."""
-    queries = _numbered(rows["high"], rows["low"])
-    documents = _numbered(rows["doc_high"], rows["doc_low"])
+    queries = numbered(rows["high"], rows["low"])
+    documents = numbered(rows["doc_high"], rows["doc_low"])
     return int((~_first_of_each(queries, documents)).sum())
 
 
-def _in_several(groups: Ints, unit: Ints) -> npt.NDArray[np.bool_]:
-    """Say of each group whether its entries come from more than one unit."""
+def _ends(groups: Ints, unit: Ints) -> tuple[Ints, Ints]:
+    """Return the first and the last unit of each group's entries."""
     count = int(groups.max()) + 1
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.full(count, -1)
     np.minimum.at(first, groups, unit)
     np.maximum.at(last, groups, unit)
-    return np.asarray(first != last)
+    return first, last
 
 
 def copies_in(ranked: Rows) -> list[int]:

@@ -27,15 +27,24 @@ from pipelines.inputs.pairs import DUPLICATE
 from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import apply_ranks, copies_in
 from pipelines.ranks.over_units import moved_ranks
-from pipelines.ranks.rows import RANKED, SCORED_WITH_DOCUMENT, Rows, read_rows
+from pipelines.ranks.parquet_file import write_file
+from pipelines.ranks.rows import (
+    RANKED,
+    SCORED_WITH_DOCUMENT,
+    Rows,
+    of_one_file,
+    placed,
+    read_rows,
+    scored_kind,
+)
 from pipelines.ranks.steps import run_step, unit_groups
 
 # Of a file, where the settings do not say.
 FILE_BYTES = 256_000_000
-# Of a row group, in memory: what a task holds at once, besides the file.
-_GROUP_BYTES = 128 << 20
 # Units in a file, at most: a task reads them one after the other.
 _MOST_UNITS = 256
+# What lies beside a file's rows: scores to rank by, and those that later jobs may take over.
+_FOR_RANKS, _FOR_OTHERS = "beside", "scored"
 # What a task must know of a unit's record.
 _KNOWN = ("file", "counts", "reasons", "data")
 
@@ -45,7 +54,8 @@ def write_files(
 ) -> JobRecords:
     """Write the rows of the units, in plan order, with new ranks as files of one size.
 
-    Returns the records with those of the new files; `say` is as in ranking over units.
+    Scores that are to be kept for later jobs stay beside the rows. Returns the records with those
+    of the new files; `say` is as in ranking over units.
     """
     units: list[dict[str, Any]] = [
         {"place": place, "name": name, **{key: record.get(key) for key in _KNOWN}}
@@ -53,20 +63,25 @@ def write_files(
         if record["data"]
     ]
     moved = moved_ranks(records.scattered)
-    sizes = [_bytes_of_rows(unit["data"]) for unit in units]
+    keep = config.keep_scores
+    sizes = [unit["data"]["bytes"] - (0 if keep else _beside(unit["data"])) for unit in units]
     items, size = [], config.file_size or FILE_BYTES
     for number, (first, stop) in enumerate(unit_groups(sizes, size, _MOST_UNITS)):
         group = units[first:stop]
         spans = [moved[unit["place"]] for unit in group if unit["place"] in moved]
         output = json.dumps({"units": group, "ranks": _joined(spans)})
         items.append({"name": unit_name(number), "output": output})
-    task = partial(write_one, folder=folder, names=config.names)
+    kept = scored_kind(with_documents=config.duplicates != "keep") if keep else None
+    task = partial(write_one, folder=folder, names=config.names, kept=kept)
     return replace(records, final=run_step(engine, folder, say, "final", items, task))
 
 
-def _bytes_of_rows(data: dict[str, Any]) -> int:
-    start, stop = data.get("beside", (0, 0))
-    return int(data["bytes"]) - int(stop) + int(start)
+def _beside(data: dict[str, Any]) -> int:
+    """Return how many bytes lie beside the rows of a file."""
+    return sum(
+        stop - start
+        for start, stop in (data[what] for what in (_FOR_RANKS, _FOR_OTHERS) if what in data)
+    )
 
 
 def _joined(spans: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
@@ -80,10 +95,14 @@ def _joined(spans: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]
 
 @dataclass(slots=True)
 class _Group:
-    """The units of one file: what changes in their records, and what is set aside."""
+    """The units of one file: what changes in their records, what is set aside, their scores."""
 
     folder: JobFolder
     names: ColumnNames
+    kept: np.dtype[Any] | None
+    rows: int = 0
+    scores: list[Rows] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     aside: list[pa.Table] = field(default_factory=list)
 
@@ -95,8 +114,26 @@ class _Group:
             mine = ranked[
                 slice(*np.searchsorted(ranked["unit"], [unit["place"], unit["place"] + 1]))
             ]
+            mine = mine[mine["place"] >= 0]
             self.changes[unit["name"]] = {}
-            yield self._reranked(unit, body, table, mine) if len(mine) else table
+            out = self._reranked(unit, body, table, mine) if len(mine) else table
+            if self.kept:
+                self._keep(unit, body, mine, table.num_rows)
+            self.rows += out.num_rows
+            yield out
+
+    def _keep(self, unit: dict[str, Any], body: Any, mine: Rows, rows: int) -> None:
+        if _FOR_RANKS in unit["data"]:
+            scores = np.frombuffer(_part(unit, body, _FOR_RANKS), self.kept)
+            gone = mine["place"][mine["rank"] <= 0]
+            self.scores.append(placed(scores, gone, rows, self.rows))
+        if _FOR_OTHERS in unit["data"]:
+            self.others.append(bytes(_part(unit, body, _FOR_OTHERS)))
+
+    def beside(self) -> dict[str, bytes]:
+        """Return what lies beside the rows of all tables."""
+        found = {_FOR_RANKS: of_one_file(self.scores).tobytes()} if self.scores else {}
+        return found | ({_FOR_OTHERS: b"".join(self.others)} if self.others else {})
 
     def _reranked(self, unit: dict[str, Any], body: Any, table: pa.Table, mine: Rows) -> pa.Table:
         out = apply_ranks(table, self.names.rank, mine)
@@ -108,55 +145,47 @@ class _Group:
             counts[f"{kind}_cut"] += gone - len(copies)
             counts[f"{kind}_quarantined"] += len(copies)
         if copies:
-            start, stop = unit["data"]["beside"]
-            scored = np.frombuffer(memoryview(body)[start:stop], SCORED_WITH_DOCUMENT)
-            rows = scored["row"][copies].tolist()
+            scored = np.frombuffer(_part(unit, body, _FOR_RANKS), SCORED_WITH_DOCUMENT)
+            rows = scored["row"][np.isin(scored["place"], copies)].tolist()
             self.aside.append(copies_table(table, copies, rows, unit["file"], self.names))
             reasons[DUPLICATE] = reasons.get(DUPLICATE, 0) + len(copies)
         self.changes[unit["name"]] = {"counts": counts, "reasons": reasons}
         return out
 
 
-def write_one(item: dict[str, Any], folder: JobFolder, names: ColumnNames) -> dict[str, str]:
+def _part(unit: dict[str, Any], body: Any, what: str) -> memoryview:
+    start, stop = unit["data"][what]
+    return memoryview(body)[start:stop]
+
+
+def write_one(
+    item: dict[str, Any], folder: JobFolder, names: ColumnNames, kept: np.dtype[Any] | None
+) -> dict[str, str]:
     """Write the rows of a few units into one file and publish its record; return a line."""
     given = json.loads(item["output"])
+    unit = given["units"][0]
+    same = len(given["units"]) == 1 and not given["ranks"]
+    if same and (kept or not _beside(unit["data"])):  # it is the file to be written
+        record = {"units": {unit["name"]: {}}, "data": unit["data"], "aside": None}
+        return _published(folder, str(item["name"]), record)
     parts = [
         read_rows(folder.store, f"_job/scratch/{file}", (start, stop), RANKED)
         for file, start, stop in given["ranks"]
     ]
-    name, group = str(item["name"]), _Group(folder, names)
+    name, group = str(item["name"]), _Group(folder, names, kept)
     ranked = np.concatenate([np.zeros(0, RANKED), *parts])
-    data = _one_file(folder, name, group.tables(given["units"], ranked))
-    record: dict[str, Any] = {"units": group.changes, "data": data, "aside": None}
+    data = write_file(folder, name, group.tables(given["units"], ranked), group.beside)
+    record = {"units": group.changes, "data": data, "aside": None}
     if group.aside:
         record["aside"] = folder.write_parquet("quarantine", name, pa.concat_tables(group.aside))
+    return _published(folder, name, record)
+
+
+def _published(folder: JobFolder, name: str, record: dict[str, Any]) -> dict[str, str]:
+    """Publish a file's record, or drop the file if there is one; return the line of the first."""
     if not folder.publish("final", name, record):
-        folder.drop("data", data)
+        first = folder.records_one("final", name)
+        folder.drop("data", None if record["data"] == first["data"] else record["data"])
         folder.drop("quarantine", record["aside"])
-        record = folder.records_one("final", name)
+        record = first
     return {"line": json.dumps({"name": name, "record": record})}
-
-
-def _one_file(folder: JobFolder, name: str, tables: Iterator[pa.Table]) -> dict[str, Any] | None:
-    """Write the tables as one file and return its description; None where there are no rows."""
-    sink, writer, rows = pa.BufferOutputStream(), None, 0
-    for table in _row_groups(tables):
-        writer = writer or pq.ParquetWriter(sink, table.schema, compression="zstd")
-        writer.write_table(table)
-        rows += table.num_rows
-    if writer is None:
-        return None
-    writer.close()
-    return {**folder.write_bytes("data", name, ".parquet", sink.getvalue()), "rows": rows}
-
-
-def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    held: list[pa.Table] = []
-    for table in tables:
-        if table.num_rows:
-            held.append(table)
-        if sum(one.nbytes for one in held) >= _GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held = []
-    if held:
-        yield pa.concat_tables(held)

@@ -54,7 +54,7 @@ def rank_over_units(
     gather = partial(gather_one, folder=folder, buckets=context.buckets, kind=kind)
     gathered = run("gathered", _gathers(groups, records), gather)
     rank = partial(rank_one, folder=folder, files=files_of(gathered), starts=starts)
-    rank = partial(rank, kind=with_unit(kind), top_k=config.top_k)
+    rank = partial(rank, kind=with_unit(kind), top_k=config.top_k, first_new=context.first_new)
     ranks = run(
         "ranks", [{"name": unit_name(b), "bucket": b} for b in range(context.buckets)], rank
     )
@@ -120,10 +120,12 @@ def rank_one(
     starts: list[int],
     kind: np.dtype[Any],
     top_k: int | None,
+    *,
+    first_new: int = 0,
 ) -> dict[str, str]:
     """Rank one bucket over all groups' files; its new ranks are cut by group of units."""
     rows = read_parts(folder, files, int(item["bucket"]), kind)
-    ranked, moved = rank_bucket(rows, top_k)
+    ranked, moved = rank_bucket(rows, top_k, first_new)
     group = np.searchsorted(starts, ranked["unit"], side="right") - 1
     made = in_parts(ranked, group, len(starts))
     return publish(folder, "ranks", item["name"], made, rows=len(ranked), **moved)

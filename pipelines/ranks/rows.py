@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.commits.store import Store
-from pipelines.ranks.moves import InputOrder, Ints
+from pipelines.ranks.moves import InputOrder, Ints, over_units
 from rerank_core.types import Float32s
 
 Rows = npt.NDArray[Any]  # structured, of one of the types below
@@ -98,4 +98,41 @@ def read_rows(store: Store, key: str, bounds: tuple[int, int], kind: np.dtype[An
     rows = np.frombuffer(store.read_part(key, start, stop), kind)
     if rows.nbytes != stop - start:
         raise OSError(f"{key} is shorter than it was written")
+    return rows
+
+
+def numbered(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Ints:
+    """Number the distinct (high, low) keys."""
+    order = np.lexsort((low, high))
+    new = np.r_[False, (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])]
+    groups = np.empty(len(high), dtype=np.int64)
+    groups[order] = np.cumsum(new)[: len(high)]
+    return groups
+
+
+def placed(scored: Rows, gone: Ints, rows: int, start: int) -> Rows:
+    """Return the scores of a unit of `rows` rows, their places those in a larger file.
+
+    There the unit's rows begin at `start`, without those that are `gone`; these have the place -1
+    and still count where other rows are ranked with them.
+    """
+    there = np.full(rows + 1, True)
+    there[np.r_[gone, rows]] = False  # the last is for scores that have had no row before
+    places = np.where(there, np.cumsum(there) - 1 + start, -1)
+    moved = scored.copy()
+    moved["place"] = places[scored["place"]]
+    return moved
+
+
+def of_one_file(units: Sequence[Rows]) -> Rows:
+    """Return the scores of the units of one file as those of one unit; places stay as they are."""
+    rows = np.concatenate(units)
+    if not len(rows):
+        return rows
+    unit = np.repeat(np.arange(len(units)), [len(part) for part in units])
+    groups = numbered(rows["high"], rows["low"])
+    order = over_units(groups, unit, InputOrder(rows["order"], rows["of"]))
+    first = np.unique(groups * len(units) + unit, return_index=True)[1]
+    rows["of"] = np.bincount(groups[first], rows["of"][first])[groups]
+    rows["order"] = order
     return rows

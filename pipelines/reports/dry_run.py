@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from pipelines.commits.records import is_complete
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
-from pipelines.identity import identity_of, versions_of
-from pipelines.inputs.joins import join_texts, load_texts
+from pipelines.growing.finished import finished_at
+from pipelines.identity import identity_of, refuse_other_settings, versions_of
+from pipelines.inputs.joins import Texts, join_texts, load_texts
 from pipelines.inputs.left_out import left_out_line
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
@@ -29,12 +31,22 @@ _SPEEDS = (2_000, 50_000, 500_000)
 
 def describe(config: RerankJobConfig) -> str:
     """Return the plan of the job as lines of text; loads no model and starts no Ray."""
+    identity, root = identity_of(config), open_store(config.output)
+    texts = load_texts(config, versions_of(identity))
+    finished = finished_at(root) if config.append and is_complete(root) else None
+    if finished:
+        refuse_other_settings(finished.plan.identity, identity)
     with tempfile.TemporaryDirectory() as scratch:
         # Without Ray nobody knows of GPUs that are not asked for.
         plan = make_plan(
-            config, identity_of(config), open_store(scratch), lambda: config.gpus_per_replica or 0.0
+            config,
+            identity,
+            open_store(scratch),
+            lambda: config.gpus_per_replica or 0.0,
+            texts=texts.digest if texts else "",
+            finished=finished,
         )
-        tokens, sampled, aside = _sample(plan, config)
+        tokens, sampled, aside = _sample(plan, config, texts)
     rows = sum(plan.rows.values())
     lines = [
         f"shape: {plan.shape}",
@@ -42,6 +54,7 @@ def describe(config: RerankJobConfig) -> str:
         *(f"  {path}: {reason}" for path, reason in plan.bad_files.items()),
         *(f"table: {name} at version {n}" for name, n in versions_of(plan.identity).items()),
         *filter(None, [left_out_line(plan.left_out)]),
+        *_appending(plan),
         f"rows: {rows:,}",
         f"pairs: {plan.pairs:,}",
         f"units: {len(plan.rows):,}, read in {len(plan.slices):,} slices",
@@ -49,7 +62,8 @@ def describe(config: RerankJobConfig) -> str:
         f"model: {config.scorer.model}, fingerprint {plan.identity['scorer']}",
     ]
     if sampled:
-        total = plan.pairs * tokens / sampled
+        pairs = plan.pairs - (finished.plan.pairs if finished else 0)
+        total = pairs * tokens / sampled
         lines += [
             f"tokens: about {total:,.0f} ({tokens / sampled:,.0f} a pair, from {sampled:,} sampled"
             f" pairs; {aside:,} rows of the sample cannot be scored)",
@@ -57,6 +71,14 @@ def describe(config: RerankJobConfig) -> str:
             + ", ".join(f"{total / speed / 3600:,.1f} at {speed:,} tokens/s" for speed in _SPEEDS),
         ]
     return "\n".join(lines)
+
+
+def _appending(plan: Plan) -> list[str]:
+    if not plan.former:
+        return []
+    rows = sum(list(plan.rows.values())[plan.former_units :])
+    files = len(plan.files) - plan.former["files"]
+    return [f"appends: {files:,} files with {rows:,} rows; the others are finished"]
 
 
 def _readable(
@@ -71,13 +93,13 @@ def _readable(
         return
 
 
-def _sample(plan: Plan, config: RerankJobConfig) -> tuple[float, int, int]:
+def _sample(plan: Plan, config: RerankJobConfig, texts: Texts | None) -> tuple[float, int, int]:
     """Return (estimated tokens, pairs, rows set aside) of the first unit of a few slices."""
     limit = config.scorer.max_length
-    texts = load_texts(config, versions_of(plan.identity))
+    slices = plan.slices[plan.former_units :]
     counter = load_scorer(ScorerConfig(model="lexical", max_length=limit))
     tokens, sampled, aside = 0.0, 0, 0
-    for piece in plan.slices[:: max(1, len(plan.slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
+    for piece in slices[:: max(1, len(slices) // _SAMPLE_SLICES)][:_SAMPLE_SLICES]:
         first = Slice(piece.file, piece.first, piece.last, piece.start, piece.units[:1])
         for rows in _readable(first, plan.files[piece.file], config, plan.schema):
             table = join_texts(rows, texts, config.names) if texts else rows

@@ -47,7 +47,10 @@ def say_begin(plan: Plan, model: str, done: int, out: TextIO) -> None:
     units = len(plan.rows)
     if left_out := left_out_line(plan.left_out):
         out.write(left_out + "\n")
-    if done:
+    if former := plan.former:
+        files = len(plan.files) - former["files"]
+        out.write(f"appending {files:,} new files to {former['files']:,} that are finished\n")
+    if done > plan.former_units:
         out.write(f"resuming: {done:,} of {units:,} units are done\n")
     if done < units or plan.buckets:
         out.write(

@@ -30,6 +30,8 @@ def report(manifest: dict[str, Any], records: JobRecords) -> str:
     scored = {name: record for name, record in units.items() if record.get("seconds")}
     # Of a query that lies in several units the ranking over units knows, of others their unit.
     ranked = {n: r for stage in (units, records.ranks) for n, r in stage.items() if "moves" in r}
+    # Of a former run that was appended to, only sums are known.
+    new = {name: record for name, record in scored.items() if "former" not in record}
     counts = manifest["counts"]
     parts = [
         pictures.heading("Rerank job", 1),
@@ -37,7 +39,7 @@ def report(manifest: dict[str, Any], records: JobRecords) -> str:
         pictures.heading("Rows and pairs"),
         pictures.table([(name.replace("_", " "), f"{n:,}") for name, n in counts.items()]),
         pictures.heading("Pairs per second over time"),
-        pictures.curve(throughput(list(scored.values())), "pairs per second", "s"),
+        pictures.curve(throughput(list(new.values())), "pairs per second", "s"),
         pictures.heading("Scores"),
         pictures.bars(_added(scored, "score_histogram"), "0", "1", "score histogram"),
         pictures.heading("Places by which ranks moved against the input's order"),
@@ -51,7 +53,7 @@ def report(manifest: dict[str, Any], records: JobRecords) -> str:
         pictures.heading("Set aside"),
         pictures.table(_reasons(units) or [("nothing", "")]),
         pictures.heading("Slowest units"),
-        pictures.table(_slowest(scored), ["unit", "seconds", "pairs", "tokens"]),
+        pictures.table(_slowest(new), ["unit", "seconds", "pairs", "tokens"]),
         pictures.heading("Inputs"),
         pictures.table(
             [(i["path"], f"{i['bytes']:,}", i["bad"]) for i in manifest["inputs"]],
@@ -63,6 +65,7 @@ def report(manifest: dict[str, Any], records: JobRecords) -> str:
 
 def _facts(manifest: dict[str, Any], scored: dict[str, Any]) -> list[tuple[str, object]]:
     scorer = manifest["config"]["scorer"]
+    appended = manifest.get("appended")
     facts: list[tuple[str, object]] = [
         ("model", scorer["model"]),
         ("revision", scorer["revision"] or ""),
@@ -73,6 +76,9 @@ def _facts(manifest: dict[str, Any], scored: dict[str, Any]) -> list[tuple[str, 
         ("units scored", f"{len(scored):,}"),
         ("seconds of scoring, all replicas", f"{sum(r['seconds'] for r in scored.values()):,.0f}"),
     ]
+    if appended:
+        added = f"{appended['rows']:,} rows of {appended['files']:,} files to {appended['to']}"
+        facts.append(("appended", added))
     return facts + [(name, value) for name, value in manifest["versions"].items()]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.columns import ColumnNames
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, attempt_key
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext
 from pipelines.inputs.ids import id_values
@@ -29,6 +29,7 @@ from pipelines.ranks.rows import (
     Copies,
     Rows,
     in_parts,
+    read_rows,
     scored_rows,
 )
 from pipelines.ranks.steps import (
@@ -46,9 +47,13 @@ from pipelines.stages.read import read_slice, slice_row
 def count_copies(
     engine: Engine, context: JobContext, slices: list[Slice], files: list[InputFile], say: Say
 ) -> int:
-    """Return how many documents of the slices their query has had before; `say` as in ranking."""
+    """Return how many documents of the slices their query has had before; `say` as in ranking.
+
+    Of slices of a finished output that grows, the documents are known; no row is read again.
+    """
     folder, buckets = context.folder, context.buckets or 1
     run = partial(run_step, engine, folder, say)
+    slices = slices[context.first_new :]
     rows = [sum(unit.rows for unit in piece.units) for piece in slices]
     groups = [slices[first:stop] for first, stop in unit_groups(rows, task_rows(sum(rows)))]
     items = [
@@ -58,7 +63,8 @@ def count_copies(
     if context.shape == "nested":
         found = run("copies", items, partial(count_nested, context=context))
     else:
-        gathered = run("ids", items, partial(gather_ids, context=context, buckets=buckets))
+        former = _former_items(context)
+        gathered = run("ids", former + items, partial(gather, context=context, buckets=buckets))
         parts = [{"name": unit_name(bucket), "bucket": bucket} for bucket in range(buckets)]
         count = partial(count_bucket, folder=folder, files=files_of(gathered))
         found = run("copies", parts, count)
@@ -73,6 +79,32 @@ def count_nested(item: dict[str, Any], context: JobContext) -> dict[str, str]:
         found = extract(table, "nested", config.names, config.max_text_chars, copies=False)
         copies += sum(aside.reason == DUPLICATE for aside in found.aside)
     return publish(context.folder, "copies", item["name"], (b"", []), copies=copies)
+
+
+def _former_items(context: JobContext) -> list[dict[str, Any]]:
+    """Return where the ids of a finished output that grows lie, by groups of its files."""
+    names = [unit_name(number) for number in range(context.first_new)]
+    files = [r["data"] for r in context.folder.records("units", names).values() if r["data"]]
+    rows = [file["rows"] for file in files]
+    parts = [(attempt_key("data", file), *file["beside"]) for file in files]
+    groups = unit_groups(rows, task_rows(sum(rows)))
+    return [
+        {"name": f"former-{unit_name(n)}", "former": json.dumps(parts[first:stop])}
+        for n, (first, stop) in enumerate(groups)
+    ]
+
+
+def gather(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str, str]:
+    """Put a group's ids into one file, cut by bucket of queries."""
+    if item.get("former") is None:
+        return gather_ids(item, context, buckets)
+    folder = context.folder
+    parts = [
+        read_rows(folder.store, key, (start, stop), SCORED_WITH_DOCUMENT)
+        for key, start, stop in json.loads(item["former"])
+    ]
+    rows = np.concatenate([np.zeros(0, SCORED_WITH_DOCUMENT), *parts])
+    return publish(folder, "ids", item["name"], in_parts(rows, bucket_of(rows, buckets), buckets))
 
 
 def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str, str]:

@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.commits.checks import check_conservation
-from pipelines.commits.quarantine import aside_table, count_reasons
+from pipelines.commits.quarantine import count_reasons
 from pipelines.engine import JobContext, LoadScorer
-from pipelines.inputs.ids import id_values
-from pipelines.inputs.pairs import Aside, extract
+from pipelines.growing.kept import Scored, kept_kind, score_unknown
+from pipelines.inputs.pairs import extract
 from pipelines.inputs.units import Unit
-from pipelines.ranks.rows import Copies, scored_rows
-from pipelines.ranks.within_unit import RankedUnit, keep_columns, rank_unit
+from pipelines.ranks.unit_file import write_unit
+from pipelines.ranks.within_unit import rank_unit
 from pipelines.stages import machine
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
 from pipelines.stages.failures import failure_line
@@ -107,7 +107,8 @@ class ScoreUnits:
             deadline_s(self._usual_s, config.unit_timeout_s),
             self._careful,
         )
-        scores, seconds = self._scores(isolation, found.pairs)
+        scored, seconds = self._scores(isolation, unit, found.pairs)
+        scores = scored.scores
         added = added_values(
             scores, self._scorer.info.activation, config.added_columns, context.calibration
         )
@@ -122,12 +123,13 @@ class ScoreUnits:
             for item in failed_pairs(found, scores, context.shape, rows, config.names)
         ]
         counts = unit_counts(unit, found, scores, ranked, context.shape)
+        counts["pairs_reused"] = scored.reused
         check_conservation(f"unit {unit.name}", counts)
         record: dict[str, Any] = {"file": path, "retries": isolation.deaths, "counts": counts}
         record |= {"reasons": count_reasons(aside), **histograms(scores)}
         record |= {} if context.buckets else ranked.moved
         try:
-            record |= self._write(unit, path, rows, ranked, aside)
+            record |= write_unit(context, unit, (path, rows), ranked, aside, scored.kept)
             record |= {"seconds": round(seconds, 3), "at": round(time.time(), 3)}
             published = folder.publish("units", unit.name, record)
         except BaseException:
@@ -141,9 +143,12 @@ class ScoreUnits:
         return {"unit": unit.name, "published": published, **record}
 
     def _scores(
-        self, isolation: Isolation, pairs: list[QueryDocumentPair]
-    ) -> tuple[PairScores, float]:
+        self, isolation: Isolation, unit: Unit, pairs: list[QueryDocumentPair]
+    ) -> tuple[Scored, float]:
         """Return the scores and the seconds that they took, waiting for the turn not counted."""
+        config, folder = self._context.config, self._context.folder
+        kind = kept_kind(config.scorer)
+        known = self._context.known.of_unit(folder, unit.index, kind)
         took: list[float] = []
 
         def score(distinct: Sequence[QueryDocumentPair]) -> PairScores:
@@ -155,38 +160,10 @@ class ScoreUnits:
             took.append(seconds)
             return scores
 
-        return score_distinct(score, pairs), sum(took)
-
-    def _write(
-        self,
-        unit: Unit,
-        path: str,
-        rows: pa.Table,
-        ranked: RankedUnit,
-        aside: list[tuple[str, Aside]],
-    ) -> dict[str, Any]:
-        context = self._context
-        config, folder = context.config, context.folder
-        added = set(config.added_columns.values())
-        table = keep_columns(ranked.table, config.columns, config.names, added)
-        if context.joined and config.columns is None:
-            table = table.drop_columns([config.names.query, config.names.text])
-        out: dict[str, Any] = {"data": None, "aside": None}
-        if table.num_rows:
-            scores = self._scores_for_ranks(unit, ranked) if context.buckets else None
-            out["data"] = folder.write_parquet("data", unit.name, table, scores)
-        if aside:
-            lines = aside_table(aside, rows, unit, path, context.shape, config.names)
-            out["aside"] = folder.write_parquet("quarantine", unit.name, lines)
-        return out
-
-    def _scores_for_ranks(self, unit: Unit, ranked: RankedUnit) -> bytes:
-        config, copies = self._context.config, None
-        if config.duplicates != "keep":
-            ids = id_values(ranked.table[config.names.doc_id])
-            copies = Copies(ids, ranked.row + unit.start)
-        rows = ranked.query, ranked.queries, ranked.raw, ranked.order
-        return scored_rows(*rows, copies).tobytes()
+        # Of a cascade a score depends on more than its pair.
+        if known is None and not (config.keep_scores and not config.scorer.first_stage):
+            return Scored(score_distinct(score, pairs), 0, None), sum(took)
+        return score_unknown(score, pairs, known, kind), sum(took)
 
 
 def _timed(isolation: Isolation, items: Sequence[Any]) -> tuple[PairScores, float]:

@@ -23,6 +23,7 @@ from protocol import Killed, KillSwitch
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from pipelines.commits.store import open_store
+from pipelines.growing.exchange import following
 from rerank_core import RerankError
 
 BUCKET = "bucket"
@@ -125,6 +126,10 @@ class Place:
     def out(self, name: str) -> str:
         """Return the address of an output."""
         raise NotImplementedError
+
+    def following(self, out: str) -> str:
+        """Return where a new result for an output grows."""
+        return str(following(open_store(out)))
 
     def arm(self, out: str, after: int = -1) -> None:
         """Count changes below the output, and let none happen after so many."""

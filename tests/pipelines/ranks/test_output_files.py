@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import duckdb
+import polars
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,13 +17,15 @@ from pipelines.commits.records import JobFolder, JobRecords
 from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged
+from pipelines.ranks.rows import SCORED
 
 
 @pytest.mark.seconds
 def test_files_have_the_size_that_was_asked_for_and_the_rows_of_the_units(tmp_path, pairs_input):
-    plain = job(pairs_input, tmp_path / "plain", unit_pairs=20, top_k=7)
+    options = {"unit_pairs": 20, "top_k": 7, "keep_scores": False}
+    plain = job(pairs_input, tmp_path / "plain", **options)
     most = 20_000  # of four or five units and their footers
-    small = job(pairs_input, tmp_path / "out", unit_pairs=20, top_k=7, file_size=most)
+    small = job(pairs_input, tmp_path / "out", file_size=most, **options)
     assert len(plain["files"]) == 1
     assert len(small["files"]) == 8
     assert max(file["bytes"] for file in small["files"]) <= most
@@ -48,8 +52,8 @@ def test_units_of_nested_rows_keep_their_files_unless_a_size_is_asked_for(
     assert read[0].equals(read[1])
 
 
-def test_output_files_hold_nothing_but_their_rows(tmp_path, pairs_input):
-    made = job(pairs_input, tmp_path / "out")
+def test_output_files_hold_nothing_but_their_rows_where_scores_are_not_kept(tmp_path, pairs_input):
+    made = job(pairs_input, tmp_path / "out", keep_scores=False)
     for file in made["files"]:
         path = tmp_path / "out" / "data" / file["file"]
         footer = pq.read_metadata(path)
@@ -88,3 +92,15 @@ def test_a_file_that_is_missing_or_short_stops_the_commit(tmp_path, pairs_input)
     with pytest.raises(Incomplete, match="has not the rows of its units"):
         checked(planned, 0, JobRecords(records.units, final=spoiled))
     assert len(rows_of(tmp_path / "out")) == pq.read_table(tmp_path / "out").num_rows == 600
+
+
+def test_readers_of_parquet_do_not_see_scores_that_are_kept(tmp_path, pairs_input):
+    made = job(pairs_input, tmp_path / "out")
+    for file in made["files"]:
+        start, stop = file["beside"]
+        assert stop - start == SCORED.itemsize * file["rows"]
+        path = tmp_path / "out" / "data" / file["file"]
+        rows = pq.read_table(path).to_pylist()
+        assert duckdb.sql(f"select * from '{path}'").to_arrow_table().to_pylist() == rows
+        assert polars.read_parquet(path).to_dicts() == rows
+        assert len(rows) == file["rows"]

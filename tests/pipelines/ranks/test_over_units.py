@@ -57,7 +57,7 @@ def publish_unit(folder, name, rows, top_k):
     if len(kept):
         order = InputOrder(*(values[kept] for values in input_order(groups)))
         scores = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept], order).tobytes()
-        data = folder.write_parquet("data", name, pa.table(columns), scores)
+        data = folder.write_parquet("data", name, pa.table(columns), {"beside": scores})
     counts = dict.fromkeys(BALANCE, 0) | {"rows_in": len(rows), "rows_out": len(kept)}
     counts["rows_cut"] = len(rows) - len(kept)
     record = {"counts": counts, "reasons": {}, "data": data, "aside": None, "file": "in"}
@@ -82,7 +82,7 @@ def rows_in(folder, data):
 
 def context_of(folder, buckets, top_k):
     config = RerankJobConfig(
-        input=("in",), output="out", scorer=LEXICAL, top_k=top_k, file_size=2_000
+        input=("in",), output="out", scorer=LEXICAL, top_k=top_k, file_size=2_000, keep_scores=False
     )
     return JobContext(folder, config, "pairs", buckets)
 

@@ -1,0 +1,59 @@
+"""Where a job's rows come from and go to, and what it takes over of earlier results.
+
+It does not know what is in the places.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode
+
+from pipelines.commits.store import check_address
+
+
+def _comma_separated(value: Any) -> Any:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+def _local(value: str | None) -> str | None:
+    if value and "://" in value:
+        raise ValueError("must be a path of a file system, not an address")
+    return value
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+LocalPath = Annotated[str, AfterValidator(_local)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Places(BaseSettings):
+    """Where a job's rows come from and go to."""
+
+    input: Names = Field(
+        min_length=1,
+        description="Files, folders, globs or tables of a lake, separated by commas; TREC runs"
+        " too, with --queries and --documents",
+    )
+    queries: str | None = Field(
+        None, description="Table of (query_id, query), where the input holds ids only"
+    )
+    documents: str | None = Field(
+        None, description="Table of (doc_id, text), where the input holds ids only"
+    )
+    output: Address = Field(
+        min_length=1,
+        description="A new folder, or one where this job stopped: a path, or an address as"
+        " s3://bucket/folder, gs:// or az://",
+    )
+    append: bool = Field(
+        False,
+        description="Add files that have come since to a finished output, by the same settings;"
+        " what is finished is not scored again",
+    )
+    reuse: Address | None = Field(
+        None,
+        description="A finished output of the same scorer: pairs whose two texts it has scored take"
+        " their scores from there",
+    )

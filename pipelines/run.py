@@ -1,0 +1,73 @@
+"""From settings to a finished output: which folder, which job, and what becomes of a former result.
+
+It does not know what the steps of a job do.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TextIO
+
+from pipelines.commits.lease import Lease
+from pipelines.commits.output_folder import Former, begun, choose_folder
+from pipelines.commits.records import MANIFEST
+from pipelines.commits.store import open_store
+from pipelines.config import RerankJobConfig
+from pipelines.engine import Engine, LoadScorer
+from pipelines.growing.exchange import replace_result
+from pipelines.identity import identities_differ, identity_of, identity_of_run
+from pipelines.job import commit, plan, rank, score, settle
+from pipelines.reports.extras import say_complete, say_end, write_extras
+from pipelines.reports.progress import Steps
+from rerank_core import load_scorer
+
+
+def run_job(
+    config: RerankJobConfig,
+    load: LoadScorer = load_scorer,
+    out: TextIO = sys.stderr,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Run or resume a job and return its manifest. Raises RerankError.
+
+    `load` builds the scorer on each worker; `out` gets lines for people. Works on Ray unless
+    another engine is given.
+    """
+    made = _one_run(config, load, out, engine)
+    if config.append and identities_differ(made["identity"], identity_of(config)):
+        made = _one_run(config, load, out, engine)  # what has come since that run had begun
+    return made
+
+
+def _one_run(
+    config: RerankJobConfig, load: LoadScorer, out: TextIO, engine: Engine | None
+) -> dict[str, Any]:
+    root = open_store(config.output)
+    former: Former = "overwrite" if config.overwrite else "append" if config.append else "keep"
+    identity = identity_of_run(config, begun(root, former))
+    work = choose_folder(root, identity, former)
+    if work is None:
+        say_complete(str(root), identity, out)
+        made = dict(root.read_json(MANIFEST))
+        write_extras(root, made, config)
+        return made
+    with Lease(work) as folder:
+        with _workers(engine, out) as workers:
+            planned = plan(folder, config, identity, workers, out)
+            scored = score(planned, workers, load, out)
+            settled = settle(planned, scored)
+            ranked = rank(planned, settled, workers, out)
+        made = commit(planned, ranked, str(root), out)
+    if work != root:
+        replace_result(root, work, Steps(out, config.progress_s, "replacing the old result"))
+    say_end(str(root), made, out)
+    return made
+
+
+def _workers(engine: Engine | None, out: TextIO) -> AbstractContextManager[Engine]:
+    if engine:
+        return nullcontext(engine)
+    from pipelines.stages.ray_engine import RayEngine  # here: a finished job needs no Ray
+
+    return RayEngine(out)
