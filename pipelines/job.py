@@ -138,7 +138,7 @@ def settle(planned: Planned, units: dict[str, dict[str, Any]]) -> Settled:
     folder = planned.context.folder
     bad = {name: line for name, line in folder.records("bad").items() if name not in units}
     settled = [record for record in units.values() if record.get("bad")]
-    reasons = dict(planned.plan.bad_files)
+    reasons = planned.plan.bad_files | planned.plan.former.get("bad", {})
     reasons |= {line["file"]: line["bad"] for line in [*settled, *bad.values()]}
     refuse_bad_files(reasons, planned.context.config.max_bad_files)
     rows = planned.plan.rows

@@ -54,7 +54,8 @@ class Finished:
     @property
     def told(self) -> Record:
         """What a plan says of the output that it adds to."""
-        told = {"identity": self.plan.identity, "run": self.manifest["run"]["runId"]}
+        told: Record = {"identity": self.plan.identity, "run": self.manifest["run"]["runId"]}
+        told["bad"] = {file["path"]: file["reason"] for file in self.manifest["bad_files"]}
         return told | {"units": len(self._spans()), "files": len(self.plan.files)}
 
     def _spans(self) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.identity import JobChanged
 from pipelines.inputs.reading import FileChanged
-from pipelines.refusals import DuplicateIds
+from pipelines.refusals import DuplicateIds, TooManyBadFiles
 from pipelines.rerank_job import main
 from rerank_core import InvalidRequest, ScorerConfig, load_scorer
 
@@ -281,6 +281,23 @@ def test_csv_keeps_the_types_that_it_had(tmp_path, rows):
     (folder / "1.csv").write_text("query_id,query,doc_id,text\n")
     with pytest.raises(FileChanged, match=r"1\.csv"):
         appended(f"{folder}/*.csv", out)
+
+
+def test_files_that_could_not_be_read_stay_on_the_account(tmp_path, rows, grow):
+    out, folder = tmp_path / "out", grow(rows[:60], files=3)
+    (folder / "01.parquet").write_bytes(b"no Parquet")
+    body = bytearray((folder / "02.parquet").read_bytes())
+    body[200:400] = bytes(200)
+    (folder / "02.parquet").write_bytes(body)
+    made = job(folder, out, max_bad_files=2, **SMALL)
+    bad = [Path(file["path"]).name for file in made["bad_files"]]
+    assert (bad, made["counts"]["rows_in"]) == (["01.parquet", "02.parquet"], 40)
+    grow(rows[60:])
+    with pytest.raises(TooManyBadFiles, match="2 input files cannot be read"):
+        appended(folder, out, max_bad_files=1)
+    again = appended(folder, out, max_bad_files=2)
+    assert again["bad_files"] == made["bad_files"]
+    assert verify(out)["rows_in"] == 80
 
 
 def test_texts_that_changed_are_refused(tmp_path):

@@ -565,3 +565,23 @@ def test_an_empty_table_says_that_it_is_empty(tmp_path, catalogue, capsys):
     catalogue.create_table("web.empty", rows("a").schema)
     dry_run(tmp_path, "iceberg://prod/web.empty", 2)
     assert "has no rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_an_output_of_an_iceberg_table_grows_with_its_snapshots(tmp_path, catalogue, by_file):
+    table = catalogue.create_table("web.hits", rows("a").schema)
+    table.append(rows("a", "b"))
+    out = tmp_path / "out"
+
+    def grow():
+        given = metadata_of(table) if by_file else "iceberg://prod/web.hits"
+        return job(given, out, append=True)
+
+    grow()
+    table.append(rows("c"))
+    assert grow()["appended"]["rows"] == 1
+    assert documents(out) == ["a", "b", "c"]
+    file = table.inspect.files()["file_path"][0].as_py()
+    delete_on_read(table, tmp_path / "deletes.parquet", file, 0)
+    with pytest.raises(InvalidRequest, match="changed since the output was finished"):
+        grow()
