@@ -110,3 +110,15 @@ def test_the_size_of_files_is_given_as_people_write_it():
     assert load_config([*options, "256MB"]).file_size == 256_000_000
     with pytest.raises(InvalidRequest, match="file_size: Input should be greater than 0"):
         load_config([*options, "0"])
+
+
+def test_what_a_job_takes_over_is_told_in_yaml_or_by_option(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("input: a\noutput: b\nappend: true\nreuse: s3://bucket/former\n")
+    config = load_config(["--config", str(file)])
+    assert (config.append, config.reuse, config.keep_scores) == (True, "s3://bucket/former", True)
+    options = ["--append", "--reuse", "former", "--no-keep-scores"]
+    config = load_config(["--input", "a", "--output", "b", *options])
+    assert (config.append, config.reuse, config.keep_scores) == (True, "former", False)
+    with pytest.raises(InvalidRequest, match="append adds to the finished result that overwrite"):
+        load_config(["--input", "a", "--output", "b", "--append", "--overwrite"])
