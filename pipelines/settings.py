@@ -80,7 +80,7 @@ def load_config(arguments: Sequence[str]) -> RerankJobConfig:
         config = _FromOutside(_cli_parse_args=list(arguments))
     except ValidationError as error:
         raise InvalidRequest("; ".join(_problems(error))) from None
-    for name in ("output", "trec_run", "json_lines"):
+    for name in ("output", "reuse", "trec_run", "json_lines"):
         _refuse_throwaway(name, getattr(config, name))
     return config
 

@@ -96,7 +96,7 @@ def test_an_address_to_which_no_job_can_write_is_refused(option, address, said):
         load_config(arguments)
 
 
-@pytest.mark.parametrize("option", ["--output", "--trec-run"])
+@pytest.mark.parametrize("option", ["--output", "--reuse", "--trec-run"])
 def test_a_relative_path_in_the_copy_that_a_submitted_job_works_in_is_refused(monkeypatch, option):
     arguments = ["--input", "in", "--output", "/mnt/out", option, "out"]
     assert load_config(arguments)
