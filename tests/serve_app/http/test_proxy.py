@@ -55,15 +55,23 @@ def test_where_there_is_none_serves_own_is_left(monkeypatch):
 
 def test_it_ends_with_the_process_that_started_it(binary, tmp_path):
     """Left behind, it kept the port from the next service."""
-    binary('echo $$ > "$1"; [ "$1" = -v ] || exec sleep 60', does="")
+    binary('[ "$1" = -v ] || { echo $$ > "$1"; exec sleep 60; }', does="")
     command = [variables({})[BINARY], str(tmp_path / "pid")]
     start = f"import subprocess; subprocess.Popen({command}); input()"
     with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE) as parent:
         wait_for(lambda: (tmp_path / "pid").exists() and read(tmp_path / "pid"), "its start", 20)
         running = Path("/proc") / read(tmp_path / "pid")
-        assert running.exists()
+        assert command_line(running)
         parent.send_signal(signal.SIGKILL)
-        wait_for(lambda: not running.exists(), "its end", 20)
+        wait_for(lambda: not command_line(running), "its end", 20)
+
+
+def command_line(process):
+    """Return it, empty for a process that has ended, collected by its parent or not."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def read(file):
