@@ -55,7 +55,7 @@ def test_where_there_is_none_serves_own_is_left(monkeypatch):
 
 def test_it_ends_with_the_process_that_started_it(binary, tmp_path):
     """Left behind, it kept the port from the next service."""
-    binary('echo $$ > "$1"; [ "$1" = -v ] || exec sleep 60', does="")
+    binary('[ "$1" = -v ] || { echo $$ > "$1"; exec sleep 60; }', does="")
     command = [variables({})[BINARY], str(tmp_path / "pid")]
     start = f"import subprocess; subprocess.Popen({command}); input()"
     with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE) as parent:
