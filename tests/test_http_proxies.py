@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from benchmarks.local_serve import wait_until
+with warnings.catch_warnings():
+    # Ray declares its own pydantic fields in a deprecated way; ours must stay free of it.
+    warnings.simplefilter("ignore")
+    from benchmarks.local_serve import wait_until
 from tools.demo import service
 
 DOCKERFILE = Path(__file__).parents[1] / "deploy" / "Dockerfile"
