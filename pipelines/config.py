@@ -151,7 +151,7 @@ class RerankJobConfig(RankingConfig, Places):
     keep_scores: bool = Field(
         True,
         description="Keep raw scores and hashes of texts in the output's files, about 57 bytes a"
-        " pair that readers do not see: append and reuse need them",
+        " pair that readers do not see: append and reuse need them; fixed when the job begins",
     )
     overwrite: bool = Field(
         False, description="Replace a former result of this tool, at the moment of success"

@@ -72,7 +72,7 @@ def plan(
     joined = bool(config.queries)
     context = JobContext(
         folder,
-        config,
+        config.model_copy(update={"keep_scores": fixed.keep_scores}),
         fixed.shape,
         fixed.buckets,
         joined,

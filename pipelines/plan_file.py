@@ -20,7 +20,8 @@ class Plan:
 
     `left_out` counts what is not read; `texts` is the hash of the tables that texts are looked up
     in. `former` says of a finished job that this one adds to its identity, and how many of the
-    first `units` and `files` are its.
+    first `units` and `files` are its. `keep_scores` stays what it was when the job was planned:
+    it decides which units share a file.
     """
 
     identity: dict[str, str]
@@ -33,6 +34,7 @@ class Plan:
     left_out: dict[str, Any] = field(default_factory=dict)
     texts: str = ""
     former: dict[str, Any] = field(default_factory=dict)
+    keep_scores: bool = True
 
     @property
     def former_units(self) -> int:
@@ -88,4 +90,7 @@ def plan_from_json(value: Any) -> Plan:
     numbers = value["buckets"], value["pairs"]
     left_out = value.get("left_out", {})
     told = left_out, value.get("texts", ""), value.get("former", {})
-    return Plan(value["identity"], value["shape"], files, slices, *numbers, schema, *told)
+    keep_scores = value.get("config", {}).get("keep_scores", True)
+    return Plan(
+        value["identity"], value["shape"], files, slices, *numbers, schema, *told, keep_scores
+    )

@@ -63,6 +63,26 @@ def test_output_files_hold_nothing_but_their_rows_where_scores_are_not_kept(tmp_
         assert path.stat().st_size == 4 + held + footer.serialized_size + 8
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_whether_scores_are_kept_is_fixed_when_the_job_begins(tmp_path, pairs_input, keep):
+    class Broken(InProcess):
+        def run_tasks(self, items, task):
+            if "output" not in items[0]:
+                return super().run_tasks(items, task)
+            next(super().run_tasks(items, task))
+            raise InterruptedError
+
+    options = {"unit_pairs": 20, "file_size": 20_000}
+    with pytest.raises(InterruptedError):
+        job(pairs_input, tmp_path / "out", engine=Broken(), keep_scores=keep, **options)
+    made = job(pairs_input, tmp_path / "out", keep_scores=not keep, **options)
+    plain = job(pairs_input, tmp_path / "plain", keep_scores=keep, **options)
+    assert [file["rows"] for file in made["files"]] == [file["rows"] for file in plain["files"]]
+    assert {("scored" in f, "beside" in f) for f in made["files"]} == {(keep, keep)}
+    assert made["config"]["keep_scores"] == keep
+    assert verify(tmp_path / "out") == verify(tmp_path / "plain")
+
+
 def test_a_job_without_rows_has_no_files(tmp_path, write_files, make_rows):
     rows = [row | {"text": None} for row in make_rows(2, 5)]
     folder = write_files(tmp_path / "in", rows, files=1, group=10)
