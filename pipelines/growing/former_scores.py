@@ -15,8 +15,8 @@ from rerank_core import InvalidRequest
 Span = tuple[str, int, int]
 
 
-def kept_scores(config: RerankJobConfig) -> tuple[Store, list[Span]]:
-    """Return where the former output is, and its kept scores.
+def kept_scores(config: RerankJobConfig) -> tuple[Store, str, list[Span]]:
+    """Return where the former output is, which run it is of, and its kept scores.
 
     Raises InvalidRequest where none is finished there, or it kept no scores; JobChanged for those
     of another scorer.
@@ -42,7 +42,8 @@ def kept_scores(config: RerankJobConfig) -> tuple[Store, list[Span]]:
             " (keep_scores); leave --reuse out",
             "reuse",
         )
-    return store, [(file["file"], *file["scored"]) for file in manifest["files"]]
+    spans = [(file["file"], *file["scored"]) for file in manifest["files"]]
+    return store, manifest["run"]["runId"], spans
 
 
 def refuse_other_weights(folder: JobFolder, former: Store) -> None:

@@ -3,11 +3,13 @@
 A join by hash in four steps, as ranking over units: kept scores are gathered, cut by bucket of
 hashes; so are the hashes of the pairs that are to be scored, which are read once for that; each
 bucket is matched; and what was found is scattered to units. No task holds more than its part, the
-driver none. It does not know Ray; each step's task may be repeated.
+driver none. What tasks leave is named by the former run and the cuts: a job may go on with the
+scores of another. It does not know Ray; each step's task may be repeated.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -43,22 +45,27 @@ def find_known(
 ) -> Known:
     """Find the pairs of the slices that the former output has scored; `say` as in ranking."""
     folder, kind = context.folder, kept_kind(context.config.scorer)
-    store, spans = kept_scores(context.config)
+    store, former_run, spans = kept_scores(context.config)
     refuse_other_weights(folder, store)
     run = partial(run_step, engine, folder, say)
     scored = [(stop - start) // kind.itemsize for _, start, stop in spans]
     rows = [pairs_per_row * sum(unit.rows for unit in piece.units) for piece in slices]
     most = max(sum(scored), sum(rows))
     buckets, task = bucket_count(most), task_rows(most)
+    cuts = hashlib.sha256(f"{former_run} {buckets} {task}".encode()).hexdigest()[:16]
+
+    def name(number: int) -> str:
+        return f"{cuts}-{unit_name(number)}"
+
     items = [
-        {"name": unit_name(n), "spans": json.dumps(spans[first:stop])}
+        {"name": name(n), "spans": json.dumps(spans[first:stop])}
         for n, (first, stop) in enumerate(unit_groups(scored, task))
     ]
     gather = partial(gather_kept, folder=folder, former=store, kind=kind, buckets=buckets)
     kept = run("kept", items, gather)
     groups = [slices[first:stop] for first, stop in unit_groups(rows, task)]
     items = [
-        {"name": unit_name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
+        {"name": name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
         for n, group in enumerate(groups)
     ]
     hashed = run("hashed", items, partial(hash_one, context=context, texts=texts, buckets=buckets))
@@ -66,9 +73,9 @@ def find_known(
     starts = [group[0] for group in units]
     match = partial(match_one, folder=folder, kept=files_of(kept), hashed=files_of(hashed))
     match = partial(match, kind=kind, starts=starts)
-    matched = run("matched", [{"name": unit_name(b), "bucket": b} for b in range(buckets)], match)
+    matched = run("matched", [{"name": name(b), "bucket": b} for b in range(buckets)], match)
     parts = [
-        {"name": unit_name(n), "group": n, "first": group[0], "units": len(group)}
+        {"name": name(n), "group": n, "first": group[0], "units": len(group)}
         for n, group in enumerate(units)
     ]
     scatter = partial(scatter_known, folder=folder, files=files_of(matched), kind=kind)

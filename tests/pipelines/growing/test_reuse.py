@@ -202,6 +202,25 @@ def test_a_run_that_is_broken_off_goes_on_with_or_without_the_former(tmp_path, r
     assert verify(out)["rows_in"] == 72
 
 
+@pytest.mark.parametrize("of_a_bucket", [40, 1_000_000])
+def test_a_run_that_is_broken_off_goes_on_with_another_former(
+    tmp_path, rows, monkeypatch, of_a_bucket
+):
+    monkeypatch.setattr(reuse, "bucket_count", lambda rows: -(-rows // of_a_bucket))
+    given, counting = tmp_path / "in", Counting()
+    more = [row | {"query": f"another {row['query']}"} for row in rows]
+    for name, part in (("small", rows[:20]), ("large", rows + more)):
+        job(write(given, part), tmp_path / name, **SMALL)
+    out, options = tmp_path / "out", {"unit_pairs": 7}
+    write(given, rows)
+    with pytest.raises(Stop):
+        job(given, out, engine=StopAfter(), reuse=str(tmp_path / "small"), **options)
+    job(given, out, counting, reuse=str(tmp_path / "large"), **options)
+    assert counting.pairs == 0
+    job(given, tmp_path / "plain", **options)
+    assert in_order(out).equals(in_order(tmp_path / "plain"))
+
+
 @pytest.mark.seconds
 @pytest.mark.parametrize("third", range(3))
 def test_killed_at_any_change_a_run_that_reuses_ends_with_the_same_rows(
