@@ -27,7 +27,7 @@ def write_report(store: Store, manifest: dict[str, Any], records: JobRecords) ->
 def report(manifest: dict[str, Any], records: JobRecords) -> str:
     """Return the page."""
     units = records.newest()
-    scored = {name: record for name, record in units.items() if record.get("seconds")}
+    scored = {name: record for name, record in units.items() if "seconds" in record}
     # Of a query that lies in several units the ranking over units knows, of others their unit.
     ranked = {n: r for stage in (units, records.ranks) for n, r in stage.items() if "moves" in r}
     # Of a former run that was appended to, only sums are known.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from pipelines.commits.records import JobFolder, OutputRefused, epoch_key
+from pipelines.inputs.units import unit_name
 from rerank_core import ModelUnavailable
 
 # Units whose time an actor remembers.
@@ -38,7 +40,20 @@ def refuse_another_model(folder: JobFolder, mine: str) -> None:
         )
 
 
-def seconds_of_others(folder: JobFolder) -> list[float]:
-    """Return what some units of this job took, so that a new actor knows what is usual."""
-    sample = folder.records("units", folder.store.names("_job/units", ".json", SAMPLE))
-    return [r["seconds"] for r in sample.values() if "seconds" in r and not r["retries"]]
+def seconds_of_others(folder: JobFolder, first_new: int = 0) -> list[float]:
+    """Return what some units of this job took, so that a new actor knows what is usual.
+
+    Units before `first_new` are files of a finished output that grows.
+    """
+    most = None if first_new else SAMPLE  # those of the finished output may be any of the first
+    names = folder.store.names("_job/units", ".json", most)
+    former = set(map(unit_name, range(first_new)))
+    names = [name for name in names if name not in former][:SAMPLE]
+    sample = folder.records("units", names)
+    return [record["seconds"] for record in sample.values() if is_usual(record)]
+
+
+def is_usual(record: dict[str, Any]) -> bool:
+    """Say whether a unit's time tells what scoring a whole one takes, at the first attempt."""
+    known = record["counts"].get("pairs_reused")
+    return "seconds" in record and not record["retries"] and not known

@@ -53,7 +53,7 @@ class ScoreUnits:
         self._scoring = ThreadPoolExecutor(1, "score")
         try:
             machine.refuse_another_folder(context.folder)
-            self._usual_s = machine.seconds_of_others(context.folder)
+            self._usual_s = machine.seconds_of_others(context.folder, context.first_new)
             # In a thread that ends, for the same reason.
             with ThreadPoolExecutor(1, "start") as start:
                 self._scorer = start.submit(lambda: warm(load(context.config.scorer))).result()
@@ -135,7 +135,7 @@ class ScoreUnits:
         except BaseException:
             isolation.survived()
             raise
-        if not isolation.deaths:
+        if machine.is_usual(record):
             self._usual_s = [*self._usual_s[-machine.SAMPLE :], record["seconds"]]
         if not published:
             folder.drop("data", record["data"])

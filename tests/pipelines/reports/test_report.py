@@ -29,6 +29,18 @@ def test_the_report_stands_alone_and_tells_what_was_set_aside(tmp_path, make_row
     assert "src=" not in page
 
 
+def test_the_report_tells_units_whose_scores_were_all_known(tmp_path, pairs_input):
+    def facts(name):
+        page = (tmp_path / name / "_report.html").read_text()
+        scores = page.partition("<h2>Scores</h2>")[2].partition("<h2>Slowest units</h2>")[0]
+        return page.partition("<td>units scored</td>")[2].partition("</tr>")[0], scores
+
+    job(pairs_input, tmp_path / "former")
+    job(pairs_input, tmp_path / "out", reuse=str(tmp_path / "former"))
+    assert facts("out") == facts("former")
+    assert facts("out")[0] == "<td>6</td>"
+
+
 @pytest.mark.parametrize("unit_pairs", [25, 1000])
 def test_the_report_counts_what_moved_against_the_whole_inputs_order(
     tmp_path, pairs_input, unit_pairs
