@@ -78,8 +78,8 @@ def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, Any]]) ->
         try:
             if (versions or among) and identity == identity_of(config, versions, among):
                 return identity
-        except InvalidRequest:  # a version may be gone
-            if not config.overwrite:
+        except InvalidRequest:  # a version may be gone: what a killed append has left begins anew
+            if not (config.overwrite or (config.append and plan.get("former"))):
                 raise
     return identity_of(config)
 

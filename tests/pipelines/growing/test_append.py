@@ -182,6 +182,15 @@ def test_a_document_that_the_output_has_is_refused_before_a_model_is_loaded(
     assert verify(out)["rows_in"] == 100
 
 
+def test_copies_are_looked_for_in_new_files_alone(tmp_path, rows, grow):
+    out, options = tmp_path / "out", {"duplicates": "refuse", "max_bad_files": 1}
+    folder = grow(rows[:60], files=2)
+    (folder / "00.parquet").write_bytes(b"no Parquet")
+    job(folder, out, **SMALL, **options)
+    grow(rows[60:])
+    assert appended(folder, out, **options)["counts"]["rows_in"] == 70
+
+
 def test_the_same_command_may_begin_and_add_nothing(tmp_path, rows, grow):
     out = tmp_path / "out"
     made = appended(grow(rows), out)
@@ -404,6 +413,22 @@ def test_files_that_come_while_a_run_is_broken_off_cost_no_score(tmp_path, rows,
     counts = verify(out)
     assert counts["rows_in"] == (100 if finished else 70)
     assert counting.pairs == counts["pairs_scored_once"]
+
+
+def test_an_append_whose_version_is_gone_begins_anew(tmp_path, rows):
+    table, out = str(tmp_path / "in"), tmp_path / "out"
+    write_deltalake(table, pa.Table.from_pylist(rows[:50]))
+    job(table, out, **SMALL)
+    write_deltalake(table, pa.Table.from_pylist(rows[50:80]), mode="append")
+    with pytest.raises(Stop):
+        appended(table, out, engine=StopAfter(2))
+    write_deltalake(table, pa.Table.from_pylist(rows[80:]), mode="append")
+    DeltaTable(table).create_checkpoint()
+    for version in range(2):
+        (tmp_path / "in" / "_delta_log" / f"{version:020}.json").unlink()
+    assert appended(table, out)["counts"]["rows_in"] == 100
+    assert verify(out)["rows_out"] == 99
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_what_an_abandoned_append_has_left_is_dropped(tmp_path, rows, grow):
