@@ -11,12 +11,7 @@ from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    WorkerCrashedError,
-)
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import (
     BackPressureError,
@@ -24,7 +19,7 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle
-from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 from rerank_core import ModelUnavailable, Overloaded, RerankError
 from serve_app.capacity import turn
@@ -62,7 +57,9 @@ class RayPool:
     def has_other(self, unit: WorkUnit) -> bool:
         """Say whether Serve knows a replica that the unit was not sent to."""
         router = routers.get(self._handle.deployment_id)
-        return router is not None and not router.names <= set(unit.sent_to)
+        # The router changes them on another thread.
+        running = list(router.curr_replicas) if router else []
+        return any(name.unique_id not in unit.sent_to for name in running)
 
     async def loaded(self) -> LoadedModel:
         """Return what the replicas have loaded."""
@@ -100,16 +97,14 @@ class RayPool:
             raise getattr(error, "cause", error) from None
 
 
-class LeastLoadedRouter(RequestRouter):
+class LeastLoadedRouter(FIFOMixin, RequestRouter):
     """Sends each unit to the replica with the fewest of this gateway's, in turn among equals.
 
-    One that was sent before goes to where it was not yet, where there is such a replica.
-
-    Serve's own choice looks at two by chance: eight equal units on eight idle replicas took two
-    passes instead of one. The count is ours: Serve's cache of queue lengths is overwritten by what
-    a replica knew before it heard of the units just sent. Nor is a replica asked how long its queue
-    is before the first unit goes there, as Serve does: on a busy host it does not answer in the
-    tenth of a second it is given, and all units went to those that had.
+    One that was sent before goes elsewhere where there is another replica. Serve's own choice looks
+    at two by chance: eight equal units on eight idle replicas took two passes instead of one. The
+    count is ours: Serve's cache of queue lengths is overwritten by what a replica knew before it
+    heard of the units just sent. Nor is a replica asked how long its queue is before the first unit
+    goes there, as Serve does: on a busy host it does not answer in time, and all went elsewhere.
     """
 
     def __init__(self, deployment_id: DeploymentID, *args: Any, **options: Any) -> None:
@@ -125,12 +120,6 @@ class LeastLoadedRouter(RequestRouter):
         self._chosen: list[tuple[ReplicaID, float]] = []
         # Could not be reached: asked first, and last in line, until they answer.
         self._in_doubt: set[ReplicaID] = set()
-
-    @property
-    def names(self) -> set[str]:
-        """The names of the replicas that run, as in `WorkUnit.sent_to`."""
-        # It is asked for on another thread than that of the router.
-        return {name.unique_id for name in list(self.curr_replicas)}
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Count a unit that was sent."""
@@ -188,8 +177,21 @@ class LeastLoadedRouter(RequestRouter):
         )
         if looked_at:
             self._chosen.append((looked_at[0].replica_id, now))
-            sent_to.append(looked_at[0].replica_id.unique_id)
         return [[replica] for replica in looked_at]
+
+    def _fulfill_next_pending_request(self, replica: RunningReplica, *metadata: Any) -> None:
+        """Give a chosen replica to the first unit that was not sent there, or to the first.
+
+        Not to the one that it was chosen for: all units of one request have the same id in Serve.
+        """
+        waiting, name = self._pending_requests_to_fulfill, replica.replica_id.unique_id
+        places = [place for place, one in enumerate(waiting) if not one.future.done()]
+        for place in sorted(places, key=lambda at: name in _sent_to(waiting[at]))[:1]:
+            first = waiting[place]
+            del waiting[place]
+            waiting.appendleft(first)
+            _sent_to(first).append(name)
+        super()._fulfill_next_pending_request(replica, *metadata)
 
 
 def _sent_to(request: PendingRequest | None) -> list[str]:

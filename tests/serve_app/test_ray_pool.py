@@ -15,12 +15,18 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID
+from ray.serve._private.common import (
+    DeploymentHandleSource,
+    DeploymentID,
+    ReplicaID,
+    RequestMetadata,
+)
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
     ReplicaUnavailableError,
 )
+from ray.serve.request_router import PendingRequest
 
 from rerank_core import DeadlineExceeded, ModelUnavailable, Overloaded, QueryDocumentPair
 from serve_app.http.errors import error_reply
@@ -131,21 +137,57 @@ def test_units_go_to_the_replica_with_the_fewest_that_have_not_ended(router):
     assert choices(router)[0] == ids[2]
 
 
+def sent(router, *units):
+    """Choose for units that wait together, as Serve does; return where each goes."""
+
+    async def choose():
+        # Units of one request have one id.
+        metadata = RequestMetadata(request_id="r", internal_request_id="r")
+        asked = [PendingRequest((unit,), {}, metadata) for unit in units]
+        router._pending_requests_to_fulfill.extend(asked)
+        for request in reversed(asked):
+            ((replica,), *_) = await router.choose_replicas(REPLICAS, request)
+            router._fulfill_next_pending_request(replica, request.metadata)
+        return [request.future.result().replica_id for request in asked]
+
+    return asyncio.run(choose())
+
+
+def unit_of_one():
+    return WorkUnit.of(PAIRS, 1, "caller", 1.0)
+
+
 def test_a_unit_that_was_sent_before_goes_to_another_replica_however_busy(router):
-    unit = WorkUnit.of(PAIRS, 1, "caller", 1.0)
-    first = choices(router, unit)[0]
+    unit = unit_of_one()
+    (first,) = sent(router, unit)
     for name in [one.replica_id for one in REPLICAS if one.replica_id != first] * 9:
         router.on_send_request(name)
-    second = choices(router, replace(unit, timeout_s=0.5))[0]
+    (second,) = sent(router, replace(unit, timeout_s=0.5))
     assert unit.sent_to == [first.unique_id, second.unique_id]
     assert first != second
 
 
+def test_all_units_of_one_request_are_sent_each_to_a_replica_of_its_own(router):
+    units = [unit_of_one() for _ in REPLICAS]
+    went = sent(router, *units)
+    assert sorted(went, key=str) == sorted((one.replica_id for one in REPLICAS), key=str)
+    assert [unit.sent_to for unit in units] == [[name.unique_id] for name in went]
+
+
+def test_a_late_unit_among_others_takes_no_replica_that_it_was_sent_to(router):
+    late = unit_of_one()
+    for _ in range(20):
+        (first,) = sent(router, late)
+        _, again = sent(router, unit_of_one(), replace(late, timeout_s=0.5))
+        assert again != first
+        late.sent_to.clear()
+
+
 def test_whether_there_is_another_replica_is_what_serve_knows(router, monkeypatch):
     pool = RayPool(SimpleNamespace(deployment_id=SCORER))
-    unit = WorkUnit.of(PAIRS, 1, "caller", 1.0)
+    unit = unit_of_one()
     monkeypatch.setattr(router, "_replicas", {one.replica_id: one for one in REPLICAS[:2]})
-    first = choices(router, unit)[0]
+    (first,) = sent(router, unit)
     monkeypatch.setattr(router, "_replicas", {first: None})
     assert not pool.has_other(unit)
     monkeypatch.setattr(router, "_replicas", {first: None, ReplicaID("new", SCORER): None})
