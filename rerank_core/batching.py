@@ -16,7 +16,7 @@ Prefixes = Sequence[tuple[Hashable, int]] | None
 class ComputeCounts:
     """What this process's forward passes did since it started.
 
-    `tokens` are real ones, `computed_tokens` with padding and with what pairs share once,
+    `tokens` are real ones, what pairs share once, `computed_tokens` the same with padding,
     `budget_tokens` what the passes could have held. `out_of_memory` counts passes that did not fit
     and were halved.
     """

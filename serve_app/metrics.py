@@ -36,10 +36,10 @@ class PassMeter:
         self._errors = _count("rerank_pair_errors", "Pairs without a score.")
         # Real-token share: real over computed; batch fill: computed over budget.
         self._computed = {
-            "tokens": _count("rerank_real_tokens", "Tokens in forward passes, no padding."),
-            "computed_tokens": _count(
-                "rerank_computed_tokens", "The same, with padding, and what pairs share once."
+            "tokens": _count(
+                "rerank_real_tokens", "Tokens computed, no padding; what pairs share counts once."
             ),
+            "computed_tokens": _count("rerank_computed_tokens", "The same, with padding."),
             "budget_tokens": _count("rerank_budget_tokens", "What the passes could have held."),
             "out_of_memory": _count("rerank_out_of_memory", "Passes halved for want of memory."),
         }

@@ -116,7 +116,7 @@ class BatchRunner:
     def _count(self, batch: Sequence[Any]) -> None:
         cost = self._cost(batch)
         computed.passes += 1
-        computed.tokens += sum(map(len, batch))
+        computed.tokens += sum(map(len, batch)) if self._padded else cost
         computed.computed_tokens += cost
         computed.budget_tokens += self.budget.tokens
         self.budget.worked(cost)

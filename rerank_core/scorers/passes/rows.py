@@ -5,7 +5,6 @@ In a row, pairs of a causal body share what stands before their documents. It do
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,7 +87,7 @@ class Rows:
         self._types, self._offset, self._pad_id, self._left = types, offset, pad_id, left
 
     def pack(self, batch: Sequence[TokenizedPair], *, share: bool = False) -> Row:
-        """Return pairs in a row; with `share` what several have before their documents once."""
+        """Return pairs in a row; with `share` what stands before their documents once."""
         if share and self._types is None and (row := self._shared(batch)) is not None:
             return row
         lengths = [len(pair) for pair in batch]
@@ -97,9 +96,9 @@ class Rows:
 
     def _shared(self, batch: Sequence[TokenizedPair]) -> Row | None:
         names = [pair.head.tobytes() for pair in batch]
-        counts = Counter(names)
-        # A pair needs a token of its own, whose state is read; one alone shares nothing.
-        kept = [counts[n] > 1 and len(p.tail) > 0 for n, p in zip(names, batch, strict=True)]
+        # A pair needs a token of its own, whose state is read. One alone is cut in two as well: its
+        # sums then have one order, whoever shares its pass.
+        kept = [len(pair.head) > 0 and len(pair.tail) > 0 for pair in batch]
         heads = {n: p.head for n, p, sharing in zip(names, batch, kept, strict=True) if sharing}
         if not heads:
             return None

@@ -18,7 +18,12 @@ BOUNDS = {("packed", dtype): 1e-5 for dtype in DTYPES}
 BOUNDS |= {("cross_encoder", dtype): bound for dtype, bound in PADDED.items()}
 # In int8 a score that depended on its neighbours would jump by tenths.
 BOUNDS |= {("packed", "int8"): 1e-5, ("auto", "int8"): 1e-5}
-BOUNDS |= {("auto", "float32"): 1e-5, ("auto", "bfloat16"): 0.05, ("auto", "float16"): 0.01}
+BOUNDS |= {("auto", dtype): 1e-5 for dtype in DTYPES}
+CAUSAL = {
+    "qwen2": "mxbai-rerank-v2",
+    "qwen3": "qwen3-reranker",
+    "gemma": "bge-reranker-v2-gemma",
+}
 KINDS = [
     (family, backend, dtype)
     for family, backend in (
@@ -27,12 +32,12 @@ KINDS = [
         ("modernbert", "packed"),
         ("modernbert", "cross_encoder"),
         ("deberta", "cross_encoder"),
-        ("qwen3", "auto"),
+        *((family, "auto") for family in CAUSAL),
     )
     for dtype in DTYPES
 ]
 KINDS += [(family, "packed", "int8") for family in ("bert", "xlm_roberta", "modernbert")]
-KINDS += [("qwen3", "auto", "int8")]
+KINDS += [(family, "auto", "int8") for family in CAUSAL]
 WORDS = ["the", "river", "old", "town", "capital", "12345", "北京", "首都", "。", "packed", "<pad>"]
 queries = st.sampled_from(["how many people live here", "中国的首都是哪里?", "q"])
 documents = st.lists(st.sampled_from(WORDS), max_size=90).map(" ".join)
@@ -48,7 +53,8 @@ few = settings(
 
 @pytest.fixture(scope="module")
 def scorers(tiny_models, tmp_path_factory):
-    folders = {**tiny_models, "qwen3": save_causal(tmp_path_factory.mktemp("qwen3"), "qwen3")}
+    causal = {family: save_causal(tmp_path_factory.mktemp(family), family) for family in CAUSAL}
+    folders = tiny_models | causal
     loaded = {}
 
     def load(family, backend, dtype="float32", max_batch_tokens=None):
@@ -57,7 +63,7 @@ def scorers(tiny_models, tmp_path_factory):
             loaded[key] = load_scorer(
                 random_config(
                     model=str(folders[family]),
-                    template="qwen3-reranker" if family == "qwen3" else None,
+                    template=CAUSAL.get(family),
                     device="cpu",
                     backend=backend,
                     dtype=dtype,
