@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder, OutputRefused, is_complete, is_job_folder
 from pipelines.commits.store import Store
-from pipelines.growing.exchange import drop, finish_exchange, following
+from pipelines.growing.exchange import drop, finish_exchange, following, is_replaced
 from pipelines.identity import identities_differ, refuse_change, refuse_other_settings
 
 # What becomes of a finished result of another job.
@@ -90,5 +90,9 @@ def begun(store: Store, former: Former) -> Iterator[dict[str, Any]]:
             plan = folder.read_json("_job/plan.json")
         except NotADirectoryError:
             return  # no folder, as `choose_folder` says
-        if plan and (former == "keep" or folder != store or not is_complete(store)):
+        if folder == store:
+            goes_on = former == "keep" or not is_complete(store)
+        else:
+            goes_on = not is_replaced(folder)
+        if plan and goes_on:
             yield plan

@@ -44,6 +44,11 @@ def current(store: Store) -> Store:
     return found if is_complete(found) else store
 
 
+def is_replaced(found: Store) -> bool:
+    """Say whether what lies where a new result grows is the old one, on its way out."""
+    return found.size(_REPLACED) is not None
+
+
 def replace_result(
     held: JobFolder, found: Store, still: AbstractContextManager[Any], say: Say
 ) -> None:
@@ -106,14 +111,14 @@ def finish_exchange(store: Store) -> None:
 
 
 def _has_old(store: LocalStore) -> bool:
-    left = LocalStore(_beside(store.root, _NEXT)).size(_REPLACED) is not None
-    return is_complete(store) and (left or _beside(store.root, _OLD).exists())
+    left = is_replaced(following(store)) or _beside(store.root, _OLD).exists()
+    return left and is_complete(store)
 
 
 def _delete_old(store: LocalStore) -> None:
     """Delete the old result of an exchange that was killed behind its first step."""
     new, former = _beside(store.root, _NEXT), _beside(store.root, _OLD)
-    if LocalStore(new).size(_REPLACED) is not None:
+    if is_replaced(LocalStore(new)):
         os.rename(new, former)
     if former.exists():
         shutil.rmtree(former)
