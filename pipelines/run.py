@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
 
 from pipelines.commits.lease import Lease
-from pipelines.commits.output_folder import Former, begun, choose_folder
-from pipelines.commits.records import MANIFEST
+from pipelines.commits.output_folder import Former, begun, choose_folder, enter
+from pipelines.commits.records import MANIFEST, JobFolder
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, LoadScorer
@@ -52,17 +52,33 @@ def _one_run(
         made = dict(root.read_json(MANIFEST))
         write_extras(root, made, config)
         return made
-    with Lease(work) as folder:
-        with _workers(engine, out) as workers:
-            planned = plan(folder, config, identity, workers, out)
-            scored = score(planned, workers, load, out)
-            settled = settle(planned, scored)
-            ranked = rank(planned, settled, workers, out)
-        made = commit(planned, ranked, str(root), out)
-    if work != root:
-        replace_result(root, work, Steps(out, config.progress_s, "replacing the old result"))
-    say_end(str(root), made, out)
-    return made
+    lease = Lease(root)
+    with lease as held:
+        if choose_folder(root, identity, former) == work:
+            folder = enter(held, work, identity, former)
+            made = _worked(folder, config, identity, _workers(engine, out), load, out)
+            if work != root:
+                say = Steps(out, config.progress_s, "replacing the old result")
+                replace_result(held, work, lease.still, say)
+            say_end(str(root), made, out)
+            return made
+    return _one_run(config, load, out, engine)  # another job has ended since this one looked
+
+
+def _worked(
+    folder: JobFolder,
+    config: RerankJobConfig,
+    identity: dict[str, str],
+    engine: AbstractContextManager[Engine],
+    load: LoadScorer,
+    out: TextIO,
+) -> dict[str, Any]:
+    with engine as workers:
+        planned = plan(folder, config, identity, workers, out)
+        scored = score(planned, workers, load, out)
+        settled = settle(planned, scored)
+        ranked = rank(planned, settled, workers, out)
+    return commit(planned, ranked, config.output, out)
 
 
 def _workers(engine: Engine | None, out: TextIO) -> AbstractContextManager[Engine]:

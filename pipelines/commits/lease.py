@@ -35,11 +35,15 @@ WATCH = Watch()
 
 
 class Lease:
-    """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken."""
+    """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken.
+
+    Who holds `still` has no heartbeat written meanwhile: while the folder itself has no name, one
+    would make another in its place.
+    """
 
     def __init__(self, store: Store, watch: Watch = WATCH) -> None:
         self._store, self._watch = store, watch
-        self._stop = threading.Event()
+        self._stop, self.still = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self.folder = JobFolder(store, 0)
 
@@ -74,8 +78,9 @@ class Lease:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
-                self.folder.refuse_if_fenced()
-                self._store.replace(heartbeat_key(self.folder.epoch), token().encode())
+                with self.still:
+                    self.folder.refuse_if_fenced()
+                    self._store.replace(heartbeat_key(self.folder.epoch), token().encode())
             except Fenced:
                 return
             except (OSError, RerankError):

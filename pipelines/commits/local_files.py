@@ -66,9 +66,17 @@ def _rename_once(temporary: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Give two files or folders each other's names, in one step; False where that cannot be."""
+    """Give two files or folders each other's names, in one step; False where that cannot be.
+
+    Raises OSError where it can, and did not happen.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.renameat2(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0)
+    if libc.renameat2(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_FLAGS:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def also(path: Path, name: Path) -> None:

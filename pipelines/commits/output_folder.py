@@ -10,11 +10,10 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pipelines.commits.lease import refuse_if_alive
 from pipelines.commits.local_store import LocalStore
-from pipelines.commits.records import OutputRefused, is_complete, is_job_folder
+from pipelines.commits.records import JobFolder, OutputRefused, is_complete, is_job_folder
 from pipelines.commits.store import Store
-from pipelines.growing.exchange import drop, finish_exchange, following
+from pipelines.growing.exchange import drop, finish_exchange, following, is_replaced
 from pipelines.identity import identities_differ, refuse_change, refuse_other_settings
 
 # What becomes of a finished result of another job.
@@ -22,7 +21,7 @@ Former = Literal["keep", "overwrite", "append"]
 
 
 def choose_folder(store: Store, identity: dict[str, str], former: Former) -> Store | None:
-    """Return where to work, or None if this very job is complete there.
+    """Return where to work, or None if this very job is complete there. Nothing is touched.
 
     Raises OutputRefused for a folder that is not ours, JobChanged for another job that is neither
     overwritten nor appended to, and what a store raises that is not there or not to be used.
@@ -40,7 +39,7 @@ def choose_folder(store: Store, identity: dict[str, str], former: Former) -> Sto
         return None if is_complete(store) else store
     if former == "append" and is_complete(store):
         refuse_other_settings(plan["identity"], identity)
-        return _following(store, identity, plan["identity"])
+        return _following(store)
     if former != "overwrite":
         refuse_change(plan["identity"], identity)
     if not isinstance(store, LocalStore):
@@ -48,25 +47,35 @@ def choose_folder(store: Store, identity: dict[str, str], former: Former) -> Sto
             f"{store} cannot be exchanged for a new result in one step, as a local folder can:"
             " readers would find neither for a while. Take a new --output"
         )
-    return _following(store, identity, {})
+    return _following(store)
 
 
-def _following(store: Store, identity: dict[str, str], former: dict[str, str]) -> Store:
-    """Return where the new result may grow; `former` is the identity of what it adds to."""
+def _following(store: Store) -> Store:
+    """Return where the new result may grow."""
     if isinstance(store, LocalStore) and os.path.ismount(store.root):
         raise OutputRefused(
             f"{store} is a mount point and cannot be exchanged; take a folder in it"
         )
-    refuse_if_alive(store)
-    found = following(store)
-    left = found.read_json("_job/plan.json")
-    if left and (
-        identities_differ(left["identity"], identity)
-        or left.get("former", {}).get("identity", {}) != former
-    ):
-        refuse_if_alive(found)  # else it is what an abandoned attempt has left
-        drop(store, found)
-    return found
+    return following(store)
+
+
+def enter(held: JobFolder, work: Store, identity: dict[str, str], former: Former) -> JobFolder:
+    """Return the folder in which to work for the output that is held; deletes what another attempt
+    has left in it, whose workers cannot publish there any more.
+    """
+    root = held.store
+    if work == root:
+        return held
+    left = work.read_json("_job/plan.json")
+    adds_to = root.read_json("_job/plan.json")["identity"] if former == "append" else {}
+    goes_on = (
+        left
+        and not identities_differ(left["identity"], identity)
+        and left.get("former", {}).get("identity", {}) == adds_to
+    )
+    if not goes_on and work.children():
+        drop(root, work)
+    return JobFolder(work, held.epoch, root)
 
 
 def begun(store: Store, former: Former) -> Iterator[dict[str, Any]]:
@@ -81,5 +90,9 @@ def begun(store: Store, former: Former) -> Iterator[dict[str, Any]]:
             plan = folder.read_json("_job/plan.json")
         except NotADirectoryError:
             return  # no folder, as `choose_folder` says
-        if plan and (former == "keep" or folder != store or not is_complete(store)):
+        if folder == store:
+            goes_on = former == "keep" or not is_complete(store)
+        else:
+            goes_on = not is_replaced(folder)
+        if plan and goes_on:
             yield plan

@@ -77,7 +77,7 @@ class Sums:
         """Take in the sums of a file."""
         self._parts += parts
         self._rows += sum(part.num_rows for part in parts)
-        if parts and self._rows > max(_HELD_ROWS, 2 * self._parts[0].num_rows):
+        if self._parts and self._rows > max(_HELD_ROWS, 2 * self._parts[0].num_rows):
             self._parts = [self.all()]
             self._rows = self._parts[0].num_rows
 

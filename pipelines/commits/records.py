@@ -27,6 +27,7 @@ from pipelines.commits.store import Store, token
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
+REPORT = "_report.html"
 
 # What the account of every unit holds, for rows and for pairs.
 BALANCE = {
@@ -77,10 +78,19 @@ class JobRecords:
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """Where one job lies, and the epoch under which this process may write there."""
+    """Where one job lies, and the epoch under which this process may write there.
+
+    Epochs are those of the output, also where a job grows beside it: there they began anew with
+    every attempt, and a worker of an abandoned one could write into the next.
+    """
 
     store: Store
     epoch: int
+    output: Store | None = None
+
+    def has_epoch(self, epoch: int) -> bool:
+        """Say whether the output has had an owner of this number."""
+        return (self.output or self.store).size(epoch_key(epoch)) is not None
 
     def done(self, stage: str) -> set[str]:
         """Return the names of the units (or buckets) that have a record."""
@@ -135,8 +145,8 @@ class JobFolder:
     def refuse_if_fenced(self) -> None:
         """Raise Fenced when a newer job owns the folder."""
         # Epochs have no gaps, so the next one is enough: one small question for each unit.
-        if self.store.size(epoch_key(self.epoch + 1)) is not None:
-            newest = newest_epoch(self.store)
+        if self.has_epoch(self.epoch + 1):
+            newest = newest_epoch(self.output or self.store)
             raise Fenced(f"epoch {self.epoch} was taken over by epoch {newest}")
 
     def drop(self, folder: str, *descriptions: dict[str, Any] | None) -> None:

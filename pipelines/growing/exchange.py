@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.commits import local_files
-from pipelines.commits.delta_log import LOG
 from pipelines.commits.lease import Lease
 from pipelines.commits.local_store import LocalStore
-from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder, is_complete
-from pipelines.commits.store import Store, open_store
+from pipelines.commits.records import SUCCESS, JobFolder, OutputRefused, is_complete
+from pipelines.commits.store import Store, json_bytes, open_store
+from pipelines.growing.copy_over import BELOW, STAYS, copy_over, told
 from pipelines.inputs.units import Say
 
 # Where the new result grows: beside a local folder, or below the address in a bucket.
-_NEXT, _BELOW = "next", "_next"
+_NEXT = "next"
 # What is on its way out.
 _OLD, _GONE = "old", "gone"
-# Of a job's folder what stays with the place, or was only for the way.
-_STAYS = {"epochs", "heartbeats"}
-_PASSES = {"attempts", "input", "scratch"}
 # Lies in a local result that is about to be exchanged: then in the folder that is left of it.
 _REPLACED = "_job/replaced"
+_PLAN = "_job/plan.json"
 
 
 def following(store: Store) -> Store:
     """Return where a new result for this output grows."""
     if isinstance(store, LocalStore):
         return LocalStore(_beside(store.root, _NEXT))
-    return open_store(f"{store}/{_BELOW}")
+    return open_store(f"{store}/{BELOW}")
 
 
 def current(store: Store) -> Store:
@@ -46,56 +44,101 @@ def current(store: Store) -> Store:
     return found if is_complete(found) else store
 
 
-def replace_result(store: Store, found: Store, say: Say) -> None:
+def is_replaced(found: Store) -> bool:
+    """Say whether what lies where a new result grows is the old one, on its way out."""
+    return found.size(_REPLACED) is not None
+
+
+def replace_result(
+    held: JobFolder, found: Store, still: AbstractContextManager[Any], say: Say
+) -> None:
     """Put the finished job in `found` in the place of the old result, and delete that.
 
-    `say` is told a step, and how many of how many files are done.
+    `held` is the output, of which no heartbeat is written while `still` is held; `say` is told a
+    step, and how many of how many files are done. Raises Fenced, or OutputRefused for a job that
+    is not finished: the old result is then where it was.
     """
+    store = held.store
+    held.refuse_if_fenced()
+    if not is_complete(found):
+        raise OutputRefused(f"{found} is no finished result any more; {store} is as it was")
     if not isinstance(store, LocalStore):
-        with Lease(store) as folder:
-            if is_complete(found):  # else another run has just done it
-                _copy_over(folder, found, say)
+        copy_over(held, found, say)
+        drop(store, found)
         return
     root, new = store.root, _beside(store.root, _NEXT)
     former = _beside(root, _OLD)
+    # The new result goes on with the epochs, and its owner stays the owner.
+    for place in sorted(STAYS):
+        for name in store.names(f"_job/{place}"):
+            local_files.also(root / "_job" / place / name, new / "_job" / place / name)
     store.mark(_REPLACED)
-    if local_files.exchange(new, root):
-        os.rename(new, former)
-    else:
-        os.rename(root, former)
-        os.rename(new, root)
-    shutil.rmtree(former)
+    with still:
+        there = local_files.exchange(new, root)
+        if not there:
+            os.rename(root, former)
+        try:
+            os.rename(new, former if there else root)
+        except FileNotFoundError:
+            if not is_complete(store):
+                raise
+            # Else another run has done it: see finish_exchange.
+    with suppress(FileNotFoundError):
+        shutil.rmtree(former)
 
 
 def finish_exchange(store: Store) -> None:
-    """Do what a run that was killed in an exchange has left to do."""
-    if not isinstance(store, LocalStore):
-        found = following(store)
-        if is_complete(found):
-            replace_result(store, found, lambda step, done, of: None)
-        elif is_complete(store) and (left := found.read_json("_job/plan.json")):
-            mine = store.read_json("_job/plan.json")
-            if left["identity"] == mine["identity"]:
-                drop(store, found)  # all of it has been copied
+    """Do what a run that was killed in an exchange has left to do; what lives does so itself."""
+    if isinstance(store, LocalStore):
+        new = _beside(store.root, _NEXT)
+        if not store.root.exists() and is_complete(LocalStore(new)):
+            with suppress(FileNotFoundError):
+                os.rename(new, store.root)  # killed between the two renames
+        if _has_old(store):
+            with suppress(OutputRefused), Lease(store):
+                _delete_old(store)
         return
-    root, new, former = store.root, _beside(store.root, _NEXT), _beside(store.root, _OLD)
-    if not root.exists() and is_complete(LocalStore(new)):
-        os.rename(new, root)  # killed between the two renames
-    if LocalStore(new).size(_REPLACED) is not None:
-        os.rename(new, former)  # killed behind the exchange
-    if former.exists() and is_complete(store):
+    found = following(store)
+    if is_complete(found):
+        with Lease(store) as held:
+            if is_complete(found):  # else another run has just done it
+                copy_over(held, found, lambda step, done, of: None)
+                drop(store, found)
+    elif _is_copied(store, found):
+        with suppress(OutputRefused), Lease(store):
+            if _is_copied(store, found):
+                drop(store, found)
+
+
+def _has_old(store: LocalStore) -> bool:
+    left = is_replaced(following(store)) or _beside(store.root, _OLD).exists()
+    return left and is_complete(store)
+
+
+def _delete_old(store: LocalStore) -> None:
+    """Delete the old result of an exchange that was killed behind its first step."""
+    new, former = _beside(store.root, _NEXT), _beside(store.root, _OLD)
+    if is_replaced(LocalStore(new)):
+        os.rename(new, former)
+    if former.exists():
         shutil.rmtree(former)
+
+
+def _is_copied(store: Store, found: Store) -> bool:
+    """Say whether what lies in `found` has been copied, or was being deleted."""
+    left = found.read_json(_PLAN) if is_complete(store) else None
+    return bool(left) and left["identity"] in ({}, store.read_json(_PLAN)["identity"])
 
 
 def bring(store: Store, place: str, found: Store, work: str, names: list[str], say: Say) -> None:
     """Make files of the result in `store` files of the job that grows in `found`, too."""
-    told = _told(say, f"{place} of the finished output", names)
+    heard = told(say, f"{place} of the finished output", names)
     if not isinstance(store, LocalStore):
-        store.place(place, f"{_BELOW}/{work}", names, told)
+        store.place(place, f"{BELOW}/{work}", names, heard)
         return
     for done, name in enumerate(names):
         local_files.also(store.root / place / name, Path(found.path(f"{work}/{name}")))
-        told(done + 1)
+        heard(done + 1)
 
 
 def drop(store: Store, found: Store) -> None:
@@ -108,6 +151,8 @@ def drop(store: Store, found: Store) -> None:
         shutil.rmtree(gone)
         return
     found.delete([SUCCESS])
+    if found.size(_PLAN) is not None:
+        found.replace(_PLAN, json_bytes({"identity": {}, "files": []}))  # nobody's any more
     inside = [name for name in found.children() if name != "_job"]
     inside += [f"_job/{name}" for name in found.children("_job") if name != "plan.json"]
     for name in inside:
@@ -115,50 +160,7 @@ def drop(store: Store, found: Store) -> None:
             found.delete_folder(name)
         else:
             found.delete([name])
-    found.delete(["_job/plan.json"])  # last: without it the rest would be taken for work done
-
-
-def _copy_over(folder: JobFolder, found: Store, say: Say) -> None:
-    """Copy a complete job over an older one; done again, it goes on. Readers see the new one."""
-    store, manifest = folder.store, found.read_json(MANIFEST)
-    folder.refuse_if_fenced()
-    store.delete([SUCCESS])  # who reads the plain folder waits
-    named = {
-        place: [file["file"] for file in manifest[key]]
-        for place, key in ((DATA, "files"), (QUARANTINE, "quarantine"))
-    }
-    for place, names in named.items():
-        store.place(f"{_BELOW}/{place}", place, names, _told(say, f"copied to {place}", names))
-    _copy_job(store, found, say)
-    for name in found.names(f"{DATA}/{LOG}"):
-        store.replace(f"{DATA}/{LOG}/{name}", found.read(f"{DATA}/{LOG}/{name}"))
-    folder.refuse_if_fenced()
-    for place, names in named.items():
-        gone = set(store.names(place)) - set(names)
-        store.delete(f"{place}/{name}" for name in gone)
-    for name in found.children():
-        if name not in (MANIFEST, SUCCESS) and found.size(name) is not None:
-            store.replace(name, found.read(name))
-    store.replace(MANIFEST, found.read(MANIFEST))
-    store.replace(SUCCESS, b"")
-    drop(store, found)
-
-
-def _copy_job(store: Store, found: Store, say: Say) -> None:
-    there = set(found.children("_job")) - _STAYS - _PASSES
-    for name in sorted((set(store.children("_job")) - _STAYS) | there):
-        if name in there and found.size(f"_job/{name}") is not None:
-            store.replace(f"_job/{name}", found.read(f"_job/{name}"))
-            continue
-        store.delete_folder(f"_job/{name}")
-        if name in there:
-            names = found.names(f"_job/{name}")
-            told = _told(say, f"copied to {name}", names)
-            store.place(f"{_BELOW}/_job/{name}", f"_job/{name}", names, told)
-
-
-def _told(say: Say, step: str, names: list[str]) -> Callable[[int], Any]:
-    return lambda done: say(step, done, len(names))
+    found.delete([_PLAN])  # last: without it the rest would be taken for work done
 
 
 def _beside(root: Path, kind: str) -> Path:

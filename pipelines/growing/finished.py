@@ -60,6 +60,8 @@ class Finished:
 
     def _spans(self) -> list[tuple[int, int]]:
         """Return which units lie in which file; those without rows go with the ones before."""
+        if not self.plan.rows:
+            return []  # all of its files were empty, or could not be read
         place = {name: number for number, name in enumerate(self.plan.rows)}
         starts = [place[file["unit"]] for file in self.manifest["files"]]
         return list(pairwise([0, *starts[1:], len(place)]))

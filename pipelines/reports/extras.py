@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.commits.delta_log import write_delta_log
-from pipelines.commits.records import SUCCESS, JobFolder, JobRecords
+from pipelines.commits.records import REPORT, SUCCESS, JobFolder, JobRecords
 from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import versions_of
 from pipelines.inputs.left_out import left_out_line
 from pipelines.plan import Plan
 from pipelines.reports.json_lines import write_json_lines
-from pipelines.reports.report import REPORT, write_report
+from pipelines.reports.report import write_report
 from pipelines.reports.trec_run import write_trec_run
 
 

@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.commits.records import JobRecords
+from pipelines.commits.records import REPORT, JobRecords
 from pipelines.commits.store import Store
 from pipelines.ranks.moves import RANK_CLASSES
 from pipelines.reports import pictures
 
-REPORT = "_report.html"
 _SLOWEST = 10
 _TIME_STEPS = 60
 

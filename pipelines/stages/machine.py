@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from pipelines.commits.records import JobFolder, OutputRefused, epoch_key
+from pipelines.commits.records import JobFolder, OutputRefused
 from pipelines.inputs.units import unit_name
 from rerank_core import ModelUnavailable
 
@@ -15,7 +15,7 @@ SAMPLE = 20
 
 def refuse_another_folder(folder: JobFolder) -> None:
     """Raise OutputRefused where this machine does not see the folder that the driver works in."""
-    if folder.epoch and folder.store.size(epoch_key(folder.epoch)) is None:
+    if folder.epoch and not folder.has_epoch(folder.epoch):
         raise OutputRefused(
             f"{folder.store} on {socket.gethostname()} is not the folder of this job: every"
             " machine must reach the same one there; give --output on a file system that all"

@@ -67,6 +67,11 @@ def moves_of(out):
     return [np.sum([r[name] for r in found], axis=0).tolist() for name in ("moves", "rank_scores")]
 
 
+def delta_rows(out):
+    table = DeltaTable(open_store(out).address("data"), storage_options={"allow_http": "true"})
+    return table.to_pyarrow_table().to_pylist()
+
+
 def in_order(out):
     return pipelines.read_output(out).to_table().to_pylist()
 
@@ -449,7 +454,7 @@ def test_killed_at_any_change_readers_see_the_old_whole_or_the_new(place, memory
     rows, given = make_rows(3, 12), memory / "in"
     rows[17]["text"] = None
     given.mkdir()
-    options = {"unit_pairs": 9, "top_k": 7, "file_size": 20_000}
+    options = {"unit_pairs": 9, "top_k": 7, "file_size": 20_000, "format": "delta"}
     parts = [pa.Table.from_pylist(rows[:18]), pa.Table.from_pylist(rows[18:])]
     pq.write_table(parts[0], given / "0.parquet", row_group_size=9)
 
@@ -483,6 +488,8 @@ def test_killed_at_any_change_readers_see_the_old_whole_or_the_new(place, memory
         add(out)
         assert in_order(out) == new, f"killed at change {change}"
         assert (rows_of(out), verify(out)["rows_in"]) == (rows_of(place.out("whole")), 36)
+        assert b"18 rows of 1 files to" in bytes(open_store(out).read("_report.html"))
+        assert sorted(delta_rows(out), key=str) == sorted(new, key=str)
         left = [name for name in open_store(out).children() if not name.startswith(".")]
         assert left == ["_SUCCESS", "_job", "_manifest.json", "_quarantine", "_report.html", "data"]
         assert open_store(place.following(out)).children() == []
