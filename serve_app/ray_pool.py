@@ -108,7 +108,7 @@ class LeastLoadedRouter(FIFOMixin, RequestRouter):
     """
 
     def __init__(self, deployment_id: DeploymentID, *args: Any, **options: Any) -> None:
-        super().__init__(deployment_id, *args, **options)
+        super().__init__(deployment_id, *args, **options)  # type: ignore[no-untyped-call]
         # Serve copies this class with all that its methods name; the module's own is wanted here.
         from serve_app import ray_pool
 

@@ -126,8 +126,9 @@ def _delete_old(store: LocalStore) -> None:
 
 def _is_copied(store: Store, found: Store) -> bool:
     """Say whether what lies in `found` has been copied, or was being deleted."""
-    left = found.read_json(_PLAN) if is_complete(store) else None
-    return bool(left) and left["identity"] in ({}, store.read_json(_PLAN)["identity"])
+    if not is_complete(store) or not (left := found.read_json(_PLAN)):
+        return False
+    return left["identity"] in ({}, store.read_json(_PLAN)["identity"])
 
 
 def bring(store: Store, place: str, found: Store, work: str, names: list[str], say: Say) -> None:
