@@ -72,12 +72,13 @@ def test_what_cannot_be_packed_is_padded(tiny_models, caplog):
 
 def test_a_wrong_window_is_seen_while_loading(tiny_models, monkeypatch, caplog):
     """Probes were shorter than any window: a planted one of 3 tokens served packed."""
-    right = attention._window_mask
+    right = attention._mask
 
-    def narrow(length, window, causal, device):
-        return right(length, None if window is None else 3, causal, device)
+    def narrow(length, known, how, device):
+        planted = None if how.sliding_window is None else 3
+        return right(length, known, how._replace(sliding_window=planted), device)
 
-    monkeypatch.setattr(attention, "_window_mask", narrow)
+    monkeypatch.setattr(attention, "_mask", narrow)
     scorer = load_scorer(random_config(model=str(tiny_models["modernbert"]), device="cpu"))
     assert scorer.info.backend == "cross_encoder"
     assert "packed and padded scores differ by" in caplog.text
