@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from pipelines.commits import manifest
 from pipelines.commits.checks import in_plan_order
 from pipelines.commits.manifest_header import manifest_header
-from pipelines.commits.records import JobFolder, JobRecords, record_key
+from pipelines.commits.records import PLAN, JobFolder, JobRecords, record_key
 from pipelines.commits.store import json_bytes, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
@@ -62,7 +62,7 @@ def plan(
     out: TextIO,
 ) -> Planned:
     """Fix the plan, or take the one that the folder has; say what is left of it."""
-    fresh = folder.store.size("_job/plan.json") is None
+    fresh = folder.store.size(PLAN) is None
     texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
     say = Steps(out, config.progress_s, "planning")
     digest = texts.digest if texts else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pipelines.commits.delta_log import refuse_other_types
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import PLAN, JobFolder
 from pipelines.commits.store import Store, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
@@ -102,13 +102,13 @@ def fixed_plan(
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     store = folder.store
-    fixed = store.read_json("_job/plan.json")
+    fixed = store.read_json(PLAN)
     if fixed is None:
         gpus, root = partial(workers.gpus_per_replica, config), open_store(config.output)
         finished = finished_at(root) if config.append and store != root else None
         made = make_plan(config, identity, store, gpus, texts=texts, finished=finished, say=say)
-        store.create_json("_job/plan.json", plan_to_json(made, config))
-        fixed = store.read_json("_job/plan.json")
+        store.create_json(PLAN, plan_to_json(made, config))
+        fixed = store.read_json(PLAN)
     plan = plan_from_json(fixed)
     refuse_change(plan.identity, identity)
     return plan

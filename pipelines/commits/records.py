@@ -28,6 +28,8 @@ from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
 REPORT = "_report.html"
+# What the job is, and the fingerprint of the weights that score it.
+PLAN, MODEL = "_job/plan.json", "_job/model.json"
 
 # What the account of every unit holds, for rows and for pairs.
 BALANCE = {
@@ -171,6 +173,11 @@ def record_key(stage: str, name: str) -> str:
 def attempt_key(folder: str, description: dict[str, Any]) -> str:
     """Return where an attempt file lies until the commit."""
     return f"_job/{folder}/{description['file']}"
+
+
+def scratch_key(file: str) -> str:
+    """Return where a file lies that one step leaves for the next."""
+    return attempt_key("scratch", {"file": file})
 
 
 def epoch_key(epoch: int) -> str:

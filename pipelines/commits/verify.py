@@ -15,7 +15,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.delta_log import LOG
 from pipelines.commits.rank_check import refuse_wrong_ranks
-from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, JobFolder, is_complete
+from pipelines.commits.records import DATA, MANIFEST, PLAN, QUARANTINE, JobFolder, is_complete
 from pipelines.commits.store import Store, open_store
 from pipelines.growing.exchange import current
 from pipelines.inputs.units import slices_from_json
@@ -58,7 +58,7 @@ def verify(path: str | PathLike[str]) -> dict[str, Any]:
         extra = there - {file["file"] for file in manifest[key]} - {LOG}
         if extra:
             raise Incomplete(f"{folder} has files that are not in the manifest: {sorted(extra)}")
-    plan = store.read_json("_job/plan.json")
+    plan = store.read_json(PLAN)
     planned = {
         unit.name: unit.rows for piece in slices_from_json(plan["slices"]) for unit in piece.units
     }

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.commits import local_files
 from pipelines.commits.lease import Lease
 from pipelines.commits.local_store import LocalStore
-from pipelines.commits.records import SUCCESS, JobFolder, OutputRefused, is_complete
+from pipelines.commits.records import PLAN, SUCCESS, JobFolder, OutputRefused, is_complete
 from pipelines.commits.store import Store, json_bytes, open_store
 from pipelines.growing.copy_over import BELOW, STAYS, copy_over, told
 from pipelines.inputs.units import Say
@@ -26,7 +26,6 @@ _NEXT = "next"
 _OLD, _GONE = "old", "gone"
 # Lies in a local result that is about to be exchanged: then in the folder that is left of it.
 _REPLACED = "_job/replaced"
-_PLAN = "_job/plan.json"
 
 
 def following(store: Store) -> Store:
@@ -126,9 +125,9 @@ def _delete_old(store: LocalStore) -> None:
 
 def _is_copied(store: Store, found: Store) -> bool:
     """Say whether what lies in `found` has been copied, or was being deleted."""
-    if not is_complete(store) or not (left := found.read_json(_PLAN)):
+    if not is_complete(store) or not (left := found.read_json(PLAN)):
         return False
-    return left["identity"] in ({}, store.read_json(_PLAN)["identity"])
+    return left["identity"] in ({}, store.read_json(PLAN)["identity"])
 
 
 def bring(store: Store, place: str, found: Store, work: str, names: list[str], say: Say) -> None:
@@ -152,8 +151,8 @@ def drop(store: Store, found: Store) -> None:
         shutil.rmtree(gone)
         return
     found.delete([SUCCESS])
-    if found.size(_PLAN) is not None:
-        found.replace(_PLAN, json_bytes({"identity": {}, "files": []}))  # nobody's any more
+    if found.size(PLAN) is not None:
+        found.replace(PLAN, json_bytes({"identity": {}, "files": []}))  # nobody's any more
     inside = [name for name in found.children() if name != "_job"]
     inside += [f"_job/{name}" for name in found.children("_job") if name != "plan.json"]
     for name in inside:
@@ -161,7 +160,7 @@ def drop(store: Store, found: Store) -> None:
             found.delete_folder(name)
         else:
             found.delete([name])
-    found.delete([_PLAN])  # last: without it the rest would be taken for work done
+    found.delete([PLAN])  # last: without it the rest would be taken for work done
 
 
 def _beside(root: Path, kind: str) -> Path:

@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 
 from pipelines.commits.checks import totals
 from pipelines.commits.delta_log import LOG
-from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, JobFolder, attempt_key
+from pipelines.commits.records import (
+    DATA,
+    MANIFEST,
+    MODEL,
+    PLAN,
+    QUARANTINE,
+    JobFolder,
+    attempt_key,
+)
 from pipelines.commits.store import Store, at_once
 from pipelines.config import RerankJobConfig
 from pipelines.growing.append import refuse_other_schema
@@ -30,7 +38,6 @@ Record = dict[str, Any]
 _HISTOGRAMS = ("score_histogram", "token_histogram")
 # Of pairs the ranking over units counts them, of old rows too.
 _OF_NESTED = ("moves", "rank_scores")
-MODEL = "_job/model.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ class Finished:
 
 def finished_at(store: Store) -> Finished:
     """Return the finished output that lies there."""
-    plan, manifest = store.read_json("_job/plan.json"), store.read_json(MANIFEST)
+    plan, manifest = store.read_json(PLAN), store.read_json(MANIFEST)
     return Finished(store, plan_from_json(plan), manifest)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import MODEL, JobFolder
 from pipelines.commits.store import Store, open_store
 from pipelines.commits.verify import finished_manifest
 from pipelines.config import RerankJobConfig
 from pipelines.growing.exchange import current
-from pipelines.growing.finished import MODEL
 from pipelines.identity import JobChanged
 from rerank_core import InvalidRequest
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, scratch_key
 from pipelines.ranks.moves import Ints
 from pipelines.ranks.rows import Rows, read_rows
 from rerank_core import PairScores, QueryDocumentPair, ScorerConfig
@@ -47,7 +47,7 @@ class Known:
         for first, file, ends in self.groups:
             if first <= index < first + len(ends) - 1:
                 bounds = ends[index - first], ends[index - first + 1]
-                return read_rows(folder.store, f"_job/scratch/{file}", bounds, kind)
+                return read_rows(folder.store, scratch_key(file), bounds, kind)
         return None
 
 

@@ -28,7 +28,7 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
 from pipelines.inputs.units import Say, Slice, Unit, unit_name
 from pipelines.ranks.bucket import bucket_count, bucket_of, task_rows
-from pipelines.ranks.rows import Rows, in_parts, read_rows, with_unit
+from pipelines.ranks.rows import Rows, as_kind, in_parts, read_rows, with_unit
 from pipelines.ranks.steps import Parts, files_of, publish, read_parts, run_step, unit_groups
 from pipelines.stages.read import read_slice, slice_row
 
@@ -139,9 +139,7 @@ def match_one(
     wanted = read_parts(folder, hashed, bucket, WANTED)
     found = found_in(known, wanted)
     there = np.flatnonzero(found >= 0)
-    rows = np.zeros(len(there), with_unit(kind))
-    for name in kind.names or ():
-        rows[name] = known[name][found[there]]
+    rows = as_kind(known[found[there]], with_unit(kind))
     rows["unit"] = wanted["unit"][there]
     group = np.searchsorted(starts, rows["unit"], side="right") - 1
     return publish(folder, "matched", item["name"], in_parts(rows, group, len(starts)))
@@ -153,7 +151,5 @@ def scatter_known(
     """Put what was found for a group of units into one file, cut by unit."""
     rows = read_parts(folder, files, int(item["group"]), with_unit(kind))
     part = rows["unit"] - int(item["first"])
-    known = np.zeros(len(rows), kind)
-    for name in kind.names or ():
-        known[name] = rows[name]
-    return publish(folder, "known", item["name"], in_parts(known, part, int(item["units"])))
+    made = in_parts(as_kind(rows, kind), part, int(item["units"]))
+    return publish(folder, "known", item["name"], made)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.quarantine import copies_table
-from pipelines.commits.records import JobFolder, JobRecords, attempt_key
+from pipelines.commits.records import JobFolder, JobRecords, attempt_key, scratch_key
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
 from pipelines.inputs.pairs import DUPLICATE
@@ -169,7 +169,7 @@ def write_one(
         record = {"units": {unit["name"]: {}}, "data": unit["data"], "aside": None}
         return _published(folder, str(item["name"]), record)
     parts = [
-        read_rows(folder.store, f"_job/scratch/{file}", (start, stop), RANKED)
+        read_rows(folder.store, scratch_key(file), (start, stop), RANKED)
         for file, start, stop in given["ranks"]
     ]
     name, group = str(item["name"]), _Group(folder, names, kept)

@@ -20,7 +20,15 @@ from pipelines.commits.store import at_once
 from pipelines.engine import Engine, JobContext
 from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import bucket_of, rank_bucket, task_rows
-from pipelines.ranks.rows import RANKED, Rows, in_parts, read_rows, scored_kind, with_unit
+from pipelines.ranks.rows import (
+    RANKED,
+    Rows,
+    as_kind,
+    in_parts,
+    read_rows,
+    scored_kind,
+    with_unit,
+)
 from pipelines.ranks.steps import (
     Parts,
     Record,
@@ -102,9 +110,7 @@ def gather_one(
     def read(file: tuple[int, str, int, int]) -> Rows:
         number, key, start, stop = file
         rows = read_rows(folder.store, key, (start, stop), kind)
-        part = np.zeros(len(rows), with_unit(kind))
-        for name in kind.names or ():
-            part[name] = rows[name]
+        part = as_kind(rows, with_unit(kind))
         part["unit"] = number
         return part
 

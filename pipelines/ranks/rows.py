@@ -52,6 +52,14 @@ def with_unit(kind: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype([*kind.descr, ("unit", "<i4")])
 
 
+def as_kind(rows: Rows, kind: np.dtype[Any]) -> Rows:
+    """Return the same rows with the columns of another type; 0 where they have none so named."""
+    made = np.zeros(len(rows), kind)
+    for name in set(kind.names or ()) & set(rows.dtype.names or ()):
+        made[name] = rows[name]
+    return made
+
+
 def scored_rows(
     query: Ints,
     queries: Sequence[Any],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.commits.checks import Incomplete
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, scratch_key
 from pipelines.commits.store import at_once
 from pipelines.engine import Engine
 from pipelines.inputs.units import Say
@@ -85,6 +85,6 @@ def read_parts(folder: JobFolder, files: Sequence[Parts], number: int, kind: np.
     def read(file: Parts) -> Rows:
         name, ends = file
         bounds = ends[number], ends[number + 1]
-        return read_rows(folder.store, f"_job/scratch/{name}", bounds, kind)
+        return read_rows(folder.store, scratch_key(name), bounds, kind)
 
     return np.concatenate([np.zeros(0, kind), *at_once(read, files)])

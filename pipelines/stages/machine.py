@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from pipelines.commits.records import JobFolder, OutputRefused
+from pipelines.commits.records import MODEL, JobFolder, OutputRefused
 from pipelines.inputs.units import unit_name
 from rerank_core import ModelUnavailable
 
@@ -29,10 +29,10 @@ def refuse_another_model(folder: JobFolder, mine: str) -> None:
     The driver's own fingerprint is of the model's name where the weights lie on workers only.
     """
     store = folder.store
-    first = store.read_json("_job/model.json")
+    first = store.read_json(MODEL)
     if first is None:
-        won = store.create_json("_job/model.json", mine)
-        first = mine if won else store.read_json("_job/model.json")
+        won = store.create_json(MODEL, mine)
+        first = mine if won else store.read_json(MODEL)
     if first != mine:
         raise ModelUnavailable(
             f"the model on {socket.gethostname()} has the fingerprint {mine}, this job began"

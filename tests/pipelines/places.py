@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from protocol import Killed, KillSwitch
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -140,6 +141,13 @@ class Place:
         raise NotImplementedError
 
     deaths: tuple[type[BaseException], ...]
+
+    def kill(self, below: str, after: int, run: Callable[[], Any]) -> None:
+        """Run what dies after so many changes below an output."""
+        self.arm(below, after)
+        with pytest.raises(self.deaths):
+            run()
+        self.disarm()
 
     def forget_owner(self, out: str) -> None:
         """As if the process that held the folder were gone."""

@@ -53,6 +53,41 @@ class InProcess:
             yield read_line(task(item)["line"])
 
 
+class Stop(Exception):
+    """The machine is gone."""
+
+
+class StopAfter(InProcess):
+    """Stops when so many units are scored."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+
+    def score_units(self, *arguments: Any) -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(super().score_units(*arguments)):
+            yield line
+            if number + 1 == self.units:
+                raise Stop
+
+
+class Counting:
+    """Loads a scorer that counts the pairs it is given."""
+
+    def __init__(self) -> None:
+        self.pairs = 0
+
+    def __call__(self, config: ScorerConfig) -> Any:
+        scorer: Any = load_scorer(config)
+        plain = scorer.score
+
+        def score(pairs: list[Any]) -> Any:
+            self.pairs += len(pairs)
+            return plain(pairs)
+
+        scorer.score = score
+        return scorer
+
+
 def job(
     folder: Path,
     out: Path | str,

@@ -71,6 +71,5 @@ def test_at_ten_times_the_load_goodput_and_latency_stay_and_the_rest_gets_a_429(
     assert found.failed == 0
     assert len(refused) > len(samples) / 2
     assert all(int(sample.retry_after) >= 1 for sample in refused)
-    # One request more or less is a fortieth of this; benchmarks/results/overload.json has .97.
-    assert done_per_s(samples) > 0.85 * capacity
+    assert done_per_s(samples) > 0.9 * capacity
     assert found.p99_ms < 2 * calm.p99_ms

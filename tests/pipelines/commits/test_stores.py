@@ -67,10 +67,7 @@ def test_a_job_killed_at_any_change_ends_with_the_same_rows(place, small, expect
     assert changes > 25
     for change in range(third, changes, 3):
         out = place.out(f"out{change}")
-        place.arm(out, after=change)
-        with pytest.raises(place.deaths):
-            run(small, out)
-        place.disarm()
+        place.kill(out, change, functools.partial(run, small, out))
         place.forget_owner(out)
         if not is_complete(open_store(out)):
             with pytest.raises(InvalidRequest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import InProcess, job, rows_of
+from protocol import Counting, Stop, StopAfter, job, rows_of
 
 import pipelines
 from pipelines.commits.records import JobFolder
@@ -74,24 +75,6 @@ def delta_rows(out):
 
 def in_order(out):
     return pipelines.read_output(out).to_table().to_pylist()
-
-
-class Counting:
-    """Loads a scorer that counts the pairs it is given."""
-
-    def __init__(self):
-        self.pairs = 0
-
-    def __call__(self, config):
-        scorer = load_scorer(config)
-        plain = scorer.score
-
-        def score(pairs):
-            self.pairs += len(pairs)
-            return plain(pairs)
-
-        scorer.score = score
-        return scorer
 
 
 @pytest.mark.seconds
@@ -387,23 +370,6 @@ def test_append_and_overwrite_do_not_go_together():
         RerankJobConfig(input=("in",), output="out", append=True, overwrite=True)
 
 
-class Stop(Exception):
-    """The machine is gone."""
-
-
-class StopAfter(InProcess):
-    """Stops when so many units are scored."""
-
-    def __init__(self, units):
-        self.units = units
-
-    def score_units(self, *arguments):
-        for number, line in enumerate(super().score_units(*arguments)):
-            yield line
-            if number + 1 == self.units:
-                raise Stop
-
-
 @pytest.mark.parametrize("finished", [False, True])
 def test_files_that_come_while_a_run_is_broken_off_cost_no_score(tmp_path, rows, grow, finished):
     out, counting = tmp_path / "out", Counting()
@@ -478,10 +444,7 @@ def test_killed_at_any_change_readers_see_the_old_whole_or_the_new(place, memory
     assert changes > 25
     for change in range(third, changes, 3):
         out = begun(f"out{change}")
-        place.arm(place.out("all"), after=change)
-        with pytest.raises(place.deaths):
-            add(out)
-        place.disarm()
+        place.kill(place.out("all"), change, partial(add, out))
         for held in (out, place.following(out)):
             place.forget_owner(held)
         assert in_order(out) in (old, new), f"killed at change {change}"

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from places import Bucket
-from protocol import InProcess, job, rows_of
+from protocol import InProcess, Stop, job, rows_of
 
 from pipelines import job as steps
 from pipelines import run
@@ -30,10 +30,6 @@ from pipelines.stages.score import ScoreUnits
 from rerank_core import load_scorer
 
 OPTIONS = {"unit_pairs": 10}
-
-
-class Stop(Exception):
-    """The machine is gone."""
 
 
 class Holding(InProcess):
@@ -275,10 +271,7 @@ def test_an_attempt_that_was_half_deleted_is_nobodys_work(bucket_place, rows, wr
         appended(folder, out, engine=Holding())
     write(1, rows[40:70])
     # The plan is told apart, and some of the rest deleted.
-    bucket_place.arm(out, after=4)
-    with pytest.raises(bucket_place.deaths):
-        appended(folder, out)
-    bucket_place.disarm()
+    bucket_place.kill(out, 4, lambda: appended(folder, out))
     bucket_place.forget_owner(out)
     write(1, rows[40:])
     appended(folder, out)

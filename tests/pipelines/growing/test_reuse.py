@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import InProcess, job
+from protocol import Counting, Stop, StopAfter, job
 
 import pipelines
 from pipelines.commits.store import open_store
@@ -22,7 +23,7 @@ from pipelines.growing import reuse
 from pipelines.growing.kept import WANTED, by_hash, found_in, hashes_of
 from pipelines.identity import JobChanged
 from pipelines.rerank_job import main
-from rerank_core import InvalidRequest, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core import InvalidRequest, QueryDocumentPair, ScorerConfig
 from rerank_core.config import EMBEDDED_MODEL_DIR
 
 SMALL = {"unit_pairs": 10}
@@ -45,24 +46,6 @@ def write(folder, rows, files=2, group=15):
         table = pa.Table.from_pylist(rows[number * step : (number + 1) * step])
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=group)
     return folder
-
-
-class Counting:
-    """Loads a scorer that counts the pairs it is given."""
-
-    def __init__(self):
-        self.pairs = 0
-
-    def __call__(self, config):
-        scorer = load_scorer(config)
-        plain = scorer.score
-
-        def score(pairs):
-            self.pairs += len(pairs)
-            return plain(pairs)
-
-        scorer.score = score
-        return scorer
 
 
 def in_order(out):
@@ -175,20 +158,6 @@ def test_an_output_may_be_overwritten_from_itself(tmp_path, rows):
     assert made["counts"]["rows_in"] == verify(out)["rows_in"] == 72
 
 
-class Stop(Exception):
-    """The machine is gone."""
-
-
-class StopAfter(InProcess):
-    """Stops when so many units are scored."""
-
-    def score_units(self, *arguments):
-        for number, line in enumerate(super().score_units(*arguments)):
-            yield line
-            if number == 1:
-                raise Stop
-
-
 @pytest.mark.parametrize("again", [True, False])
 def test_a_run_that_is_broken_off_goes_on_with_or_without_the_former(tmp_path, rows, again):
     given, former, out = write(tmp_path / "in", rows), tmp_path / "former", tmp_path / "out"
@@ -196,7 +165,7 @@ def test_a_run_that_is_broken_off_goes_on_with_or_without_the_former(tmp_path, r
     job(write(given, changed(rows)), tmp_path / "plain", **SMALL)
     reused = {"reuse": str(former)}
     with pytest.raises(Stop):
-        job(given, out, engine=StopAfter(), **reused, **SMALL)
+        job(given, out, engine=StopAfter(2), **reused, **SMALL)
     job(given, out, **reused if again else {}, **SMALL)
     assert in_order(out).equals(in_order(tmp_path / "plain"))
     assert verify(out)["rows_in"] == 72
@@ -214,7 +183,7 @@ def test_a_run_that_is_broken_off_goes_on_with_another_former(
     out, options = tmp_path / "out", {"unit_pairs": 7}
     write(given, rows)
     with pytest.raises(Stop):
-        job(given, out, engine=StopAfter(), reuse=str(tmp_path / "small"), **options)
+        job(given, out, engine=StopAfter(2), reuse=str(tmp_path / "small"), **options)
     job(given, out, counting, reuse=str(tmp_path / "large"), **options)
     assert counting.pairs == 0
     job(given, tmp_path / "plain", **options)
@@ -240,10 +209,7 @@ def test_killed_at_any_change_a_run_that_reuses_ends_with_the_same_rows(
     assert changes > 30
     for change in range(third, changes, 3):
         out = place.out(f"out{change}")
-        place.arm(out, after=change)
-        with pytest.raises(place.deaths):
-            job(given, out, **options)
-        place.disarm()
+        place.kill(out, change, partial(job, given, out, **options))
         place.forget_owner(out)
         job(given, out, **options)
         assert in_order(out).equals(expected), f"killed at change {change}"
