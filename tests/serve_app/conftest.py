@@ -22,6 +22,8 @@ from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.local_pool import LocalPool
 from serve_app.pool import UnitScores
+from tests.serve_app.raw_http import stays_open
+from tests.serve_app.waiting import wait_for
 
 
 class FixedPool(LocalPool):
@@ -167,6 +169,8 @@ def fused(serve_instance, wait_ready):
     config = lexical(scaling={"cpus_per_replica": 0.1})
     serve.run(app(config), name="fused", route_prefix="/fused")
     wait_ready(f"{serve_instance}/fused")
+    # HAProxy is loaded again for a new application, and closes what was open.
+    wait_for(lambda: stays_open(serve_instance), "connections that stay open", 120)
     yield f"{serve_instance}/fused"
     serve.delete("fused")
 

@@ -1,6 +1,8 @@
 """Requests as bytes on a socket, for what no client library would send."""
 
+import http.client
 import socket
+import time
 
 
 def exchange(url, *segments, close_after=True):
@@ -25,6 +27,23 @@ def exchange(url, *segments, close_after=True):
         except (TimeoutError, ConnectionError):
             pass
         return received
+
+
+def stays_open(url, seconds=2.0):
+    """Say whether a connection that has served a request serves another after a pause."""
+    host, port = url.removeprefix("http://").partition("/")[0].split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    try:
+        for pause in (seconds, 0):
+            connection.request("GET", "/health/ready")
+            kept = connection.getresponse()
+            kept.read()
+            time.sleep(pause)
+        return connection.sock is not None
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def head(length, *headers, mount=""):
