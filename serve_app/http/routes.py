@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from serve_app.config import ServeConfig
 from serve_app.dialects import ROUTES, Dialect
+from serve_app.http.asgi import Scope
 from serve_app.http.errors import RefusedRequest, UnknownModel, refused
 
 LIVE = ("/health/live", "/v1/health/live")
@@ -19,6 +20,8 @@ PAGES = ("/", "/docs", "/info", "/metrics", "/openapi.json", "/v1/cluster/auth",
          *LISTS, "/version")  # fmt: skip
 # What probes and scrapes ask for without a key, as on the servers that they come from.
 OPEN_PATHS = frozenset((*LIVE, *READY, "/version", "/metrics", "/v1/cluster/auth"))
+# How a path ends that says what is asked there, whatever other applications the server has.
+_RERANKS = tuple(path for path in ROUTES if path.rsplit("/", 1)[-1] in ("rerank", "reranking"))
 # A longer path is none of ours.
 _LONGEST = 80
 
@@ -27,6 +30,12 @@ def plain(path: str) -> str:
     """Return a path without doubled slashes and without one at its end, except for `/` itself."""
     single = re.sub("/{2,}", "/", path)
     return single if single == "/" else single.removesuffix("/")
+
+
+def reranks(scope: Scope) -> bool:
+    """Say whether a request can only be a rerank request, wherever the application is mounted."""
+    posted = scope["type"] == "http" and scope["method"] == "POST"
+    return posted and plain(scope["path"]).endswith(_RERANKS)
 
 
 def dialects_at(method: str, path: str) -> tuple[Dialect, ...]:

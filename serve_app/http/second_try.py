@@ -7,12 +7,8 @@ HAProxy mode no request passes here; HAProxy does the same where RAY_SERVE_HAPRO
 
 from __future__ import annotations
 
-from serve_app.dialects import ROUTES
 from serve_app.http.asgi import Application, Message, Receive, Scope, Send
-from serve_app.http.routes import plain
-
-# What another application of this Serve understands by its paths is not ours to repeat.
-_OURS = tuple(path for path in ROUTES if path.rsplit("/", 1)[-1] in ("rerank", "reranking"))
+from serve_app.http.routes import reranks
 
 
 class SecondTry:
@@ -23,8 +19,8 @@ class SecondTry:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        mine = scope["type"] == "http" and scope["method"] == "POST"
-        if not (mine and plain(scope["path"]).endswith(_OURS)):
+        # What another application of this Serve understands by its paths is not ours to repeat.
+        if not reranks(scope):
             await self._app(scope, receive, send)
             return
         read: list[Message] = []

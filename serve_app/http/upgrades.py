@@ -11,6 +11,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serve_app.http.asgi import Application, Receive, Scope, Send
+from serve_app.http.early_body import EarlyBody
 from serve_app.http.second_try import SecondTry
 
 
@@ -41,7 +42,8 @@ class WithoutUpgrade:
 def callback() -> list[Middleware]:
     """Make the HTTP servers of this process parse by h11; return the middleware for them.
 
-    The first takes the header away, the second asks again what a dying gateway left unanswered.
+    The first takes the header away, the second asks again what a dying gateway left unanswered, the
+    third sends small bodies along.
     """
     HTTP_PROTOCOLS["auto"] = f"{WholeRequests.__module__}:{WholeRequests.__name__}"
-    return [Middleware(WithoutUpgrade), Middleware(SecondTry)]
+    return [Middleware(WithoutUpgrade), Middleware(SecondTry), Middleware(EarlyBody)]

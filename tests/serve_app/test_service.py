@@ -73,13 +73,13 @@ def test_an_answer_has_one_request_id_and_the_log_line_has_it_too(service):
     assert len(httpx.get(f"{service}/info").headers.get_list("x-request-id")) == 1
 
 
-def log_lines(request_id, seconds=10):
+def log_lines(request_id, seconds=10, application="rerank"):
     folder = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         lines = [
             json.loads(line)
-            for file in folder.glob("replica_rerank_Gateway_*.log")
+            for file in folder.glob(f"replica_{application}_Gateway_*.log")
             for line in file.read_text(encoding="utf-8").splitlines()
             if f'"rerank_id": "{request_id}"' in line
         ]

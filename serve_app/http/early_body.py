@@ -1,0 +1,75 @@
+"""A small body goes to the gateway with its request, instead of being asked for.
+
+Serve's proxy hands a request on without its body; the gateway asks the proxy for that by an actor
+call, then by another one for what follows. In HAProxy mode there is no such proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from serve_app.http.asgi import Application, Message, Receive, Scope, Send
+from serve_app.http.routes import reranks
+
+# What a client still sends then is left to the gateway and its time limit.
+_WAIT_S = 0.1
+_MAX_BYTES = 64 << 10
+_KEY = "ray_rerank.body"
+
+
+class EarlyBody:
+    """Puts a body that is there, or will be at once, into the scope, which goes to the gateway.
+
+    It is received as ever too: by another application that has the path.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if not (reranks(scope) and _is_small(scope)):
+            await self._app(scope, receive, send)
+            return
+        first: list[Message] = []
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                first.append(await receive())
+        except TimeoutError:
+            pass
+        if first and first[0]["type"] == "http.request" and not first[0].get("more_body"):
+            scope = {**scope, _KEY: first[0].get("body", b"")}
+
+        async def listen() -> Message:
+            return first.pop() if first else await receive()
+
+        await self._app(scope, listen, send)
+
+
+def with_early_body(scope: Scope, receive: Receive) -> Receive:
+    """Return what receives the body that came with the request, `receive` where none did."""
+    body = scope.pop(_KEY, None)
+    if body is None:
+        return receive
+    if hasattr(receive, "_receive_asgi_messages"):
+        # Serve asks the proxy beside every request, as long as it lasts. That the client has left
+        # it learns otherwise: the proxy cancels.
+        receive._receive_asgi_messages = _nothing
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def early() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return early
+
+
+async def _nothing(_: Any) -> bytes:
+    await asyncio.get_running_loop().create_future()
+    return b""
+
+
+def _is_small(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and int(length) <= _MAX_BYTES and b"expect" not in headers
