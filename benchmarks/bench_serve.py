@@ -3,7 +3,8 @@
 python benchmarks/bench_serve.py [--parts ...] [--services ...] [--infinity VENV] [--small]
 
 One service runs at a time, with the same threads; infinity-emb where VENV, a virtual environment of
-its own, has it; Serve with one and two deployments that do nothing is its floor. Parts:
+its own, has it; Serve with one and two deployments that do nothing is its floor, "plain Serve" one
+that does what the core does and nothing else. Parts:
   overhead    p50 and p99 of 1, 10 and 100 short documents over the core's own, which takes turns
               with the service, block by block; and requests/s of 16 clients with one such document
   gateway     the same requests/s of services whose model does nothing (`lexical`)
@@ -33,6 +34,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from ray import serve
+from starlette.requests import Request
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chart import chart
@@ -101,6 +105,27 @@ def ours(config: ScorerConfig, fused: bool) -> Iterator[str]:
     scorer = config.model_dump(include={"model", "dtype", "threads"})
     with local_serve() as url:
         deploy(url, {"scorer": scorer, "scaling": {"fused": fused}})
+        yield url
+
+
+@serve.deployment
+class Plain:
+    """The core behind Serve as it is written in ten lines."""
+
+    def __init__(self, config: ScorerConfig) -> None:
+        self._ask = asker(config)
+
+    async def __call__(self, request: Request) -> str:
+        """Score a request beside the event loop; nothing is answered."""
+        await asyncio.to_thread(self._ask, await request.json())
+        return ""
+
+
+@contextlib.contextmanager
+def plain_serve(config: ScorerConfig) -> Iterator[str]:
+    """Serve the model by a deployment of ten lines; yields the base URL."""
+    with local_serve() as url:
+        serve.run(Plain.bind(config), name="bench", route_prefix="/rerank")
         yield url
 
 
@@ -295,6 +320,7 @@ def all_services(config: ScorerConfig, options: argparse.Namespace) -> dict[str,
     alone: dict[str, Service] = {
         "ray-rerank": lambda: ours(config, True),
         "ray-rerank, split": lambda: ours(config, False),
+        "plain Serve": lambda: plain_serve(config),
         f"{STOCK}, one deployment": lambda: stock_serve(1),
         f"{STOCK}, two deployments": lambda: stock_serve(2),
     }
