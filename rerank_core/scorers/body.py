@@ -104,10 +104,10 @@ class PackedForward(Forward):
         found = self._compute(self.module, *row.arguments(parts, kernel=True, longest=longest))
         return one_logit(found, self._positive)
 
-    def _compute(self, body: Any, inputs: Any, starts: Tensor, lengths: Tensor) -> Any:
+    def _compute(self, body: Any, inputs: Any, bounds: Tensor) -> Any:
         with products_in_tf32() if self.tf32 else contextlib.nullcontext():
             hidden = body(**inputs).last_hidden_state[0]
-        return self._head(self._pool(hidden, starts, lengths))
+        return self._head(self._pool(hidden, bounds))
 
     @contextlib.contextmanager
     def exactly(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ from rerank_core.scorers.loading import load_model, load_tokenizer
 from rerank_core.scorers.passes.agreement import disagreement, take_best_way
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.float8 import to_float8
+from rerank_core.scorers.passes.last_layer import narrow_last_layer
 from rerank_core.scorers.passes.rows import Rows
 from rerank_core.scorers.passes.switches import refuse_settings, switch_on, without_packing
 from rerank_core.scorers.scorer import TorchScorer
@@ -116,13 +117,13 @@ def _packed(
         padded.to(device)
     expected = padded(probes)
     plug_attention(model)
-    mean = getattr(settings, "classifier_pooling", "cls") == "mean"
-    pool = heads.mean_of_tokens if mean else heads.first_token
-    if resolved.causal:
-        pool = heads.last_token
-    flat = flatten_layers(body, first_only=pool is heads.first_token)
-    if flat and pool is heads.first_token:
-        pool = heads.all_tokens
+    mean = not resolved.causal and getattr(settings, "classifier_pooling", "cls") == "mean"
+    pool = heads.last_token if resolved.causal else heads.first_token
+    flat = flatten_layers(body, first_only=not mean)
+    if mean:
+        pool = heads.mean_of_tokens
+    elif flat or narrow_last_layer(body):
+        pool = heads.one_row
     dtype = DTYPES[config.dtype]
     if device.type == "cpu" and config.dtype == "float32":
         optimize(body)

@@ -35,7 +35,7 @@ class QuantizedLayers(nn.Module):
     def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
         """Take (1, tokens, size) as transformers' encoders do; the states are overwritten."""
         rows = hidden_states[0].contiguous().numpy()
-        bounds = np.append(segments.starts.numpy(), len(rows)).astype(np.int64)
+        bounds = segments.bounds.numpy().astype(np.int64)
         first_only = self._whole < len(self._layers)
         out = np.empty((len(bounds) - 1, rows.shape[1]), np.float32) if first_only else rows
         groups = _groups(bounds)

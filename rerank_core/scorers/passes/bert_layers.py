@@ -121,10 +121,10 @@ class _FirstTokensLayer(_Layer):
         self.projections = _joined(own.key, own.value)
 
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
-        first = rows.index_select(0, segments.starts)
+        first = rows.index_select(0, segments.bounds[:-1])
         key, value = self.projections(rows).view(len(rows), 2, self.heads, -1).unbind(1)
         query = self.query(first).view(len(first), self.heads, -1)
-        return self._rest(attend(query, key, value, segments, How(first_only=True)), first)
+        return self._rest(attend(query, key, value, segments, How(one=True)), first)
 
 
 def _joined(*linears: nn.Linear) -> nn.Linear:

@@ -44,10 +44,10 @@ def test_a_filled_row_has_its_buckets_shapes_and_the_pairs_where_they_were(lengt
         assert sum(lengths) + 2 > TOKENS[-1]
         return
     filled = row.filled(bucket.tokens, bucket.segments)
-    ids, positions, bounds, sizes, types = filled.arrays()
+    ids, positions, bounds, types = filled.arrays()
     assert {len(ids), len(positions), len(types), bounds[-1]} == {bucket.tokens}
-    assert (len(bounds), len(sizes)) == (bucket.segments + 1, bucket.segments)
-    assert max(sizes) <= bucket.longest
+    assert (len(bounds), filled.pairs) == (bucket.segments + 1, bucket.segments)
+    assert np.diff(bounds).max() <= bucket.longest
     # Whatever reads a segment's first token finds one, and every position is one that there is.
     assert bounds[:-1].max() < bucket.tokens
     assert positions.max() <= max(lengths) + 1

@@ -122,10 +122,8 @@ def test_pairs_that_begin_alike_stand_behind_their_beginning():
         [0, 1, 2, 0, 1, 3, 2, 4, 5, 0, 1, 6, 7],
         [2, 1, 3, 3, 4],
     )
-    inputs, starts, lengths = row.arguments(
-        [torch.tensor(part) for part in row.arrays()], kernel=False
-    )
-    assert (starts.tolist(), lengths.tolist()) == ([3, 4, 6], [1, 2, 2])
+    inputs, bounds = row.arguments([torch.tensor(part) for part in row.arrays()], kernel=False)
+    assert bounds.tolist() == [3, 4, 6, 8]
     assert inputs["segments"].runs == (
         (0, 1, 2, 0, 2), (2, 1, 1, 2, 1), (3, 1, 1, 3, 3), (4, 1, 2, 6, 3), (6, 1, 2, 9, 4)
     )  # fmt: skip
