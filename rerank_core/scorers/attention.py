@@ -117,12 +117,7 @@ class How(NamedTuple):
     one: bool = False
 
 
-_ALL = How()
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How = _ALL
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How) -> Tensor:
     """Attend inside each segment, or to its `keys`; all shapes are (tokens, heads, size)."""
     if segments.keys is not None:
         key, value = (part.index_select(0, segments.keys.places) for part in (key, value))

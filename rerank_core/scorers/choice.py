@@ -26,7 +26,7 @@ from rerank_core.scorers.body import (
     refuse_unpackable,
 )
 from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
-from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
 from rerank_core.scorers.loading import load_model, load_tokenizer
@@ -109,7 +109,7 @@ def _packed(
     refuse_unpackable(model)
     settings = model.config
     window = getattr(settings, "local_attention", None) or getattr(settings, "sliding_window", None)
-    probes = encoder.encode(probe_pairs(min(int(window or 0), 4096))).items
+    probes = items_of(encoder.encode(probe_pairs(min(int(window or 0), 4096))))
     head: Any = _rows_head(resolved, model, encoder.frame)
     padded = PaddedForward(model, head, rows, resolved.positive)
     if resolved.causal:
@@ -159,9 +159,8 @@ def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> heads.RowsHead |
             f"model {resolved.config.model!r} ({type(model).__name__}) keeps its head where it is"
             " not found; name another reranker"
         )
-    if resolved.positive is None:
-        return heads.RowsHead(model.score, 0)
-    return heads.RowsHead(model.score, resolved.positive, 1 - resolved.positive)
+    positive = resolved.positive
+    return heads.RowsHead(model.score, *((0,) if positive is None else (positive, 1 - positive)))
 
 
 def _first_position(resolved: Resolved, body: Any) -> int:

@@ -54,7 +54,7 @@ def test_in_half_precision_they_are_folded_and_scores_are_those_of_float32(
         load_scorer(ScorerConfig(model=checkpoint, device="cpu", dtype=one, self_check=False))
         for one in ("float32", dtype)
     )
-    assert [layer.folded for layer in half.forward.module.encoder.all_layers()] == [True] * 3
+    assert [layer.folded for layer in half.forward.module.encoder.layers] == [True] * 3
     expected = exact.score(unequal_pairs).raw
     error = np.abs(half.score(unequal_pairs).raw - expected).max()
     assert error <= TOLERANCE[dtype] * max(1, np.abs(expected).max())

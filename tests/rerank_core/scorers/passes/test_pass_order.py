@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
 from rerank_core.scorers import pipeline
-from rerank_core.scorers.encoder import Encoded, TokenizedPair
+from rerank_core.scorers.encoder import PreparedPair, TokenizedPair
 from rerank_core.scorers.runner import BatchRunner
 
 # Of a pair, and so of a pass.
@@ -107,7 +107,7 @@ class Tokeniser:
 @dataclass
 class Prepared:
     device: Device
-    encoded: Encoded
+    encoded: list[PreparedPair]
     ready_ms: float
 
     def result(self):
@@ -197,8 +197,7 @@ def test_preparing_launching_computing_and_collecting_overlap(data, per_chunk, c
     device = Device(passes)
 
     def encode(pairs):
-        numbers = [int(pair.document) for pair in pairs]
-        return Encoded([item(number) for number in numbers], list(range(len(pairs))))
+        return [PreparedPair([item(int(pair.document))]) for pair in pairs]
 
     pairs = [QueryDocumentPair("", f"{number:010}") for number in range(count)]
     thread = Tokeniser(device, prepare_ms)

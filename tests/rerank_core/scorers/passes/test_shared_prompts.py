@@ -10,7 +10,7 @@ import torch
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.batching import computed
 from rerank_core.scorers import attention
-from rerank_core.scorers.encoder import TokenizedPair
+from rerank_core.scorers.encoder import TokenizedPair, items_of
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers import tiny_checkpoints
 from tests.rerank_core.scorers.passes.reference_kernel import varlen
@@ -82,7 +82,7 @@ def test_a_pass_embeds_each_querys_prompt_once(model):
     hook = scorer.forward.module.get_input_embeddings().register_forward_pre_hook(
         lambda module, inputs: embedded.append(inputs[0].numel())
     )
-    items = scorer.encoder.encode(PAIRS).items
+    items = items_of(scorer.prepare(PAIRS))
     scorer.score(PAIRS)
     hook.remove()
     distinct = {item.head.tobytes(): len(item.head) for item in items}
