@@ -6,6 +6,7 @@ import pytest
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.scorers import choice
 from tests.rerank_core.scorers import tiny_checkpoints
+from tests.rerank_core.scorers.passes.test_graphs import Replaying, scorer_with_graphs
 
 # Of ModernBERT, every third layer attends to everything, from the first on.
 WIDE = {"num_hidden_layers": 4, "attention_bias": True}
@@ -83,3 +84,13 @@ def test_a_layer_whose_rows_are_all_read_or_with_a_window_stays_whole(changes, t
     rows = rows_of_last_mlp(scorer)
     tokens = scorer.score(PAIRS[:1]).tokens.sum()
     assert (scorer.info.backend, rows) == ("packed", [tokens])
+
+
+def test_rows_that_are_nobodys_change_no_score(tmp_path, packed_kernel):
+    folder = saved(tmp_path, "modernbert", WIDE)
+    recorder = Replaying()
+    scorer = scorer_with_graphs({"model": str(folder)}, recorder)
+    found = scorer.score(PAIRS).raw
+    scorer.forward.graphs = None
+    np.testing.assert_allclose(found, scorer.score(PAIRS).raw, rtol=0, atol=2e-2)
+    assert recorder.recorded == 1
