@@ -82,7 +82,7 @@ class _Terms(TextTokenizer):
 
 
 def _score(items: Sequence[TokenizedPair]) -> tuple[Float32s, dict[int, str]]:
-    return np.array(list(map(_logit, items)), dtype=np.float32), {}
+    return np.array([_logit(item) for item in items], dtype=np.float32), {}
 
 
 def _logit(item: TokenizedPair) -> float:

@@ -6,6 +6,7 @@ only what a head on first tokens reads. It does not know heads or other architec
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -123,9 +124,8 @@ class _FirstTokensLayer(_Layer):
 
 def _joined(*linears: nn.Linear) -> nn.Linear:
     """Return one layer that gives the outputs of several, one behind another."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    joined = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    joined.weight = nn.Parameter(weight, requires_grad=False)
-    bias = torch.cat([linear.bias.detach() for linear in linears])
-    joined.bias = nn.Parameter(bias, requires_grad=False)
+    joined = copy.deepcopy(linears[0])
+    joined.out_features *= len(linears)
+    for own, *parts in zip(*(one.parameters() for one in (joined, *linears)), strict=True):
+        own.data = torch.cat([part.data for part in parts])
     return joined
