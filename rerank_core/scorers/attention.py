@@ -40,15 +40,14 @@ class Keys(NamedTuple):
 class Segments:
     """Where each pair lies in the packed row.
 
-    `runs` groups neighbours of equal length: (first token, segments in the group, length, first
-    key, keys each). `starts` is on the device; `bounds`, a running sum there (int32, from 0),
-    stands where the kernel is to run. A segment's queries are its last keys.
+    `bounds`, a running sum of lengths (int32, from 0), is on the device. `runs` groups neighbours
+    of equal length: (first token, segments in the group, length, first key, keys each); without
+    any the kernel is to run. A segment's queries are its last keys.
     """
 
     longest: int
     runs: tuple[tuple[int, int, int, int, int], ...]
-    starts: Tensor
-    bounds: Tensor | None = None
+    bounds: Tensor
     keys: Keys | None = None
     most_keys: int = 0
 
@@ -64,9 +63,9 @@ class Segments:
     ) -> Segments:
         """Describe segments of these lengths, in row order, with `bounds` on their device."""
         known = lengths if keys is None else keys.lengths
-        longest, starts = max(longest, *lengths), bounds[:-1]
+        longest = max(longest, *lengths)
         if kernel:
-            return cls(longest, (), starts, bounds, keys, max(longest, *known))
+            return cls(longest, (), bounds, keys, max(longest, *known))
         runs: list[tuple[int, int, int, int, int]] = []
         start = key = 0
         for length, most in zip(lengths, known, strict=True):
@@ -76,7 +75,7 @@ class Segments:
             else:
                 runs.append((start, 1, length, key, most))
             start, key = start + length, key + most
-        return cls(longest, tuple(runs), starts, None, keys)
+        return cls(longest, tuple(runs), bounds, keys)
 
 
 def plug_attention(model: Any) -> None:
@@ -108,24 +107,21 @@ def segment_attention(
 
 
 class How(NamedTuple):
-    """What each token sees; with `first_only` one token asks for each segment, its first."""
+    """What each token sees; with `one` there is a query for each segment: of its first token where
+    no window hides anything, or of its last.
+    """
 
     causal: bool = False
     scaling: float | None = None
     sliding_window: int | None = None
-    first_only: bool = False
+    one: bool = False
 
 
-_ALL = How()
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How = _ALL
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: How) -> Tensor:
     """Attend inside each segment, or to its `keys`; all shapes are (tokens, heads, size)."""
     if segments.keys is not None:
         key, value = (part.index_select(0, segments.keys.places) for part in (key, value))
-    attending = _attend_in_runs if segments.bounds is None else _attend_with_kernel
+    attending = _attend_in_runs if segments.runs else _attend_with_kernel
     return attending(query, key, value, segments, how)
 
 
@@ -146,12 +142,12 @@ def _attend_in_runs(
     for first, count, length, first_key, known in segments.runs:
         whole = slice(first, first + count * length)
         keys = slice(first_key, first_key + count * known)
-        asked = slice(pair, pair + count) if how.first_only else whole
+        asked = slice(pair, pair + count) if how.one else whole
         q, k, v = (
             part[place].reshape(count, -1, *part.shape[1:]).transpose(1, 2)
             for part, place in ((query, asked), (key, keys), (value, keys))
         )
-        mask = _mask(length, known, how, query.device)
+        mask = _mask(1 if how.one else length, known, how, query.device)
         plain = how.causal and mask is None
         seen = scaled_dot_product_attention(q, k, v, mask, is_causal=plain, **options)
         out[asked] = seen.transpose(1, 2).flatten(0, 1)
@@ -185,11 +181,10 @@ def _attend_with_kernel(
         # torch 2.11: the same sums over keys that are written out.
         key, value = (part.repeat_interleave(grouped, 1) for part in (key, value))
     options = {name: value for name, value in wanted.items() if name in _KERNEL_OPTIONS}
-    bounds: Any = segments.bounds
-    keys = bounds if segments.keys is None else segments.keys.bounds
-    asked, most = bounds, segments.longest
-    if how.first_only:
-        asked, most = torch.arange(len(bounds), dtype=torch.int32, device=bounds.device), 1
+    asked, most = segments.bounds, segments.longest
+    keys = asked if segments.keys is None else segments.keys.bounds
+    if how.one:
+        asked, most = torch.arange(len(asked), dtype=torch.int32, device=asked.device), 1
     kernel: Any = varlen_attn
     seen: Tensor = kernel(query, key, value, asked, keys, most, segments.most_keys, **options)
     return seen

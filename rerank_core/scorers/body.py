@@ -30,13 +30,14 @@ class Forward:
     """A batch in, one logit a pair out, on the device and not waited for.
 
     `module` holds the weights whose precision is the body's; `parts` move with it. `backend` is how
-    it computes, as it is shown.
+    it computes, as it is shown; `tf32` is how products of float32 are rounded.
     """
 
     backend = "cross_encoder"
     padded = True
     kernel = False
     shares = False
+    tf32 = False
     graphs: Graphs | None = None
 
     def __init__(self, module: Any, *parts: Any, positive: int | None = None) -> None:
@@ -51,9 +52,13 @@ class Forward:
 
     @contextlib.contextmanager
     def exactly(self) -> Iterator[None]:
-        """Compute in float32 for a while."""
-        with in_float32(self.module):
-            yield
+        """Compute in float32 for a while, and round no products."""
+        tf32, self.tf32 = self.tf32, False
+        try:
+            with in_float32(self.module):
+                yield
+        finally:
+            self.tf32 = tf32
 
     def prefixes(self, batch: Sequence[TokenizedPair]) -> Prefixes:
         """Return what each pair begins with, where a pass computes what several begin with once."""
@@ -71,13 +76,11 @@ class Forward:
 class PackedForward(Forward):
     """The body on one row without padding, the head on one state of each pair.
 
-    `graphs` replay small passes and `compiled` is the body for the others, where they are set;
-    `tf32` is how products of float32 are rounded.
+    `graphs` replay small passes and `compiled` is the body for the others, where they are set.
     """
 
     backend, padded = "packed", False
     compiled: Any = None
-    tf32 = False
 
     def __init__(
         self, body: Any, head: nn.Module, pool: Pool, rows: Rows, positive: int | None
@@ -104,20 +107,10 @@ class PackedForward(Forward):
         found = self._compute(self.module, *row.arguments(parts, kernel=True, longest=longest))
         return one_logit(found, self._positive)
 
-    def _compute(self, body: Any, inputs: Any, starts: Tensor, lengths: Tensor) -> Any:
+    def _compute(self, body: Any, inputs: Any, bounds: Tensor) -> Any:
         with products_in_tf32() if self.tf32 else contextlib.nullcontext():
             hidden = body(**inputs).last_hidden_state[0]
-        return self._head(self._pool(hidden, starts, lengths))
-
-    @contextlib.contextmanager
-    def exactly(self) -> Iterator[None]:
-        """Compute in float32 for a while, and round no products."""
-        tf32, self.tf32 = self.tf32, False
-        try:
-            with super().exactly():
-                yield
-        finally:
-            self.tf32 = tf32
+        return self._head(self._pool(hidden, bounds))
 
 
 class PaddedForward(Forward):

@@ -26,13 +26,14 @@ from rerank_core.scorers.body import (
     refuse_unpackable,
 )
 from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_precision
-from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
 from rerank_core.scorers.loading import load_model, load_tokenizer
 from rerank_core.scorers.passes.agreement import disagreement, take_best_way
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.float8 import to_float8
+from rerank_core.scorers.passes.last_layer import narrow_last_layer
 from rerank_core.scorers.passes.rows import Rows
 from rerank_core.scorers.passes.switches import refuse_settings, switch_on, without_packing
 from rerank_core.scorers.scorer import TorchScorer
@@ -108,7 +109,7 @@ def _packed(
     refuse_unpackable(model)
     settings = model.config
     window = getattr(settings, "local_attention", None) or getattr(settings, "sliding_window", None)
-    probes = encoder.encode(probe_pairs(min(int(window or 0), 4096))).items
+    probes = items_of(encoder.encode(probe_pairs(min(int(window or 0), 4096))))
     head: Any = _rows_head(resolved, model, encoder.frame)
     padded = PaddedForward(model, head, rows, resolved.positive)
     if resolved.causal:
@@ -116,13 +117,13 @@ def _packed(
         padded.to(device)
     expected = padded(probes)
     plug_attention(model)
-    mean = getattr(settings, "classifier_pooling", "cls") == "mean"
-    pool = heads.mean_of_tokens if mean else heads.first_token
-    if resolved.causal:
-        pool = heads.last_token
-    flat = flatten_layers(body, first_only=pool is heads.first_token)
-    if flat and pool is heads.first_token:
-        pool = heads.all_tokens
+    mean = not resolved.causal and getattr(settings, "classifier_pooling", "cls") == "mean"
+    pool = heads.last_token if resolved.causal else heads.first_token
+    flat = flatten_layers(body, first_only=not mean)
+    if mean:
+        pool = heads.mean_of_tokens
+    elif flat or narrow_last_layer(body):
+        pool = heads.one_row
     dtype = DTYPES[config.dtype]
     if device.type == "cpu" and config.dtype == "float32":
         optimize(body)
@@ -158,9 +159,8 @@ def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> heads.RowsHead |
             f"model {resolved.config.model!r} ({type(model).__name__}) keeps its head where it is"
             " not found; name another reranker"
         )
-    if resolved.positive is None:
-        return heads.RowsHead(model.score, 0)
-    return heads.RowsHead(model.score, resolved.positive, 1 - resolved.positive)
+    positive = resolved.positive
+    return heads.RowsHead(model.score, *((0,) if positive is None else (positive, 1 - positive)))
 
 
 def _first_position(resolved: Resolved, body: Any) -> int:

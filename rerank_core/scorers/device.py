@@ -36,21 +36,16 @@ _TYPICAL_ROWS = 2048
 
 def resolve_device(config: ScorerConfig) -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` into a device that exists."""
-    device = _device_of(config)
-    warn_of_float32(config, device)
-    return device
-
-
-def _device_of(config: ScorerConfig) -> torch.device:
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = config.device.split(":")[0]
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.split(":")[0]
     if kind not in _KINDS:
         raise ModelUnavailable(
             f"device {config.device!r} is not supported; use auto, cpu, cuda, mps or xpu"
         )
     try:
-        device = torch.device(config.device)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ModelUnavailable(
             f"device {config.device!r} is not one; use cuda or cuda:1"
@@ -61,6 +56,7 @@ def _device_of(config: ScorerConfig) -> torch.device:
             f"device {config.device!r} is not here: {count} {kind.upper()} devices are"
             " visible. Use device auto or cpu, or start on a machine that has one"
         )
+    warn_of_float32(config, device)
     return device
 
 

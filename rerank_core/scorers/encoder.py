@@ -6,8 +6,8 @@ It does not know models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -51,23 +51,29 @@ class TokenizedPair:
         return len(self.head) + len(self.tail)
 
 
-@dataclass(slots=True)
-class Encoded:
-    """Items in the order of their pairs. `owners` has the pair of each item; a pair has none where
-    `errors` says why, and several where `passages` has it. `unread`: even those left something out.
-    `passage_score` is how their scores become the document's.
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPair:
+    """What tokenising made of a pair: its items, several for `passages`, or why there are none.
+
+    `unread`: even the passages leave something out.
     """
 
-    items: list[TokenizedPair] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
-    errors: dict[int, str] = field(default_factory=dict)
-    passages: dict[int, list[Passage]] = field(default_factory=dict)
-    unread: set[int] = field(default_factory=set)
-    passage_score: str = "max"
+    items: Sequence[TokenizedPair] = ()
+    error: str | None = None
+    passages: Sequence[Passage] = ()
+    unread: bool = False
+
+
+def items_of(prepared: Iterable[PreparedPair]) -> list[TokenizedPair]:
+    """Return the items of all, in order."""
+    return [item for one in prepared for item in one.items]
 
 
 class PairEncoder:
-    """Encodes pairs for one model, whose `limits` count a whole pair with its frame."""
+    """Encodes pairs for one model, whose `limits` count a whole pair with its frame.
+
+    `passage_score` is how the scores of passages become the document's.
+    """
 
     def __init__(
         self,
@@ -79,57 +85,55 @@ class PairEncoder:
         self.frame = frame
         self.limits = PairLimits.of(max_length, max_query_tokens, frame.tokens)
         self.policy = policy
+        self.passage_score = "max" if policy is None else policy.score
         longest = max_length
         if policy is not None:
             longest = policy.size(max_length) * policy.max_passages + 1
         self._document_tokens = longest + frame.prefix_tokens
 
-    def encode(self, pairs: Sequence[QueryDocumentPair]) -> Encoded:
-        """Encode pairs in input order."""
-        frame, policy = self.frame, self.policy
-        out = self.nothing()
+    def encode(self, pairs: Sequence[QueryDocumentPair]) -> list[PreparedPair]:
+        """Return what becomes of each pair, in input order."""
+        frame = self.frame
         asked = [frame.question(pair, self.limits.query(pair)) for pair in pairs]
         heads = frame.heads(dict.fromkeys(asked))
         texts = [frame.prefix + pair.document for pair in pairs]
-        offsets = policy is not None
+        offsets = self.policy is not None
         documents = frame.texts.batch(texts, self._document_tokens, offsets=offsets)
-        for index, (pair, question, text) in enumerate(zip(pairs, asked, texts, strict=True)):
-            head, document = heads[question], documents[text]
-            if head is None or document is None:
-                part = "query" if head is None else "document"
-                out.errors[index] = f"the tokenizer failed on the {part}; send other text"
-                continue
-            tail = frame.tail(question.instruction)
-            try:
-                self._add(index, Asked(pair, question, document, *head, tail), out)
-            except Exception as error:
-                # A text that the tokenizer changed may not fit its offsets: one pair's fault.
-                out.errors[index] = f"the pair could not be encoded ({type(error).__name__})"
-        return out
+        return [
+            self._prepare(pair, question, heads[question], documents[text])
+            for pair, question, text in zip(pairs, asked, texts, strict=True)
+        ]
 
-    def nothing(self) -> Encoded:
-        """Return no items yet, with this encoder's way to join the scores of passages."""
-        return Encoded() if self.policy is None else Encoded(passage_score=self.policy.score)
+    def _prepare(
+        self,
+        pair: QueryDocumentPair,
+        question: Question,
+        head: tuple[Ids, bool] | None,
+        document: TextIds | None,
+    ) -> PreparedPair:
+        if head is None or document is None:
+            part = "query" if head is None else "document"
+            return PreparedPair(error=f"the tokenizer failed on the {part}; send other text")
+        tail = self.frame.tail(question.instruction)
+        try:
+            return self._cut(Asked(pair, question, document, *head, tail))
+        except Exception as error:
+            # A text that the tokenizer changed may not fit its offsets: one pair's fault.
+            return PreparedPair(error=f"the pair could not be encoded ({type(error).__name__})")
 
-    def _add(self, index: int, asked: Asked, out: Encoded) -> None:
-        """Add a pair's items: one, or one for each passage of a document that is too long."""
+    def _cut(self, asked: Asked) -> PreparedPair:
+        """Make a pair's items: one, or one for each passage of a document that is too long."""
         pair, prefix = asked.pair, self.frame.prefix_tokens
         room = self.limits.room(pair, len(asked.head) + len(asked.tail)) - prefix
         if room < 1:
-            out.errors[index] = _NO_ROOM
-            return
+            return PreparedPair(error=_NO_ROOM)
         found = self._passages(asked, room)
         if found is None:
             kept = room if pair.max_document_tokens is None else min(room, pair.max_document_tokens)
             cut = asked.cut or asked.document.cut or len(asked.document.ids) - prefix > kept
-            items = [self._item(asked, Passage(0, len(pair.document), 0, kept), cut)]
-        else:
-            items = [self._item(asked, passage, asked.cut) for passage in found[0]]
-            out.passages[index] = found[0]
-            if found[1]:
-                out.unread.add(index)
-        out.items += items
-        out.owners += [index] * len(items)
+            return PreparedPair([self._item(asked, Passage(0, len(pair.document), 0, kept), cut)])
+        items = [self._item(asked, passage, asked.cut) for passage in found[0]]
+        return PreparedPair(items, None, *found)
 
     def _passages(self, asked: Asked, room: int) -> tuple[list[Passage], bool] | None:
         """Return a long document's passages, in its own text and tokens; None where all fits."""

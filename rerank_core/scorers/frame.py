@@ -5,7 +5,7 @@ It does not know limits or models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -160,29 +160,20 @@ def read_frame(tokenizer: Any, texts: TextTokenizer) -> TemplateFrame:
     queries, documents = zip(*_PROBES, strict=True)
     # In lists: alone, an empty document would be taken for none.
     whole = tokenizer(list(queries), list(documents))
-    bare = [[texts.one(text) for text in probe] for probe in _PROBES]
-    sides = [[[] if ids is None else ids.tolist() for ids in pair] for pair in bare]
-    ids, types = whole["input_ids"][0], whole.get("token_type_ids")
-    start = _find(ids, sides[0][0], 0)
-    turn = start + len(sides[0][0])
-    again = _find(ids, sides[0][1], turn)
-    end = again + len(sides[0][1])
-    before, between, behind = ids[:start], ids[turn:again], ids[end:]
+    ids, types, sides = whole["input_ids"], whole.get("token_type_ids"), whole.sequence_ids(0)
+    if not {0, 1} <= set(sides):
+        raise ModelUnavailable(_UNREADABLE)
+    start, again = sides.index(0), sides.index(1)
+    turn, end = start + sides.count(0), again + sides.count(1)
+    before, between, behind = ids[0][:start], ids[0][turn:again], ids[0][end:]
     kinds = None if types is None else ((types[0][start], types[0][again]), tuple(types[0][end:]))
-    for place, (query, document) in enumerate(sides):
+    for place, probe in enumerate(_PROBES):
+        bare = [texts.one(text) for text in probe]
+        query, document = ([] if part is None else part.tolist() for part in bare)
         head = [*before, *query, *between]
-        if whole["input_ids"][place] != [*head, *document, *behind]:
+        (one, other), rest = kinds or ((0, 0), ())
+        wanted = [one] * len(head) + [other] * len(document) + list(rest)
+        if ids[place] != [*head, *document, *behind] or (types and types[place] != wanted):
             raise ModelUnavailable(_UNREADABLE)
-        if types is not None and kinds is not None:
-            (one, other), rest = kinds
-            if types[place] != [one] * len(head) + [other] * len(document) + list(rest):
-                raise ModelUnavailable(_UNREADABLE)
     first, middle, last = (np.array(part, np.int64) for part in (before, between, behind))
     return TemplateFrame(texts, first, middle, last, kinds)
-
-
-def _find(ids: Sequence[int], part: Sequence[int], start: int) -> int:
-    for place in range(start, len(ids) - len(part) + 1):
-        if list(ids[place : place + len(part)]) == list(part):
-            return place
-    raise ModelUnavailable(_UNREADABLE)

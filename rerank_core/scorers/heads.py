@@ -12,29 +12,29 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-# Of a packed row's hidden states (tokens, size), with the places where pairs start and their
-# lengths, one state per pair.
-Pool = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Of a packed row's hidden states (tokens, size), with the places that bound its pairs, one state
+# per pair.
+Pool = Callable[[Tensor, Tensor], Tensor]
 
 
-def first_token(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+def first_token(hidden: Tensor, bounds: Tensor) -> Tensor:
     """Read each pair's first token."""
-    return hidden.index_select(0, starts).float()
+    return hidden.index_select(0, bounds[:-1]).float()
 
 
-def all_tokens(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
-    """Read what a body left that computed one token of each pair."""
-    return hidden.float()
-
-
-def last_token(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+def last_token(hidden: Tensor, bounds: Tensor) -> Tensor:
     """Read each pair's last token."""
-    return hidden.index_select(0, starts + lengths - 1).float()
+    return hidden.index_select(0, bounds[1:] - 1).float()
 
 
-def mean_of_tokens(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+def mean_of_tokens(hidden: Tensor, bounds: Tensor) -> Tensor:
     """Average each pair's tokens."""
-    return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, axis=0)
+    return torch.segment_reduce(hidden.float(), "mean", offsets=bounds, axis=0)
+
+
+def one_row(hidden: Tensor, bounds: Tensor) -> Tensor:
+    """Read what a body left that computed one token of each segment; pairs are the last of them."""
+    return hidden[1 - len(bounds) :].float()
 
 
 class RowsHead(nn.Module):

@@ -53,7 +53,9 @@ class LexicalScorer:
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a token is a word or an ideograph."""
-        return score_pool(pairs, self.encoder.encode, _score).stamped(self.info.fingerprint)
+        encoder = self.encoder
+        scores = score_pool(pairs, encoder.encode, _score, passage_score=encoder.passage_score)
+        return scores.stamped(self.info.fingerprint)
 
     def warm_up(self) -> None:
         """Do nothing: the first call is as fast as any."""

@@ -14,10 +14,10 @@ import numpy as np
 
 from rerank_core.batching import together
 from rerank_core.documents import merge_passages
-from rerank_core.scorers.encoder import Encoded
+from rerank_core.scorers.encoder import PreparedPair, items_of
 from rerank_core.types import Float32s, PairScores, QueryDocumentPair
 
-Encode = Callable[[Sequence[QueryDocumentPair]], Encoded]
+Encode = Callable[[Sequence[QueryDocumentPair]], Sequence[PreparedPair]]
 
 # Chunks that are tokenised while one is scored; more only costs memory.
 _AHEAD = 2
@@ -33,6 +33,7 @@ def score_pool(
     chunk_characters: int | None = None,
     *,
     by_query: bool = False,
+    passage_score: str = "max",
 ) -> PairScores:
     """Score every pair, in input order.
 
@@ -46,13 +47,12 @@ def score_pool(
     parts: list[PairScores] = []
     order: list[int] = []
     chunks = _chunks(distinct, chunk_characters, by_query)
-    for chunk, encoded in _encoded_chunks(distinct, encode, chunks):
-        parts.append(score_chunk(len(chunk), encoded, run))
+    for chunk, prepared in _prepared_chunks(distinct, encode, chunks):
+        parts.append(score_prepared(prepared, run, passage_score))
         order += chunk
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    index = np.array([places[key] for key in keys], dtype=np.int64)
-    return PairScores.concat(parts).take(back[index])
+    # Where each distinct pair came to stand.
+    back = np.argsort(order)
+    return PairScores.concat(parts).take([back[places[key]] for key in keys])
 
 
 def pair_key(pair: QueryDocumentPair) -> tuple[Any, ...]:
@@ -61,40 +61,47 @@ def pair_key(pair: QueryDocumentPair) -> tuple[Any, ...]:
             pair.instruction, pair.max_tokens)  # fmt: skip
 
 
-def score_chunk(count: int, encoded: Encoded, run: Run) -> PairScores:
-    """Score the items of `count` pairs; return an entry for each pair, also without an item."""
-    items, owners = encoded.items, encoded.owners
+def score_prepared(
+    prepared: Sequence[PreparedPair], run: Run, passage_score: str = "max"
+) -> PairScores:
+    """Score prepared pairs of any number of callers together, in input order, the same one once."""
+    places = {one: place for place, one in enumerate(dict.fromkeys(prepared))}
+    items = items_of(places)
+    owners = [place for one, place in places.items() for _ in one.items]
     raw, failed = run(items)
     tokens = np.fromiter(map(len, items), np.int32, len(items))
     truncated = np.fromiter((item.truncated for item in items), np.bool_, len(items))
     scores = PairScores(raw, tokens, truncated, failed)
-    if encoded.passages:
-        how = encoded.passage_score
-        scores, owners = merge_passages(scores, owners, encoded.passages, encoded.unread, how)
+    passages = {place: one.passages for one, place in places.items() if one.passages}
+    if passages:
+        unread = {place for one, place in places.items() if one.unread}
+        scores, owners = merge_passages(scores, owners, passages, unread, passage_score)
     # At their pairs' places; the others have no score, and a reason.
-    raw = np.full(count, np.nan, dtype=np.float32)
-    tokens = np.zeros(count, dtype=np.int32)
-    truncated = np.zeros(count, dtype=np.bool_)
+    raw = np.full(len(places), np.nan, dtype=np.float32)
+    tokens = np.zeros(len(places), dtype=np.int32)
+    truncated = np.zeros(len(places), dtype=np.bool_)
     raw[owners], tokens[owners], truncated[owners] = scores.raw, scores.tokens, scores.truncated
-    errors = encoded.errors | {owners[i]: why for i, why in scores.errors.items()}
-    return PairScores(raw, tokens, truncated, errors,
-                      {owners[i]: span for i, span in scores.passages.items()})  # fmt: skip
+    errors = {place: one.error for one, place in places.items() if one.error is not None}
+    errors |= {owners[i]: why for i, why in scores.errors.items()}
+    spans = {owners[i]: span for i, span in scores.passages.items()}
+    found = PairScores(raw, tokens, truncated, errors, spans)
+    return found.take([places[one] for one in prepared])
 
 
-def _encoded_chunks(
+def _prepared_chunks(
     pairs: Sequence[QueryDocumentPair], encode: Encode, chunks: list[Sequence[int]]
-) -> Iterator[tuple[Sequence[int], Encoded]]:
+) -> Iterator[tuple[Sequence[int], Sequence[PreparedPair]]]:
     if len(chunks) == 1:
         yield chunks[0], encode([pairs[i] for i in chunks[0]])
         return
     with ThreadPoolExecutor(1, "tokenise") as thread:
-        waiting: deque[tuple[Sequence[int], Future[Encoded]]] = deque()
+        waiting: deque[tuple[Sequence[int], Future[Sequence[PreparedPair]]]] = deque()
         for chunk in [*chunks, *[None] * _AHEAD]:
             if chunk is not None:
                 waiting.append((chunk, thread.submit(encode, [pairs[i] for i in chunk])))
             if waiting and (chunk is None or len(waiting) > _AHEAD):
-                places, encoded = waiting.popleft()
-                yield places, encoded.result()
+                places, prepared = waiting.popleft()
+                yield places, prepared.result()
 
 
 def _chunks(

@@ -73,13 +73,13 @@ class BatchRunner:
             launched = None
             if queue:
                 batch = queue.popleft()
+                chosen = [items[i] for i in batch]
                 try:
-                    logits = self._launch([items[i] for i in batch])
-                    launched = batch, self._download(logits)
+                    launched = batch, self._download(self._launch(chosen))
                 except Exception as error:
                     self._after_failure(error, items, batch, queue, errors)
                 else:
-                    self._count([items[i] for i in batch])
+                    self._count(chosen)
             # The next pass is under way before this one's logits are waited for.
             if running:
                 raw[running[0]] = _collect(running[1])

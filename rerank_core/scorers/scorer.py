@@ -10,10 +10,9 @@ from dataclasses import replace
 
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.scorers.body import Forward
-from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.encoder import PairEncoder, PreparedPair
 from rerank_core.scorers.passes.graphs import TOKENS
-from rerank_core.scorers.pipeline import score_pool
-from rerank_core.scorers.prepared import PreparedPair, prepare_pairs, run_prepared
+from rerank_core.scorers.pipeline import pair_key, score_pool, score_prepared
 from rerank_core.scorers.runner import BatchRunner
 from rerank_core.types import PairScores, QueryDocumentPair, ScorerInfo
 
@@ -59,17 +58,28 @@ class TorchScorer:
 
     def score(self, pairs: Sequence[QueryDocumentPair]) -> PairScores:
         """Score every pair, in input order; a pair that cannot be scored fails alone."""
-        run, encode, shares = self.runner.run, self.encoder.encode, self.forward.shares
-        scores = score_pool(pairs, encode, run, self._chunk, by_query=shares)
+        scores = score_pool(
+            pairs,
+            self.encoder.encode,
+            self.runner.run,
+            self._chunk,
+            by_query=self.forward.shares,
+            passage_score=self.encoder.passage_score,
+        )
         return scores.stamped(self.info.fingerprint)
 
     def prepare(self, pairs: Sequence[QueryDocumentPair]) -> Sequence[PreparedPair]:
-        """Tokenise pairs for `run`, one thread at a time, which need not be the scoring one."""
-        return prepare_pairs(pairs, self.encoder.encode)
+        """Tokenise pairs for `run`, one thread at a time, which need not be the scoring one.
+
+        Returns one for each pair, in order; equal pairs share theirs and are scored once.
+        """
+        distinct = {pair_key(pair): pair for pair in pairs}
+        prepared = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))
+        return [prepared[pair_key(pair)] for pair in pairs]
 
     def run(self, prepared: Sequence[PreparedPair]) -> PairScores:
         """Score prepared pairs, of one call or of several, as `score` would have."""
-        scores = run_prepared(prepared, self.runner.run, self.encoder.nothing())
+        scores = score_prepared(prepared, self.runner.run, self.encoder.passage_score)
         return scores.stamped(self.info.fingerprint)
 
     def warm_up(self) -> None:

@@ -29,14 +29,13 @@ class QuantizedLayers(nn.Module):
 
     def __init__(self, packed: PackedLayers) -> None:
         super().__init__()
-        self._layers = [_Layer(layer) for layer in packed.all_layers()]
-        self._whole = len(packed.layers)
+        self._layers = [_Layer(layer) for layer in packed.layers]
 
     def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
         """Take (1, tokens, size) as transformers' encoders do; the states are overwritten."""
         rows = hidden_states[0].contiguous().numpy()
-        bounds = np.append(segments.starts.numpy(), len(rows)).astype(np.int64)
-        first_only = self._whole < len(self._layers)
+        bounds = segments.bounds.numpy().astype(np.int64)
+        first_only = self._layers[-1].query is not None
         out = np.empty((len(bounds) - 1, rows.shape[1]), np.float32) if first_only else rows
         groups = _groups(bounds)
         if len(groups) < torch.get_num_threads():
@@ -55,16 +54,13 @@ class QuantizedLayers(nn.Module):
 
     def _run(self, rows: Any, bounds: Any, out: Any, share: Share) -> None:
         """Change `rows` layer by layer, and write the last layer's first tokens to `out`."""
-        for layer in self._layers[: self._whole]:
-            known = layer.project(rows, layer.projections, share), bounds
-            seen = layer.attend(known, known, share)
-            layer.finish(seen, rows, share)
-        for layer in self._layers[self._whole :]:
-            known = layer.project(rows, layer.projections, share), bounds
-            out[:] = rows[bounds[:-1]]
-            asked = layer.project(out, layer.query, share), np.arange(len(bounds))
-            seen = layer.attend(asked, known, share)
-            layer.finish(seen, out, share)
+        for layer in self._layers:
+            asked = known = layer.project(rows, layer.projections, share), bounds
+            if layer.query is not None:
+                out[:] = rows[bounds[:-1]]
+                rows = out
+                asked = layer.project(rows, layer.query, share), np.arange(len(bounds))
+            layer.finish(layer.attend(asked, known, share), rows, share)
 
 
 class _Layer:

@@ -51,7 +51,7 @@ def _replace(body: Any) -> None:
         body.set_input_embeddings(QuantizedEmbedding(table))
     encoder = getattr(body, "encoder", None)
     if isinstance(encoder, PackedLayers) and all(
-        gelu_after(layer.intermediate) == "dense" for layer in encoder.all_layers()
+        gelu_after(layer.intermediate) == "dense" for layer in encoder.layers
     ):
         body.encoder = QuantizedLayers(encoder)
         return

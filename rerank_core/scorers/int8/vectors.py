@@ -14,9 +14,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-I8, I16, I32, I64, F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
-# Of every sum over a row, whatever the CPU's registers hold.
-_LANES = 16
+from rerank_core.scorers.int8.compiled import LANES
+
+I16, I32, I64, F32 = (*(ir.IntType(bits) for bits in (16, 32, 64)), ir.FloatType())
 
 
 class Code:
@@ -105,14 +105,14 @@ def _over_row(start: float, join: Callable[..., Any]) -> Any:
     """Fold a row of float32 by whole registers: (address, registers, arguments of `join`)."""
 
     def write(code: Code, row: Any, count: Any, *more: Any) -> Any:
-        lanes = ir.VectorType(F32, _LANES)
-        spread = [code.spread(value, _LANES) for value in more]
+        lanes = ir.VectorType(F32, LANES)
+        spread = [code.spread(value, LANES) for value in more]
 
         def step(index: Any, values: list[Any]) -> list[Any]:
-            at = code.builder.mul(index, I64(4 * _LANES))
+            at = code.builder.mul(index, I64(4 * LANES))
             return [join(code, values[0], code.load(row, at, lanes), *spread)]
 
-        (found,) = code.loop(count, [ir.Constant(lanes, [start] * _LANES)], step)
+        (found,) = code.loop(count, [ir.Constant(lanes, [start] * LANES)], step)
         return code.fold(found, lambda low, high: join(code, low, high))
 
     return as_intrinsic(types.float32, write)
@@ -126,7 +126,7 @@ def _add_square(code: Code, total: Any, value: Any, mean: Any = None) -> Any:
     if mean is None:
         return code.builder.fadd(total, value)
     distance = code.builder.fsub(value, mean)
-    return code.call(f"llvm.fma.v{_LANES}f32", total.type, distance, distance, total)
+    return code.call(f"llvm.fma.v{LANES}f32", total.type, distance, distance, total)
 
 
 def _pick(sign: str) -> Callable[..., Any]:

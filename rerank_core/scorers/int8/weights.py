@@ -51,6 +51,9 @@ def pack(linear: nn.Linear) -> tuple[Any, Any, int, int]:
 class QuantizedEmbedding(nn.Module):
     """Rows of int8 with a scale each; what is looked up is float32."""
 
+    rows: Tensor
+    scale: Tensor
+
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         rows, scale = rounded(embedding.weight)
@@ -59,10 +62,7 @@ class QuantizedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look ids up."""
-        rows: Any = self.rows
-        scale: Any = self.scale
-        found: Tensor = rows[ids].float() * scale[ids]
-        return found
+        return self.rows[ids].float() * self.scale[ids]
 
 
 class QuantizedLinear(nn.Module):

@@ -6,6 +6,7 @@ only what a head on first tokens reads. It does not know heads or other architec
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ def flatten_layers(body: Any, *, first_only: bool) -> bool:
 
     With `first_only` its last hidden state is (1, pairs, size): the first token of each pair.
     """
-    if getattr(body.config, "model_type", None) not in _KIN or len(body.encoder.layer) < 1:
+    if body.config.model_type not in _KIN:
         return False
-    body.encoder = PackedLayers(list(body.encoder.layer), first_only=first_only)
+    body.encoder = PackedLayers(body.encoder.layer, first_only=first_only)
     return True
 
 
@@ -36,7 +37,7 @@ def fold_biases(body: Any) -> None:
     out of its own: the same function, rounded elsewhere. Call it while weights are float32.
     """
     norm = body.embeddings.LayerNorm
-    for layer in body.encoder.all_layers():
+    for layer in body.encoder.layers:
         readers = [layer.projections, *([layer.query] if hasattr(layer, "query") else [])]
         layer.mix = _Adding(layer.mix, norm, readers)
         layer.output = _Adding(layer.output, layer.mix_norm, [layer.intermediate.dense])
@@ -61,25 +62,19 @@ class _Adding(nn.Module):
 
 
 class PackedLayers(nn.Module):
-    """Stands where the body's encoder was."""
+    """Stands where the body's encoder was; a last layer for first tokens has a `query` apart."""
 
-    def __init__(self, layers: list[Any], *, first_only: bool) -> None:
+    def __init__(self, layers: Any, *, first_only: bool) -> None:
         super().__init__()
-        last = _FirstTokensLayer(layers.pop()) if first_only else None
-        self.layers = nn.ModuleList(_Layer(layer) for layer in layers)
-        self.last = last
-
-    def all_layers(self) -> list[Any]:
-        """Return the layers in order; the last one may be for first tokens, and has a `query`."""
-        return [*self.layers, *([] if self.last is None else [self.last])]
+        *others, last = layers
+        kind = _FirstTokensLayer if first_only else _Layer
+        self.layers: Any = nn.ModuleList([*map(_Layer, others), kind(last)])
 
     def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
         """Take (1, tokens, size) as transformers' encoders do."""
         rows = hidden_states[0]
         for layer in self.layers:
             rows = layer(rows, segments)
-        if self.last is not None:
-            rows = self.last(rows, segments)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows[None])
 
 
@@ -99,7 +94,7 @@ class _Layer(nn.Module):
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
         parts = self.projections(rows).view(len(rows), 3, self.heads, -1)
         query, key, value = parts.unbind(1)
-        return self._rest(attend(query, key, value, segments), rows)
+        return self._rest(attend(query, key, value, segments, How()), rows)
 
     def _rest(self, seen: Tensor, rows: Tensor) -> Tensor:
         mixed = self.mix_norm(self._add(self.mix, seen.reshape(len(rows), -1), rows))
@@ -121,17 +116,16 @@ class _FirstTokensLayer(_Layer):
         self.projections = _joined(own.key, own.value)
 
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
-        first = rows.index_select(0, segments.starts)
+        first = rows.index_select(0, segments.bounds[:-1])
         key, value = self.projections(rows).view(len(rows), 2, self.heads, -1).unbind(1)
         query = self.query(first).view(len(first), self.heads, -1)
-        return self._rest(attend(query, key, value, segments, How(first_only=True)), first)
+        return self._rest(attend(query, key, value, segments, How(one=True)), first)
 
 
 def _joined(*linears: nn.Linear) -> nn.Linear:
     """Return one layer that gives the outputs of several, one behind another."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    joined = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    joined.weight = nn.Parameter(weight, requires_grad=False)
-    bias = torch.cat([linear.bias.detach() for linear in linears])
-    joined.bias = nn.Parameter(bias, requires_grad=False)
+    joined = copy.deepcopy(linears[0])
+    joined.out_features *= len(linears)
+    for own, *parts in zip(*(one.parameters() for one in (joined, *linears)), strict=True):
+        own.data = torch.cat([part.data for part in parts])
     return joined

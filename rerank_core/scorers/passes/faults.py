@@ -19,10 +19,7 @@ def raise_if_fatal(error: Exception) -> None:
         raise error
     if is_out_of_memory(error):
         return
-    accelerator_error = getattr(torch, "AcceleratorError", None)
-    if (accelerator_error is not None and isinstance(error, accelerator_error)) or any(
-        sign in str(error) for sign in _FATAL_SIGNS
-    ):
+    if isinstance(error, torch.AcceleratorError) or any(s in str(error) for s in _FATAL_SIGNS):
         raise ModelUnavailable(
             f"the GPU failed for good ({type(error).__name__}); this process must be restarted"
         ) from error

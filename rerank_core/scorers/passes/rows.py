@@ -37,18 +37,18 @@ class Row:
 
     def arrays(self) -> list[Any]:
         """Return what the device needs, in the order that `arguments` takes it in."""
-        found = [self.ids, self.positions, _bounds(self.lengths), self.lengths]
+        found = [self.ids, self.positions, _bounds(self.lengths)]
         found += [] if self.types is None else [self.types]
         return found + ([] if self.keys is None else [self.keys, _bounds(self.known)])
 
     def arguments(
         self, parts: Sequence[Tensor], *, kernel: bool, longest: int = 0
-    ) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """Return a body's arguments, and where each pair starts in the row and its length.
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Return a body's arguments, and the places in the row that bound its pairs.
 
         `parts` are the arrays on the device; a `longest` segment may be named that is none.
         """
-        ids, positions, bounds, sizes, *rest = parts
+        ids, positions, bounds, *rest = parts
         inputs: dict[str, Any] = {"input_ids": ids[None], "position_ids": positions[None]}
         if self.types is not None:
             inputs["token_type_ids"] = rest.pop(0)[None]
@@ -56,8 +56,7 @@ class Row:
         inputs["segments"] = Segments.of(
             self.lengths, bounds, kernel=kernel, keys=keys, longest=longest
         )
-        before = len(self.lengths) - self.pairs
-        return inputs, bounds[before:-1], sizes[before:]
+        return inputs, bounds[len(self.lengths) - self.pairs :]
 
     def filled(self, tokens: int, segments: int) -> Row:
         """Return the row with so many tokens and segments: what is new is nobody's.

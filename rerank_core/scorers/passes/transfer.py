@@ -40,15 +40,13 @@ class Download:
     """
 
     def __init__(self, logits: Tensor) -> None:
-        # Untyped in torch.
         self._arrived: Any = None
         if logits.device.type != "cuda":
             self._host = logits.float()
             return
         self._host = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
         self._host.copy_(logits, non_blocking=True)
-        event: Any = torch.cuda.Event
-        self._arrived = event()
+        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._arrived.record(torch.cuda.current_stream(logits.device))
 
     def wait(self) -> Float32s:

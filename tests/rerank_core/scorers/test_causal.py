@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.catalog import BGE_GEMMA, MXBAI_V2, QWEN3_RERANKER
 from rerank_core.catalog import FAMILIES as KNOWN
+from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_causal
 
@@ -165,7 +166,7 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tmp_path):
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 60)
     before = scorer.score([pair]).raw[0]
     with scorer.forward.exactly():
-        scorer.forward(scorer.encoder.encode([pair]).items)
+        scorer.forward(items_of(scorer.prepare([pair])))
     assert scorer.score([pair]).raw[0] == before
 
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.catalog import MXBAI_V2, QWEN3_RERANKER
+from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import (
     ENCODERS,
@@ -335,7 +336,7 @@ def test_no_text_acts_as_a_control_token(tiny_models, tmp_path, family):
         scorer = load(tiny_models[family])
         own = {"bert": {0, 2, 3, 4}, "xlm_roberta": {0, 1, 2}}[family]
     plain, marked, asked = (
-        scorer.encoder.encode([QueryDocumentPair(query, document)]).items[0]
+        items_of(scorer.prepare([QueryDocumentPair(query, document)]))[0]
         for query, document in (("who", "a"), ("who", MARKS[family]), (MARKS[family], "a"))
     )
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.scorers.device import warn_of_float32
+from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 
 
@@ -163,7 +164,7 @@ def test_a_pair_is_scored_again_in_float32_and_the_model_goes_back(tiny_models):
     pair = QueryDocumentPair("who lives here", "the old town")
     before = half.score([pair]).raw[0]
     with half.forward.exactly():
-        (found,) = half.forward(half.encoder.encode([pair]).items)
+        (found,) = half.forward(items_of(half.prepare([pair])))
     assert float(found) == pytest.approx(exact.score([pair]).raw[0], abs=2e-2)
     assert half.score([pair]).raw[0] == before
 
@@ -190,7 +191,7 @@ def test_scoring_one_pair_in_float32_leaves_no_trace(tiny_models, backend):
     pair = QueryDocumentPair("who lives here", "the old town and the river " * 20)
     before = scorer.score([pair]).raw[0]
     with scorer.forward.exactly():
-        scorer.forward(scorer.encoder.encode([pair]).items)
+        scorer.forward(items_of(scorer.prepare([pair])))
     assert scorer.score([pair]).raw[0] == before
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_core import QueryDocumentPair
-from rerank_core.scorers.encoder import Encoded
+from rerank_core.scorers.encoder import PreparedPair
 from rerank_core.scorers.pipeline import score_pool
 from rerank_core.scorers.runner import BatchRunner
 
@@ -34,14 +34,12 @@ class Model:
 
     def encode(self, pairs):
         self.threads.add(threading.current_thread().name.split("_")[0])
-        out = Encoded()
-        for i, pair in enumerate(pairs):
-            if pair.document == "bad":
-                out.errors[i] = "unreadable"
-            else:
-                out.items.append(Item(pair.document, False))
-                out.owners.append(i)
-        return out
+        return [
+            PreparedPair(error="unreadable")
+            if pair.document == "bad"
+            else PreparedPair([Item(pair.document, False)])
+            for pair in pairs
+        ]
 
     def launch(self, batch):
         self.seen += [item.text for item in batch]

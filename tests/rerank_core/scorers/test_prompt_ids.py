@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rerank_core import QueryDocumentPair
 from rerank_core.catalog import BGE_GEMMA, FAMILIES, MXBAI_V2, QWEN3_RERANKER
-from rerank_core.scorers.encoder import PairEncoder
+from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import PromptFrame
 from tests.rerank_core.scorers.tiny_checkpoints import CONTROL, TEXT
 
@@ -149,9 +149,9 @@ def authors_ids(family) -> list[list[int]]:
 def our_ids(family) -> list[list[int]]:
     """The ids of every case as the scorer makes them."""
     encoder = PairEncoder(PromptFrame(family, None, AUTHORS[family][0]()), 8192, None, None)
-    encoded = encoder.encode(CASES)
-    assert encoded.errors == {}
-    return [[*item.head.tolist(), *item.tail.tolist()] for item in encoded.items]
+    prepared = encoder.encode(CASES)
+    assert {pair.error for pair in prepared} == {None}
+    return [[*item.head.tolist(), *item.tail.tolist()] for item in items_of(prepared)]
 
 
 def test_every_prompted_family_has_its_authors_steps_told_here():

@@ -12,6 +12,7 @@ from transformers.convert_slow_tokenizer import import_protobuf
 from transformers.utils import import_utils
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, load_scorer
+from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import (
     roberta_tokenizer,
@@ -84,7 +85,7 @@ def test_a_tokenizer_that_is_only_sentencepiece_is_read_as_sentencepiece_reads_i
     scores = scorer.score(PAIRS)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     expected = []
-    for pair, item in zip(PAIRS, scorer.encoder.encode(PAIRS).items, strict=True):
+    for pair, item in zip(PAIRS, items_of(scorer.prepare(PAIRS)), strict=True):
         wanted = ids(kind, folder, pair.query, pair.document)
         assert [*item.head.tolist(), *item.tail.tolist()] == wanted
         with torch.inference_mode():

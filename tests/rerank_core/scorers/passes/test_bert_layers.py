@@ -9,7 +9,7 @@ from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers.attention import plug_attention
 from rerank_core.scorers.body import PackedForward, body_of
 from rerank_core.scorers.encoder import TokenizedPair
-from rerank_core.scorers.heads import ClassifierHead, all_tokens
+from rerank_core.scorers.heads import ClassifierHead, one_row
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers import tiny_checkpoints
@@ -36,7 +36,7 @@ def packed(checkpoint, fold):
     assert flatten_layers(body, first_only=True)
     if fold:
         fold_biases(body)
-    return PackedForward(body, ClassifierHead(model, body), all_tokens, Rows(None, 2, 1), None)
+    return PackedForward(body, ClassifierHead(model, body), one_row, Rows(None, 2, 1), None)
 
 
 def test_folded_biases_change_nothing_but_last_digits(checkpoint):
@@ -54,7 +54,7 @@ def test_in_half_precision_they_are_folded_and_scores_are_those_of_float32(
         load_scorer(ScorerConfig(model=checkpoint, device="cpu", dtype=one, self_check=False))
         for one in ("float32", dtype)
     )
-    assert [layer.folded for layer in half.forward.module.encoder.all_layers()] == [True] * 3
+    assert [layer.folded for layer in half.forward.module.encoder.layers] == [True] * 3
     expected = exact.score(unequal_pairs).raw
     error = np.abs(half.score(unequal_pairs).raw - expected).max()
     assert error <= TOLERANCE[dtype] * max(1, np.abs(expected).max())

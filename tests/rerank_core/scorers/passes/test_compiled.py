@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers import choice
+from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.passes.conftest import BERTS
 
 META = torch.device("meta")
@@ -38,7 +39,7 @@ def test_passes_of_any_number_and_length_share_a_few_traces_without_breaks(
     scorer = on_meta(gpu_models[family])
     forward = scorer.forward
     forward.compiled = torch.compile(forward.module, dynamic=True, backend="eager", fullgraph=True)
-    items = scorer.encoder.encode(unequal_pairs).items
+    items = items_of(scorer.prepare(unequal_pairs))
     for count in (2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 5):
         for first in (0, 1):
             forward(items[first : first + count])
@@ -66,6 +67,6 @@ def test_the_compiled_body_gives_the_plain_ones_scores(
         with torch.inference_mode():
             return forward._compute(compiled, *row.arguments(parts, kernel=False)).reshape(-1)
 
-    found = launch(scorer.encoder.encode(unequal_pairs[:3]).items)
+    found = launch(items_of(scorer.prepare(unequal_pairs[:3])))
     assert counters["stats"]["unique_graphs"] >= 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
-from rerank_core.scorers.encoder import TokenizedPair
+from rerank_core.scorers.encoder import TokenizedPair, items_of
 from rerank_core.scorers.passes.graphs import TOKENS, Bucket, Graphs
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers.passes.conftest import BERTS
@@ -44,10 +44,10 @@ def test_a_filled_row_has_its_buckets_shapes_and_the_pairs_where_they_were(lengt
         assert sum(lengths) + 2 > TOKENS[-1]
         return
     filled = row.filled(bucket.tokens, bucket.segments)
-    ids, positions, bounds, sizes, types = filled.arrays()
+    ids, positions, bounds, types = filled.arrays()
     assert {len(ids), len(positions), len(types), bounds[-1]} == {bucket.tokens}
-    assert (len(bounds), len(sizes)) == (bucket.segments + 1, bucket.segments)
-    assert max(sizes) <= bucket.longest
+    assert (len(bounds), filled.pairs) == (bucket.segments + 1, bucket.segments)
+    assert np.diff(bounds).max() <= bucket.longest
     # Whatever reads a segment's first token finds one, and every position is one that there is.
     assert bounds[:-1].max() < bucket.tokens
     assert positions.max() <= max(lengths) + 1
@@ -110,7 +110,7 @@ def test_a_score_computed_again_in_float32_leaves_recorded_weights_where_they_we
 ):
     scorer = scorer_with_graphs(gpu_models["bert"], Replaying())
     before = [weight.data_ptr() for weight in scorer.forward.module.parameters()]
-    items = scorer.encoder.encode(unequal_pairs).items
+    items = items_of(scorer.prepare(unequal_pairs))
     scores = scorer.forward(items).clone()
     with scorer.forward.exactly():
         exact = scorer.forward(items)
@@ -157,7 +157,7 @@ def test_warming_up_records_one_pass_of_each_size(
 @pytest.mark.parametrize("family", BERTS)
 def test_a_replayed_pass_crosses_to_the_device_once(family, gpu_models, unequal_pairs):
     scorer = scorer_with_graphs(gpu_models[family], Replaying())
-    items = scorer.encoder.encode(unequal_pairs).items
+    items = items_of(scorer.prepare(unequal_pairs))
     meta = torch.device("meta")
     scorer.forward.to(meta)
     scorer.forward.graphs = Graphs(scorer.forward.compute_filled, meta, Replaying())

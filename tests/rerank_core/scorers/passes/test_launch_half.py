@@ -12,8 +12,8 @@ from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers.attention import plug_attention
 from rerank_core.scorers.body import PackedForward, body_of
 from rerank_core.scorers.device import set_precision
-from rerank_core.scorers.encoder import TokenizedPair
-from rerank_core.scorers.heads import ClassifierHead, all_tokens
+from rerank_core.scorers.encoder import TokenizedPair, items_of
+from rerank_core.scorers.heads import ClassifierHead, one_row
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
@@ -37,7 +37,7 @@ def test_every_family_launches_without_waiting_and_with_one_copy(
     scorer = load_scorer(
         ScorerConfig(**gpu_models[family], dtype=dtype, device="cpu", self_check=False)
     )
-    items = scorer.encoder.encode(unequal_pairs).items
+    items = items_of(scorer.prepare(unequal_pairs))
     forward = on_meta(scorer)
     with Operations() as seen:
         logits = forward(items)
@@ -110,7 +110,7 @@ def bge_reranker_v2_m3() -> PackedForward:
     fold_biases(body)
     set_precision(body, torch.bfloat16)
     head = ClassifierHead(model, body)
-    forward = PackedForward(body, head, all_tokens, Rows(None, 2, 1), None)
+    forward = PackedForward(body, head, one_row, Rows(None, 2, 1), None)
     forward.to(META)
     forward.kernel = True
     return forward

@@ -10,7 +10,7 @@ import torch
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.batching import computed
 from rerank_core.scorers import attention
-from rerank_core.scorers.encoder import TokenizedPair
+from rerank_core.scorers.encoder import TokenizedPair, items_of
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers import tiny_checkpoints
 from tests.rerank_core.scorers.passes.reference_kernel import varlen
@@ -82,7 +82,7 @@ def test_a_pass_embeds_each_querys_prompt_once(model):
     hook = scorer.forward.module.get_input_embeddings().register_forward_pre_hook(
         lambda module, inputs: embedded.append(inputs[0].numel())
     )
-    items = scorer.encoder.encode(PAIRS).items
+    items = items_of(scorer.prepare(PAIRS))
     scorer.score(PAIRS)
     hook.remove()
     distinct = {item.head.tobytes(): len(item.head) for item in items}
@@ -122,10 +122,8 @@ def test_pairs_that_begin_alike_stand_behind_their_beginning():
         [0, 1, 2, 0, 1, 3, 2, 4, 5, 0, 1, 6, 7],
         [2, 1, 3, 3, 4],
     )
-    inputs, starts, lengths = row.arguments(
-        [torch.tensor(part) for part in row.arrays()], kernel=False
-    )
-    assert (starts.tolist(), lengths.tolist()) == ([3, 4, 6], [1, 2, 2])
+    inputs, bounds = row.arguments([torch.tensor(part) for part in row.arrays()], kernel=False)
+    assert bounds.tolist() == [3, 4, 6, 8]
     assert inputs["segments"].runs == (
         (0, 1, 2, 0, 2), (2, 1, 1, 2, 1), (3, 1, 1, 3, 3), (4, 1, 2, 6, 3), (6, 1, 2, 9, 4)
     )  # fmt: skip
