@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two processes: one has Ray and every test that needs it, the other the rest.
 # One thread of arithmetic each: more than there are cores wait for each other at every barrier.
-TWO := --numprocesses 2 --dist loadgroup
+TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
 # Not in .venv: jsonschema's format checks, which they want, take each Ray process 3.6 s of CPU to import.

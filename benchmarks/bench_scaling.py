@@ -111,7 +111,7 @@ def gpu_nodes() -> int:
 
 def autoscale(small: bool) -> tuple[dict[str, Any], str]:
     """Let a load rise and fall; note replicas, latency and refusals."""
-    phases = ((2.0, 2), (10.0, 6)) if small else ((2.0, 30), (23.0, 240), (1.0, 30))
+    phases = ((2.0, 1), (10.0, 2)) if small else ((2.0, 30), (23.0, 240), (1.0, 30))
     changed = {"scaling": {"max_replicas": 2 if small else 8}}
     with local_serve(gpus=changed["scaling"]["max_replicas"]) as url:
         deploy(url, shipped(**changed).model_dump(), simulated(TOKENS_PER_S))

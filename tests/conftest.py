@@ -35,23 +35,27 @@ settings.register_profile("fast", max_examples=25)
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say what stays together in one of the two processes of `make test`.
+    """Say what stays together in one of the two processes of `make test`, the longest first.
 
-    That is what starts or shares a Ray, or the installed wheel; of the rest each file, so that its
-    fixtures are made once.
+    That is what shares the session's Ray, or the installed wheel; of the rest each file, so that
+    its fixtures are made once. What begins late must be short, or one process idles at the end.
     """
     if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        groups = {item: _group(item) for item in items}
+        for item, group in groups.items():
+            item.add_marker(pytest.mark.xdist_group(group))
+        slow, seconds = (
+            {groups[item] for item in items if item.get_closest_marker(mark)}
+            for mark in ("slow", "seconds")
+        )
+        places = dict.fromkeys(seconds, 2) | dict.fromkeys(slow, 1) | {"ray": 0}
+        items.sort(key=lambda item: places.get(groups[item], 3))
 
 
 def _group(item: pytest.Item) -> str:
-    if item.path.name == "test_small_runs.py":
-        # A Ray in a process of its own, which keeps the shorter of the two processes busy.
-        return "benchmarks"
-    if item.get_closest_marker("slow") or "installed" in item.fixturenames:  # type: ignore[attr-defined]
-        return "ray"
-    return item.path.name
+    fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
+    shared = {"local_ray": "ray", "installed": "installed"}
+    return next((group for name, group in shared.items() if name in fixtures), item.path.name)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -10,16 +10,17 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from protocol import Killed, KillSwitch
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -29,8 +30,8 @@ from rerank_core import RerankError
 
 BUCKET = "bucket"
 # Processes that start with everything imported, and with no thread of this one.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["protocol", "pipelines.commits.object_store"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["places"])
 # What may happen to a request, besides being answered.
 REFUSED, BUSY, CONFLICT, LOST, SLOW = "refused", "busy", "conflict", "lost", "slow"
 BLIND = "blind"  # to the condition under which it was asked
@@ -40,6 +41,10 @@ _REPLIES = {
     CONFLICT: ("409 Conflict", b"<Error><Code>ConditionalRequestConflict</Code></Error>"),
 }
 Fault = Callable[[str, str], str]
+# A job is killed at every third change in `make test`, and at the others in `make chaos`.
+thirds = pytest.mark.parametrize(
+    "third", [0, *(pytest.param(other, marks=pytest.mark.chaos) for other in (1, 2))]
+)
 
 
 def _none(method: str, key: str) -> str:
@@ -59,7 +64,8 @@ class S3Server:
     slow_s = 1.5
 
     def __init__(self) -> None:
-        self._app = DomainDispatcherApplication(create_backend_app)
+        # Not moto's dispatcher, which looks for the folders of all its services at each request.
+        self._app = create_backend_app("s3")
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Quiet)
         self._server.daemon_threads = True
         # Moto looks, then writes: two writers at once would both find the key free.
@@ -115,8 +121,19 @@ class S3Server:
         return reply
 
 
-def _in_environment(environment: dict[str, str], target: Callable[..., None], *args: Any) -> None:
-    """Give a process the environment of now; it has that of when the first one started."""
+def started(target: Callable[..., Any], *args: Any) -> Any:
+    """Start a process that calls the function, in the environment of now."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The server of Python 3.11 gets no path, and is silent about what it cannot import.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ensure_running()
+    process = PROCESSES.Process(target=_in_environment, args=(dict(os.environ), target, *args))
+    process.start()
+    return process
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., Any], *args: Any) -> None:
+    """It has the environment of when the server started."""
     os.environ.update(environment)
     target(*args)
 
@@ -157,21 +174,16 @@ class Place:
         """Call the function in a process for each list of arguments, all at once; return what each
         puts into the queue that it gets last.
         """
-        said = _PROCESSES.Queue()
-        call = partial(_in_environment, dict(os.environ), target)
-        started = [_PROCESSES.Process(target=call, args=(*a, said)) for a in argument_lists]
-        for process in started:
-            process.start()
-        answers = [said.get(timeout=60) for _ in started]
-        for process in started:
+        said = PROCESSES.Queue()
+        processes = [started(target, *arguments, said) for arguments in argument_lists]
+        answers = [said.get(timeout=60) for _ in processes]
+        for process in processes:
             process.join(60)
         return answers
 
     def run_until_killed(self, out: str, after: int, run: Callable[[str], None]) -> bool:
         """Run `run(out)` in a process that is killed after so many changes; say if it ended."""
-        target = partial(_in_environment, dict(os.environ), self._doomed)
-        process = _PROCESSES.Process(target=target, args=(out, after, run))
-        process.start()
+        process = started(self._doomed, out, after, run)
         self._follow(out, after, process)
         process.join(60)
         assert process.exitcode in (0, -signal.SIGKILL), process.exitcode

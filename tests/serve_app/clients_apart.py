@@ -34,7 +34,16 @@ def infinity_rerank(base_url, token, **body):
     }
 
 
-CALLS = {"litellm": litellm_rerank, "infinity": infinity_rerank}
+def xinference_rerank(base_url, api_key, **asked):
+    """Return the names of the models that Xinference's client lists, and what the first gave."""
+    from xinference_client import RESTfulClient
+
+    client = RESTfulClient(base_url, api_key=api_key)
+    names = list(client.list_models())
+    return {"models": names, "results": client.get_model(names[0]).rerank(**asked)["results"]}
+
+
+CALLS = {"litellm": litellm_rerank, "infinity": infinity_rerank, "xinference": xinference_rerank}
 
 
 def main():

@@ -1,4 +1,4 @@
-"""litellm and infinity-client against the gateway: they run in `.venv-clients` (`make clients`).
+"""litellm's, Infinity's and Xinference's clients against the gateway, run in `.venv-clients`.
 
 One process of theirs answers all calls, because importing litellm takes seconds.
 """
@@ -64,6 +64,26 @@ def test_infinity_ranks(apart, url):
 def test_infinity_reads_a_refusal(apart, url):
     answer = apart("infinity", base_url=url, token=KEY, query=" ", documents=DOCS)
     assert answer == {"gave": {"refused": "query must not be blank"}}
+
+
+def test_xinference_lists_the_models_and_ranks(apart, url):
+    asked = {"query": QUERY, "documents": DOCS, "top_n": 2, "return_documents": True}
+    gave = apart("xinference", base_url=url, api_key=KEY, **asked)["gave"]
+    assert gave["models"] == ["lexical"]
+    assert [result["index"] for result in gave["results"]] == ORDER[:2]
+    assert [result["document"]["text"] for result in gave["results"]] == [DOCS[1], DOCS[2]]
+
+
+def test_xinference_reads_a_refusal(apart, url):
+    answer = apart("xinference", base_url=url, api_key=KEY, query=" ", documents=DOCS)
+    assert answer["raised"] == "RuntimeError"
+    assert "'msg': 'query must not be blank'" in answer["message"]
+
+
+def test_a_wrong_key_is_xinferences_error(apart, locked_url):
+    answer = apart("xinference", base_url=locked_url, api_key="wrong", query=QUERY, documents=DOCS)
+    assert answer["raised"] == "RuntimeError"
+    assert "Incorrect API key provided" in answer["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import contextlib
 import gzip
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,14 +17,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from serve_app.http.proxy import HAPROXY
+from serve_app.http.proxy import HAPROXY, PORTS
+from serve_app.settings import Scaling
 from tests.serve_app.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
 BODY = {"query": "capital of China", "documents": ["bananas", "the capital of China"]}
 PASS_S = 2.0
 DRAIN_S = 30.0
@@ -79,6 +84,8 @@ def started(folder, command, *words):
             "RAY_TMPDIR": ray_folder,
             "PYTHONPATH": str(folder),
             "PYTHONUNBUFFERED": "1",
+            # Not Ray's own numbers, which another HAProxy of this machine may have.
+            **{name: str(free_port()) for name in PORTS},
         }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -120,8 +127,20 @@ def folder(tmp_path):
     return tmp_path
 
 
+def wait_ready(process, url, folder):
+    """Wait until a started command is ready, or has ended, which is an error."""
+
+    def ready():
+        assert process.poll() is None, log_of(folder)
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+        return False
+
+    wait_for(ready, "a service that is ready", 240)
+
+
 @contextlib.contextmanager
-def serving(folder, command, wait_ready):
+def serving(folder, command):
     """Start the slow application by a command; yields its process and URL once it is ready."""
     if command == "serve":
         port, words = 8000, ["run", "--address", "local", "slow:app", "model=lexical"]
@@ -131,10 +150,7 @@ def serving(folder, command, wait_ready):
         (folder / "slow.yaml").write_text(FILE.format(port=port, drain_s=DRAIN_S))
     url = f"http://127.0.0.1:{port}"
     with started(folder, command, *words) as process:
-        try:
-            wait_ready(url, 240)
-        except AssertionError:
-            pytest.fail(log_of(folder))
+        wait_ready(process, url, folder)
         yield process, url
 
 
@@ -168,8 +184,8 @@ def collected(monkeypatch):
         server.shutdown()
 
 
-def test_traces_reach_a_collector_and_say_what_became_of_a_request(folder, wait_ready, collected):
-    with serving(folder, "rerank-serve", wait_ready) as (_, url):
+def test_traces_reach_a_collector_and_say_what_became_of_a_request(folder, collected):
+    with serving(folder, "rerank-serve") as (_, url):
         assert ask(url) == 200
         wait_for(lambda: any("rerank.documents" in span for span in collected), "the span", 60)
     (told,) = (span for span in collected if span.get("rerank.documents"))
@@ -183,11 +199,9 @@ def ask(url):
 @pytest.mark.parametrize(
     ("command", "haproxy"), [("serve", "1"), ("rerank-serve", "1"), ("rerank-serve", "0")]
 )
-def test_sigterm_answers_what_is_under_way_and_then_ends(
-    folder, command, haproxy, wait_ready, monkeypatch
-):
+def test_sigterm_answers_what_is_under_way_and_then_ends(folder, command, haproxy, monkeypatch):
     monkeypatch.setenv(HAPROXY, haproxy)
-    with serving(folder, command, wait_ready) as (process, url):
+    with serving(folder, command) as (process, url):
         asked = [in_background(lambda: ask(url)) for _ in range(4)]
         time.sleep(1.0)
         begun = time.monotonic()
@@ -210,8 +224,43 @@ def test_sigterm_answers_what_is_under_way_and_then_ends(
     assert "Traceback" not in log_of(folder)
 
 
-def test_a_second_sigterm_ends_at_once(folder, wait_ready):
-    with serving(folder, "rerank-serve", wait_ready) as (process, url):
+def of_make(folder):
+    """The command of `make serve`, and the port that it takes."""
+    (recipe,) = re.findall(r"^serve:.*\n\t(.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    program, *words = recipe.replace("$(BIN)/", "").split()
+    return program, words, 8000
+
+
+def of_the_image(folder):
+    """The image's command with its Serve file, on a free port of this machine."""
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    (command,) = re.findall(r"^CMD (\[.+\])$", dockerfile, re.MULTILINE)
+    program, inside = json.loads(command)
+    (source,) = re.findall(rf"^COPY .*?(\S+) {re.escape(inside)}$", dockerfile, re.MULTILINE)
+    settings = yaml.safe_load((ROOT / source).read_text())
+    settings["http_options"] = {"host": "127.0.0.1", "port": free_port()}
+    file = folder / Path(inside).name
+    file.write_text(yaml.safe_dump(settings))
+    return program, [str(file)], settings["http_options"]["port"]
+
+
+@pytest.mark.parametrize("command", [of_make, of_the_image])
+def test_what_people_start_answers_and_stops_within_its_time(tmp_path, command):
+    program, words, port = command(tmp_path)
+    url = f"http://127.0.0.1:{port}"
+    with started(tmp_path, program, *words) as process:
+        wait_ready(process, url, tmp_path)
+        best, *_ = httpx.post(f"{url}/v2/rerank", json=BODY, timeout=60).json()["results"]
+        assert best["index"] == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=Scaling().drain_s) == 0, log_of(tmp_path)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+    assert "Traceback" not in log_of(tmp_path)
+
+
+def test_a_second_sigterm_ends_at_once(folder):
+    with serving(folder, "rerank-serve") as (process, url):
         for _ in range(10):
             in_background(lambda: ask(url))
         time.sleep(1.0)

@@ -17,7 +17,7 @@ import pyarrow.dataset as pads
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from places import BLIND, BUSY, CONFLICT, LOST, REFUSED, SLOW, Bucket
+from places import BLIND, BUSY, CONFLICT, LOST, PROCESSES, REFUSED, SLOW, Bucket, started, thirds
 from protocol import LEXICAL, InProcess, job, rows_of
 
 import pipelines
@@ -58,7 +58,7 @@ def expected(small, memory):
 
 
 @pytest.mark.seconds
-@pytest.mark.parametrize("third", range(3))
+@thirds
 def test_a_job_killed_at_any_change_ends_with_the_same_rows(place, small, expected, third):
     counted = place.out("counted")
     place.arm(counted)
@@ -94,6 +94,15 @@ def test_processes_killed_again_and_again_lose_nothing_and_repeat_nothing(
     run(small, out)
     assert rows_of(out) == expected
     assert verify(out)["rows_out"] == len(expected)
+
+
+def test_a_process_to_be_killed_starts_with_everything_imported():
+    started(len, "its server").join(60)
+    asked = "import sys; sys.exit('pipelines.rerank_job' not in sys.modules)"
+    process = PROCESSES.Process(target=exec, args=(asked,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def try_run(folder, out, said):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from places import thirds
 from protocol import Counting, Stop, StopAfter, job
 
 import pipelines
@@ -191,7 +192,7 @@ def test_a_run_that_is_broken_off_goes_on_with_another_former(
 
 
 @pytest.mark.seconds
-@pytest.mark.parametrize("third", range(3))
+@thirds
 def test_killed_at_any_change_a_run_that_reuses_ends_with_the_same_rows(
     place, memory, make_rows, third
 ):
