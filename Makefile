@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
+# Azure's emulator, for the tests of jobs that write there.
+AZURITE := .azurite
 # Not in .venv: jsonschema's format checks, which they want, take each Ray process 3.6 s of CPU to import.
 SUPPLY := .venv-supply-chain
 WORK ?= demo-out
@@ -19,7 +21,7 @@ ARGS ?=
 MINUTES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup clients demo check test test-fast chaos docs settings pictures sbom audit bench gpu serve embedded-model
+.PHONY: help setup clients azurite demo check test test-fast chaos docs settings pictures sbom audit bench gpu serve embedded-model
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -40,6 +42,12 @@ $(CLIENTS)/.stamp: tests/serve_app/clients.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
+azurite: $(AZURITE)/.stamp ## install Azure's emulator into .azurite, where npm can; else its tests are skipped
+
+$(AZURITE)/.stamp: tests/pipelines/azurite.txt
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(AZURITE) $$(cat $<) && touch $@ \
+		|| echo "npm is not here or cannot install it: outputs in Azure are not tested"
+
 demo: setup ## rerank real text offline, then serve it and ask it over HTTP
 	$(BIN)/python -m tools.demo --work-dir $(WORK)
 
@@ -49,14 +57,14 @@ check: setup ## lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check clients ## check, then every test that this machine can run but those of `make chaos`
+test: check clients azurite ## check, then every test that this machine can run but those of `make chaos`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
 test-fast: setup ## only the tests without Ray that take no seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
-chaos: setup ## kill what can be killed, under load; the table goes to docs/reliability.md too
+chaos: setup azurite ## kill what can be killed, under load; the table goes to docs/reliability.md too
 	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
 
 docs: setup ## build the manual into site/; a broken link fails

@@ -14,6 +14,9 @@ python benchmarks/bench_job.py end --rows 1000000 10000000
     what comes after the last unit as rows grow of which every query lies in many units: seconds,
     the driver's peak memory, and store operations a unit, as a bucket would count them. The scorer
     is a checksum of the text, so that scoring is over soon; each size has a process of its own.
+python benchmarks/bench_job.py bucket --pairs 20000 [--model embedded]
+    the whole job into a bucket beside the same job into a folder. The bucket is moto's S3 server in
+    a process of its own on this machine, so what it takes of the CPUs counts, too.
 
 With --small they only show that they run. Each ends in one JSON line. Everything runs at the same
 priority; nothing else should run beside it.
@@ -180,7 +183,7 @@ def _anonymous_mb(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def run(path: Path, out: Path, scorer: ScorerConfig, unit_pairs: int) -> dict[str, Any]:
+def run(path: Path, out: Path | str, scorer: ScorerConfig, unit_pairs: int) -> dict[str, Any]:
     """Run one whole job; return its seconds, those of scoring alone, and peak memory."""
     config = RerankJobConfig(
         input=(str(path),),
@@ -310,6 +313,57 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         shutil.rmtree(out)
         path.unlink()
     return {"model": "lexical", "unit_pairs": options.unit_pairs, "runs": lines}
+
+
+def serve_bucket(port: Any) -> None:
+    """Serve S3 without end, one request after another; say the port."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log(self, *args: object) -> None:
+            """Say nothing."""
+
+    application, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def answer(environ: Any, start: Any) -> list[bytes]:
+        with turn:  # moto looks, then writes
+            return list(application(environ, start))
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Quiet)
+    port.put(server.server_port)
+    server.serve_forever()
+
+
+def bucket(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the job into a bucket and into a folder."""
+    import boto3
+
+    path = work / "pairs.parquet"
+    write_pairs(path, options.pairs)
+    processes = multiprocessing.get_context("spawn")
+    port = processes.Queue()
+    server = processes.Process(target=serve_bucket, args=(port,), daemon=True)
+    server.start()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.get(timeout=60)}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
+    config = ScorerConfig(model=options.model, dtype=options.dtype)
+    result: dict[str, Any] = {"model": options.model, "load_before": os.getloadavg()[0]}
+    for place, out in (("folder", work / "out"), ("bucket", "s3://bench/out")):
+        result[place] = run(path, out, config, options.unit_pairs)
+        result[f"{place}_pairs_s"] = round(options.pairs / result[place]["whole_s"], 1)
+        sys.stderr.write(f"{place}: {result[place]}\n")
+    server.terminate()
+    server.join()
+    whole_s = result["bucket"]["whole_s"] / result["folder"]["whole_s"]
+    return {**result, "bucket_of_folder_whole_s": round(whole_s, 3)}
 
 
 class Sleeping:
@@ -497,7 +551,8 @@ def picture(result: dict[str, Any]) -> str:
         ]
         svg = pictures.curve(memory, "peak MB of driver and largest worker", "rows")
     else:
-        names = [n for n in ("job", "job_scoring", "core", "script") if result.get(f"{n}_pairs_s")]
+        known = ("job", "job_scoring", "core", "script", "folder", "bucket")
+        names = [name for name in known if result.get(f"{name}_pairs_s")]
         values = [result[f"{name}_pairs_s"] for name in names]
         svg = pictures.bars(values, f"pairs/s: {', '.join(names)}", "", "pairs per second")
     return pictures.standalone(svg)
@@ -507,18 +562,26 @@ def main() -> None:
     """Run one benchmark and print its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name, measure in (("speed", speed), ("rows", rows), ("busy", busy), ("end", end)):
+    for name, measure in (
+        ("speed", speed),
+        ("rows", rows),
+        ("busy", busy),
+        ("end", end),
+        ("bucket", bucket),
+    ):
         kind = kinds.add_parser(name)
         kind.set_defaults(measure=measure)
         kind.add_argument("--unit-pairs", type=int, default=2048)
         kind.add_argument("--svg", type=Path)
         kind.add_argument("--small", action="store_true", help="only show that it runs")
-    kinds.choices["speed"].add_argument("--pairs", type=int, default=20_000)
+    for name in ("speed", "bucket"):
+        kind = kinds.choices[name]
+        kind.add_argument("--pairs", type=int, default=20_000)
+        kind.add_argument("--model", default="embedded")
+        kind.add_argument("--dtype", choices=("float32", "int8"), default="float32")
     kinds.choices["speed"].add_argument(
         "--peer-pairs", type=int, default=5_000, help="core and script take the first so many"
     )
-    kinds.choices["speed"].add_argument("--model", default="embedded")
-    kinds.choices["speed"].add_argument("--dtype", choices=("float32", "int8"), default="float32")
     kinds.choices["rows"].add_argument(
         "--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000]
     )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.columns import Shape
-from pipelines.commits.records import JobFolder
+from pipelines.commits.records import JobFolder, lean_json
 from pipelines.config import RerankJobConfig
 from pipelines.growing.kept import NONE_KNOWN, Known
 from pipelines.inputs.joins import Texts
@@ -39,7 +39,17 @@ class JobContext:
     first_new: int = 0  # the units before this one are those of a finished output that grows
 
 
-class Engine(Protocol):
+class Tasks(Protocol):
+    """Runs a step's tasks somewhere."""
+
+    def run_tasks(
+        self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Run the task on each item; yield its line when it is done."""
+        ...
+
+
+class Engine(Tasks, Protocol):
     """Runs the stages somewhere: Ray Data in production, one process in the protocol's tests."""
 
     def score_units(
@@ -57,8 +67,21 @@ class Engine(Protocol):
         """Return how many GPUs each copy of the model takes, 0 on CPUs."""
         ...
 
+
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    """Does a step's only task in this process, and leaves several to the workers.
+
+    For small jobs: until a worker has started for it, such a task is long done.
+    """
+
+    workers: Tasks
+
     def run_tasks(
         self, items: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, str]]
     ) -> Iterator[dict[str, Any]]:
         """Run the task on each item; yield its line when it is done."""
-        ...
+        if len(items) == 1:
+            yield lean_json(task(items[0])["line"])
+        else:
+            yield from self.workers.run_tasks(items, task)

@@ -16,7 +16,7 @@ from pipelines.commits.manifest_header import manifest_header
 from pipelines.commits.records import PLAN, JobFolder, JobRecords, record_key
 from pipelines.commits.store import json_bytes, open_store
 from pipelines.config import RerankJobConfig
-from pipelines.engine import Engine, JobContext, LoadScorer
+from pipelines.engine import Engine, JobContext, LoadScorer, Nearby, Tasks
 from pipelines.growing.finished import finished_at
 from pipelines.growing.reuse import find_known
 from pipelines.identity import versions_of
@@ -33,6 +33,9 @@ from pipelines.stages.account import unreadable
 from pipelines.stages.copies import count_copies
 from pipelines.stages.isolate import forget_deaths
 from rerank_core.calibration import Calibration
+
+# Jobs of so few pairs take a step that is one task where they are: some 20 MB, and no seconds.
+FEW_PAIRS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +157,14 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
     """Rank the queries that lie in several units and give files their size; return all records."""
     context, say = planned.context, partial(Steps, out, planned.context.config.progress_s)
     folder, config = context.folder, context.config
+    tasks: Tasks = Nearby(workers) if planned.plan.pairs <= FEW_PAIRS else workers
     records = JobRecords(in_plan_order(planned.plan.rows, settled.records))
     if context.buckets:
-        records = rank_over_units(workers, context, records.units, say("ranking over units"))
+        records = rank_over_units(tasks, context, records.units, say("ranking over units"))
     if config.file_size or context.buckets:
-        records = write_files(workers, folder, records, config, say("writing files"))
+        records = write_files(tasks, folder, records, config, say("writing files"))
     if context.buckets:
-        check_ranks(workers, folder, records, config.names, say("checking ranks"))
+        check_ranks(tasks, folder, records, config.names, say("checking ranks"))
     return Settled(records, settled.bad)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 # Bytes of one unit in memory. It bounds an actor's memory where documents are huge.
@@ -76,7 +77,8 @@ def plan_slices(
     """Cut files, given as their row groups, into slices and units.
 
     Every row is in exactly one unit; units are numbered in input order, from `first`. A unit has
-    about `unit_pairs` pairs, at least one row, and about MAX_UNIT_BYTES at most.
+    about `unit_pairs` pairs at most, at least one row, and about MAX_UNIT_BYTES at most; those of a
+    slice have the same size, so that workers who share them out are done together.
     """
     slices: list[Slice] = []
     index = first
@@ -84,10 +86,11 @@ def plan_slices(
         start = 0
         for first, last in _join_small(groups, unit_pairs):
             rows = sum(group.rows for group in groups[first:last])
-            size = _rows_per_unit(groups[first:last], unit_pairs)
+            count = -(-rows // _rows_per_unit(groups[first:last], unit_pairs))
+            ends = [start + rows * place // count for place in range(1, count + 1)]
             units = []
-            for low in range(start, start + rows, size):
-                units.append(Unit(index, number, low, min(low + size, start + rows)))
+            for low, stop in pairwise([start, *ends]):
+                units.append(Unit(index, number, low, stop))
                 index += 1
             if units:
                 slices.append(Slice(number, first, last, start, tuple(units)))

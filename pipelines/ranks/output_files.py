@@ -22,7 +22,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.quarantine import copies_table
 from pipelines.commits.records import JobFolder, JobRecords, attempt_key, scratch_key
 from pipelines.config import RerankJobConfig
-from pipelines.engine import Engine
+from pipelines.engine import Tasks
 from pipelines.inputs.pairs import DUPLICATE
 from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import apply_ranks, copies_in
@@ -50,7 +50,7 @@ _KNOWN = ("file", "counts", "reasons", "data")
 
 
 def write_files(
-    engine: Engine, folder: JobFolder, records: JobRecords, config: RerankJobConfig, say: Say
+    engine: Tasks, folder: JobFolder, records: JobRecords, config: RerankJobConfig, say: Say
 ) -> JobRecords:
     """Write the rows of the units, in plan order, with new ranks as files of one size.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.commits.records import JobFolder, JobRecords, attempt_key
 from pipelines.commits.store import at_once
-from pipelines.engine import Engine, JobContext
+from pipelines.engine import JobContext, Tasks
 from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import bucket_of, rank_bucket, task_rows
 from pipelines.ranks.rows import (
@@ -41,7 +41,7 @@ from pipelines.ranks.steps import (
 
 
 def rank_over_units(
-    engine: Engine,
+    engine: Tasks,
     context: JobContext,
     records: dict[str, Record],
     say: Say,

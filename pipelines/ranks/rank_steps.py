@@ -16,7 +16,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.rank_check import SUMS, Sums, are_1_to_n, sums_of_file
 from pipelines.commits.records import JobFolder, JobRecords, attempt_key
-from pipelines.engine import Engine
+from pipelines.engine import Tasks
 from pipelines.inputs.ids import id_values
 from pipelines.inputs.units import Say, unit_name
 from pipelines.ranks.bucket import bucket_of, task_rows
@@ -28,7 +28,7 @@ _KNOWN = np.dtype([("high", "<u8"), ("low", "<u8"), *[(name, "<i8") for name in 
 
 
 def check_ranks(
-    engine: Engine, folder: JobFolder, records: JobRecords, names: ColumnNames, say: Say
+    engine: Tasks, folder: JobFolder, records: JobRecords, names: ColumnNames, say: Say
 ) -> None:
     """Raise Incomplete if a query's ranks in the output files are not 1 to n, each once.
 

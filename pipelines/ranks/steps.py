@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.records import JobFolder, scratch_key
 from pipelines.commits.store import at_once
-from pipelines.engine import Engine
+from pipelines.engine import Tasks
 from pipelines.inputs.units import Say
 from pipelines.ranks.rows import Rows, read_rows
 
@@ -24,7 +24,7 @@ Parts = tuple[str, list[int]]
 
 
 def run_step(
-    engine: Engine,
+    engine: Tasks,
     folder: JobFolder,
     say: Say,
     stage: str,

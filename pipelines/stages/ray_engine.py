@@ -30,7 +30,7 @@ from pipelines.stages.ray_pool import (
     resources,
     was_restarted,
 )
-from pipelines.stages.ray_start import connect
+from pipelines.stages.ray_start import connect, disconnect
 from pipelines.stages.read import failed_row, read_slice, slice_row
 from pipelines.stages.score import CALLS, ScoreUnits
 from rerank_core import RerankError
@@ -74,7 +74,7 @@ class RayEngine:
         for name, value in self._former.items():
             setattr(DataContext.get_current(), name, value)
         if self._started:
-            ray.shutdown()
+            disconnect(self._alone)
 
     def score_units(
         self,

@@ -35,29 +35,36 @@ def pool(
     """Return the pool that the config asks for, but no more replicas than there are units.
 
     Where these are not known, others' stages need room: then `auto` grows from one. An actor has
-    `calls` units in hand at a time, each in a thread of its own.
+    `calls` units in hand at a time, each in a thread of its own, or one where each gets no more.
     """
     there = resources()
     room = int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / cpus)
     most = room if units is None else units
     if config.replicas == "auto":
         least = 1 if units is None else max(1, min(room, most))
-        return _strategy(calls, min_size=least, max_size=max(least, min(room, most)))
-    low, _, high = config.replicas.partition(":")
-    if not high:
-        return _strategy(calls, size=min(int(low), units or int(low)))
-    if int(high) < int(low):
-        raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
-    least, most = min(int(low), units or int(low)), min(int(high), units or int(high))
-    start = min(most, max(least, room))
-    return _strategy(calls, min_size=least, max_size=most, initial_size=start)
+        sizes = least, least, max(least, min(room, most))
+    else:
+        low, _, high = config.replicas.partition(":")
+        if high and int(high) < int(low):
+            raise InvalidRequest(f"replicas {config.replicas}: the second number is the larger one")
+        least, most = (min(int(number), units or int(number)) for number in (low, high or low))
+        sizes = least, min(most, max(least, room)), most
+    return _strategy(calls, units, *sizes)
 
 
-def _strategy(calls: int, **sizes: int) -> ActorPoolStrategy:
-    options: dict[str, Any] = {**sizes}
+def _strategy(
+    calls: int, units: int | None, least: int, start: int, most: int
+) -> ActorPoolStrategy:
+    options: dict[str, Any] = {}
+    if units and units <= least:
+        calls = 1
     if calls > 1:
         options |= {"max_concurrent_calls_per_actor": calls, "enable_true_multi_threading": True}
-    return ActorPoolStrategy(**options)
+    if units and least == most:
+        # Ray Data's own twice as many would wait for one actor while another has nothing to do;
+        # a pool that grows does so when they are there.
+        options["max_tasks_in_flight_per_actor"] = calls
+    return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start, **options)
 
 
 def was_restarted() -> bool:

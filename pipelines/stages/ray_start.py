@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import ray
 from ray._common.utils import get_default_system_temp_dir
+from ray._private import worker
 
 from rerank_core import InvalidRequest, RerankError
 
@@ -38,6 +39,15 @@ def connect() -> bool:
             log_to_driver=False,
         )
     return alone
+
+
+def disconnect(alone: bool) -> None:
+    """Leave the cluster; end the Ray that `connect` has started."""
+    node = worker._global_node
+    if alone and node:
+        # It is deaf to SIGTERM, so that Ray waits a second for it. Here it has nothing to scale.
+        node.kill_monitor(check_alive=False)
+    ray.shutdown()
 
 
 def _check(address: str) -> None:

@@ -54,6 +54,14 @@ def test_it_ends_in_one_json_line_and_a_picture(answers, pictures, command):
     assert ElementTree.parse(pictures / f"{command}.svg").getroot().tag.endswith("svg")
 
 
+def test_the_job_benchmark_runs_into_a_bucket():
+    command = [sys.executable, "benchmarks/bench_job.py", "bucket", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [found[place]["rows"] for place in ("folder", "bucket")] == [400, 400]
+
+
 def test_the_job_benchmark_counts_its_rows(answers):
     speed, rows = (answers[f"bench_job.py {kind}"]["found"] for kind in ("speed", "rows"))
     assert [line["rows"] for line in (speed, *rows["runs"])] == [400, 400]

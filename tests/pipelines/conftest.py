@@ -78,6 +78,20 @@ def s3_server() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def azurite() -> Iterator[Any]:
+    """Azure's emulator, and in the environment what its clients need."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from places import Azurite
+
+    if not (Azurite.program.exists() and shutil.which("node")):
+        pytest.skip("azurite is not installed: make azurite")
+    with Azurite() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def switch() -> Any:
     """What kills jobs at their operations on a local folder; one serves all tests."""
     from protocol import KillSwitch
@@ -94,7 +108,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "bucket", pytest.param("azure", marks=pytest.mark.chaos)])
 def place(request: pytest.FixtureRequest, memory: Path) -> Iterator[Any]:
     """A place for outputs, once of each kind."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -103,7 +117,8 @@ def place(request: pytest.FixtureRequest, memory: Path) -> Iterator[Any]:
     if request.param == "folder":
         found = Folder(memory, request.getfixturevalue("switch"))
     else:
-        found = Bucket(request.getfixturevalue("s3_server"), memory.name)
+        server = {"bucket": "s3_server", "azure": "azurite"}[request.param]
+        found = Bucket(request.getfixturevalue(server), memory.name)
     yield found
     found.disarm()
 

@@ -1,25 +1,33 @@
 """Where the tests' jobs write, a folder or a bucket, and faults of either at any operation.
 
-The bucket is moto's S3 server in this process, behind a gate of ours that counts, refuses, fails,
-loses or delays requests: the job's own client runs unchanged, over HTTP.
+The buckets are moto's S3 server in this process and azurite, Azure's, in one of its own, each
+behind a gate of ours that counts, refuses, fails, loses or delays requests: the job's own client
+runs unchanged, over HTTP.
 """
 
 from __future__ import annotations
 
+import hmac
+import http.client
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from email.utils import formatdate
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import requests
 from moto.moto_server.werkzeug_app import create_backend_app
 from protocol import Killed, KillSwitch
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -40,6 +48,7 @@ _REPLIES = {
     BUSY: ("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>"),
     CONFLICT: ("409 Conflict", b"<Error><Code>ConditionalRequestConflict</Code></Error>"),
 }
+_OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding"}
 Fault = Callable[[str, str], str]
 # A job is killed at every third change in `make test`, and at the others in `make chaos`.
 thirds = pytest.mark.parametrize(
@@ -58,51 +67,36 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
-class S3Server:
-    """Moto's S3 with one bucket; `fault` says of a request's method and key what happens to it."""
+class Gate:
+    """Lets requests through to a store with one bucket, `app`; `fault` says of a request's method
+    and key what happens to it.
+    """
 
-    slow_s = 1.5
+    scheme, slow_s = "", 1.5
 
-    def __init__(self) -> None:
-        # Not moto's dispatcher, which looks for the folders of all its services at each request.
-        self._app = create_backend_app("s3")
+    def __init__(self, app: Callable[..., Iterable[bytes]], root: str) -> None:
+        self._app, self._root = app, root
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Quiet)
         self._server.daemon_threads = True
         # Moto looks, then writes: two writers at once would both find the key free.
-        self._lock = threading.Lock()
+        self._lock: AbstractContextManager[Any] = threading.Lock()
         self.fault: Fault = _none
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> S3Server:
+    def start(self) -> None:
+        """Answer from now on."""
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.client().create_bucket(Bucket=BUCKET)
-        return self
 
-    def client(self) -> Any:
-        """Another client than the job's, for keys of any letters."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name="us-east-1",
-        )
+    def environment(self) -> dict[str, str]:
+        """What a client's process must have in its environment."""
+        raise NotImplementedError
 
     def __exit__(self, *error: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def environment(self) -> dict[str, str]:
-        """What a client's process must have in its environment."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-        }
-
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        key = environ["PATH_INFO"].removeprefix(f"/{BUCKET}").lstrip("/")
+        key = environ["PATH_INFO"].removeprefix(self._root).lstrip("/")
         fault = self.fault(environ["REQUEST_METHOD"], key or environ["QUERY_STRING"])
         if fault in _REPLIES:
             status, body = _REPLIES[fault]
@@ -119,6 +113,111 @@ class S3Server:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("the reply is lost")
         return reply
+
+
+class S3Server(Gate):
+    """Moto's S3."""
+
+    scheme = "s3"
+
+    def __init__(self) -> None:
+        # Not moto's dispatcher, which looks for the folders of all its services at each request.
+        super().__init__(create_backend_app("s3"), f"/{BUCKET}")
+
+    def __enter__(self) -> S3Server:
+        self.start()
+        self.client().create_bucket(Bucket=BUCKET)
+        return self
+
+    def client(self) -> Any:
+        """Another client than the job's, for keys of any letters."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }
+
+
+class Azurite(Gate):
+    """Azure's own emulator of its blobs, as npm has it; `make azurite` installs it."""
+
+    scheme = "az"
+    program = Path(__file__).parents[2] / ".azurite/node_modules/.bin/azurite-blob"
+    # The account that it has, as its manual prints it.
+    account = "devstoreaccount1"
+    _key = (
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self._forward, f"/{self.account}/{BUCKET}")
+        self._lock = nullcontext()  # it lets one of many writers win by itself
+
+    def __enter__(self) -> Azurite:
+        options = ("--blobPort", "0", "--inMemoryPersistence", "--disableTelemetry", "--silent")
+        command = [str(self.program), *options, "--skipApiVersionCheck"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        try:
+            said = next(line for line in self._process.stdout if "listens on" in line)
+            self._port = int(said.rpartition(":")[2])
+            self.start()
+            self._create_container()
+        except BaseException:
+            self._process.kill()
+            raise
+        return self
+
+    def _create_container(self) -> None:
+        """Ask for what obstore does not know, signed as Azure's manual says (Shared Key)."""
+        path = f"/{self.account}/{BUCKET}"
+        headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = [f"{name}:{value}" for name, value in headers.items()]
+        resource = [f"/{self.account}{path}", "restype:container"]
+        text = "\n".join(["PUT", *[""] * 11, *lines, *resource])
+        signed = hmac.digest(b64decode(self._key), text.encode(), "sha256")
+        headers["Authorization"] = f"SharedKey {self.account}:{b64encode(signed).decode()}"
+        url = f"{self.endpoint}{path}?restype=container"
+        answer = requests.put(url, headers=headers, timeout=30)
+        assert answer.status_code == 201, answer.text
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        with self._process:
+            self._process.kill()
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AZURE_STORAGE_ACCOUNT_NAME": self.account,
+            "AZURE_STORAGE_ACCOUNT_KEY": self._key,
+            "AZURE_STORAGE_ENDPOINT": f"{self.endpoint}/{self.account}",
+        }
+
+    def _forward(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        headers = {
+            name.removeprefix("HTTP_").replace("_", "-"): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value)
+        }
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        to = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        to.request(environ["REQUEST_METHOD"], environ["RAW_URI"], body, headers)
+        answer = to.getresponse()
+        said = answer.read()
+        to.close()
+        kept = [pair for pair in answer.getheaders() if pair[0].lower() not in _OF_ONE_CONNECTION]
+        start(f"{answer.status} {answer.reason}", kept)
+        return [said]
 
 
 def started(target: Callable[..., Any], *args: Any) -> Any:
@@ -222,11 +321,11 @@ class Folder(Place):
 class Bucket(Place):
     deaths = (RerankError,)
 
-    def __init__(self, server: S3Server, folder: str) -> None:
+    def __init__(self, server: Gate, folder: str) -> None:
         self.server, self._folder, self._count = server, folder, 0
 
     def out(self, name: str) -> str:
-        return f"s3://{BUCKET}/{self._folder}/{name}"
+        return f"{self.server.scheme}://{BUCKET}/{self._folder}/{name}"
 
     def arm(self, out: str, after: int = -1) -> None:
         self._count = 0

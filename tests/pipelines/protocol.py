@@ -16,6 +16,7 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer
 from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
+from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.units import Slice
 from pipelines.rerank_job import run_job
 from pipelines.stages.failures import read_line
@@ -104,7 +105,8 @@ def job(
 
 def rows_of(out: Path | str) -> list[dict[str, Any]]:
     """All result rows as any reader sees them, sorted."""
-    rows = pads.dataset(out).to_table().to_pylist()
+    filesystem, path = open_filesystem(str(out))
+    rows = pads.dataset(path, filesystem=filesystem).to_table().to_pylist()
     return sorted(rows, key=lambda row: (row["query_id"], row["doc_id"], row["rank"]))
 
 

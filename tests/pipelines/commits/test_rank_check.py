@@ -13,10 +13,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import InProcess, job
 
+from pipelines import job as steps
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.store import open_store
+
+
+@pytest.fixture(autouse=True)
+def on_workers(monkeypatch):
+    """Have a small job's steps run where a large one's do."""
+    monkeypatch.setattr(steps, "FEW_PAIRS", 0)
 
 
 class Forgetful(InProcess):

@@ -333,7 +333,11 @@ def test_what_is_made_parquet_first_lies_in_the_bucket_too(bucket, memory, small
         ("az://container/out", "wants credentials: set AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )
-def test_what_is_not_there_is_said_before_ray_starts(bucket, small, capsys, address, said):
+def test_what_is_not_there_is_said_before_ray_starts(
+    bucket, small, capsys, monkeypatch, address, said
+):
+    for name in ("ACCOUNT_NAME", "ACCOUNT_KEY", "ENDPOINT"):
+        monkeypatch.delenv(f"AZURE_STORAGE_{name}", raising=False)
     assert main(["--input", str(small), "--output", address, "--model", "lexical"]) == 2
     assert said in last_line(capsys)
 

@@ -50,6 +50,11 @@ def test_a_unit_has_about_the_pairs_asked_for():
     assert {unit.rows for unit in piece.units} == {25}
 
 
+def test_units_of_a_slice_have_the_same_size_and_none_is_a_small_rest():
+    (piece,) = plan_slices([[RowGroup(20_000, 20_000, 1000)]], 2048)
+    assert [unit.rows for unit in piece.units] == [2000] * 10
+
+
 def test_huge_documents_make_small_units():
     (piece,) = plan_slices([[RowGroup(100, 100, 100 * MAX_UNIT_BYTES // 4)]], 4096)
     assert {unit.rows for unit in piece.units} == {4}

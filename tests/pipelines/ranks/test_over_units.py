@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from protocol import LEXICAL, InProcess
+from protocol import LEXICAL, InProcess, job
 
+from pipelines import job as steps
 from pipelines.commits.records import BALANCE, JobFolder, attempt_key
 from pipelines.commits.store import open_store
+from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.units import unit_name
@@ -178,3 +180,19 @@ def test_a_part_of_a_file_has_its_rows_in_their_order(tmp_path_factory, parts):
     for number, bounds in enumerate(pairwise(ends)):
         expected = [place for place, part in enumerate(parts) if part == number]
         assert read_rows(store, "f", bounds, SCORED)["place"].tolist() == expected
+
+
+@pytest.mark.parametrize(("few", "asked"), [(600, 0), (599, 6)])
+def test_a_small_job_asks_no_worker_for_a_step_of_one_task(
+    tmp_path, pairs_input, monkeypatch, few, asked
+):
+    monkeypatch.setattr(steps, "FEW_PAIRS", few)
+    engine = Counting()
+    made = job(pairs_input, tmp_path / "out", engine=engine)
+    assert (engine.tasks, verify(tmp_path / "out")) == (asked, made["counts"])
+
+
+def test_several_tasks_of_a_small_job_are_left_to_the_workers(tmp_path, pairs_input):
+    engine = Counting()
+    made = job(pairs_input, tmp_path / "out", engine=engine, file_size=20_000)
+    assert engine.tasks == len(made["files"]) > 1

@@ -63,3 +63,16 @@ def test_a_stage_grows_from_one_copy_and_a_job_takes_all_that_it_can_use(
 ):
     pool = ray_pool.pool(StageConfig(replicas=replicas), 0, 1, units)
     assert (pool.min_size, pool.max_size) == sizes
+
+
+@pytest.mark.parametrize(
+    ("replicas", "units", "in_hand"),
+    [("2", 100, 2), ("auto", 100, 2), ("auto", 5, 2), ("auto", 4, 1), ("2", 2, 1), ("1", 1, 1),
+     ("2:8", 100, None)],
+)  # fmt: skip
+def test_an_actor_has_two_units_in_hand_and_one_where_there_is_one_for_each(
+    cluster, replicas, units, in_hand
+):
+    pool = ray_pool.pool(StageConfig(replicas=replicas), 0, 1, units, calls=2)
+    assert pool.max_tasks_in_flight_per_actor == in_hand
+    assert (pool.max_concurrent_calls_per_actor or 1) == (in_hand or 2)
