@@ -45,7 +45,7 @@ $(CLIENTS)/.stamp: tests/serve_app/clients.txt
 azurite: $(AZURITE)/.stamp ## install Azure's emulator into .azurite, where npm can; else its tests are skipped
 
 $(AZURITE)/.stamp: tests/pipelines/azurite.txt
-	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(AZURITE) $$(cat $<) && touch $@ \
+	@npm install --silent --no-audit --no-fund --ignore-scripts --fetch-retries 1 --prefix $(AZURITE) $$(cat $<) && touch $@ \
 		|| echo "npm is not here or cannot install it: outputs in Azure are not tested"
 
 demo: setup ## rerank real text offline, then serve it and ask it over HTTP

@@ -317,7 +317,7 @@ def rows(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def serve_bucket(port: Any) -> None:
     """Serve S3 without end, one request after another; say the port."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
@@ -326,7 +326,7 @@ def serve_bucket(port: Any) -> None:
         def log(self, *args: object) -> None:
             """Say nothing."""
 
-    application, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+    application, turn = create_backend_app("s3"), threading.Lock()
 
     def answer(environ: Any, start: Any) -> list[bytes]:
         with turn:  # moto looks, then writes

@@ -34,8 +34,9 @@ from pipelines.stages.copies import count_copies
 from pipelines.stages.isolate import forget_deaths
 from rerank_core.calibration import Calibration
 
-# Jobs of so few pairs take a step that is one task where they are: some 20 MB, and no seconds.
+# Jobs of so few pairs, in so many bytes of output, take a step that is one task where they are.
 FEW_PAIRS = 100_000
+FEW_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,10 @@ def rank(planned: Planned, settled: Settled, workers: Engine, out: TextIO) -> Se
     """Rank the queries that lie in several units and give files their size; return all records."""
     context, say = planned.context, partial(Steps, out, planned.context.config.progress_s)
     folder, config = context.folder, context.config
-    tasks: Tasks = Nearby(workers) if planned.plan.pairs <= FEW_PAIRS else workers
     records = JobRecords(in_plan_order(planned.plan.rows, settled.records))
+    written = [record["data"]["bytes"] for record in records.units.values() if record["data"]]
+    small = planned.plan.pairs <= FEW_PAIRS and sum(written) <= FEW_BYTES
+    tasks: Tasks = Nearby(workers) if small else workers
     if context.buckets:
         records = rank_over_units(tasks, context, records.units, say("ranking over units"))
     if config.file_size or context.buckets:

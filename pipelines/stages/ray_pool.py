@@ -56,7 +56,7 @@ def _strategy(
     calls: int, units: int | None, least: int, start: int, most: int
 ) -> ActorPoolStrategy:
     options: dict[str, Any] = {}
-    if units and units <= least:
+    if units and units <= start:
         calls = 1
     if calls > 1:
         options |= {"max_concurrent_calls_per_actor": calls, "enable_true_multi_threading": True}

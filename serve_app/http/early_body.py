@@ -39,7 +39,8 @@ class EarlyBody:
         except TimeoutError:
             pass
         if first and first[0]["type"] == "http.request" and not first[0].get("more_body"):
-            scope = {**scope, _KEY: first[0].get("body", b"")}
+            body = first[0].get("body", b"")
+            scope = {**scope, _KEY: body} if len(body) <= _MAX_BYTES else scope
 
         async def listen() -> Message:
             return first.pop() if first else await receive()
@@ -48,18 +49,24 @@ class EarlyBody:
 
 
 def with_early_body(scope: Scope, receive: Receive) -> Receive:
-    """Return what receives the body that came with the request, `receive` where none did."""
+    """Return what receives the body that came with the request, `receive` where none did.
+
+    What follows it may never come: Serve cancels a request whose client has left.
+    """
     body = scope.pop(_KEY, None)
     if body is None:
         return receive
     if hasattr(receive, "_receive_asgi_messages"):
-        # Serve asks the proxy beside every request, as long as it lasts. That the client has left
-        # it learns otherwise: the proxy cancels.
+        # Serve asks the proxy beside every request, as long as it lasts.
         receive._receive_asgi_messages = _nothing
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def early() -> Message:
-        return messages.pop() if messages else await receive()
+        if messages:
+            return messages.pop()
+        message = await receive()
+        # It was sent twice: here and as ever.
+        return await receive() if message["type"] == "http.request" else message
 
     return early
 
@@ -72,4 +79,5 @@ async def _nothing(_: Any) -> bytes:
 def _is_small(scope: Scope) -> bool:
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"")
-    return length.isdigit() and int(length) <= _MAX_BYTES and b"expect" not in headers
+    waits = b"expect" in headers or b"transfer-encoding" in headers
+    return length.isdigit() and int(length) <= _MAX_BYTES and not waits

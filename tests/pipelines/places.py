@@ -169,7 +169,8 @@ class Azurite(Gate):
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
         try:
-            said = next(line for line in self._process.stdout if "listens on" in line)
+            said = next((line for line in self._process.stdout if "listens on" in line), "")
+            assert said, f"azurite ended with {self._process.wait()}"
             self._port = int(said.rpartition(":")[2])
             self.start()
             self._create_container()

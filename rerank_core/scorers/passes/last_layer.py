@@ -28,6 +28,8 @@ def narrow_last_layer(body: Any) -> bool:
         known = body.layers[-1].attn.sliding_window is None
     else:
         known = body.config.model_type in _CAUSAL
+    # Code of a model's own may have its type and not its parts.
+    known = known and type(body.layers[-1]).__module__.startswith("transformers.models.")
     if known:
         body.layers[-1] = _OneRowLayer(body.layers[-1])
     return known

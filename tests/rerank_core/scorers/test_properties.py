@@ -14,11 +14,13 @@ pytestmark = pytest.mark.seconds
 # How far a pair's score may move with what shares its batch: docs/models.md states these.
 DTYPES = ("float32", "bfloat16", "float16")
 PADDED = {"float32": 1e-5, "bfloat16": 0.02, "float16": 0.003}
-BOUNDS = {("packed", dtype): 1e-5 for dtype in DTYPES}
+# A CPU that multiplies float16 itself (AVX512-FP16) was seen to move scores by 8e-5.
+PACKED = {"float32": 1e-5, "bfloat16": 1e-5, "float16": 3e-4}
+BOUNDS = {("packed", dtype): bound for dtype, bound in PACKED.items()}
 BOUNDS |= {("cross_encoder", dtype): bound for dtype, bound in PADDED.items()}
 # In int8 a score that depended on its neighbours would jump by tenths.
 BOUNDS |= {("packed", "int8"): 1e-5, ("auto", "int8"): 1e-5}
-BOUNDS |= {("auto", dtype): 1e-5 for dtype in DTYPES}
+BOUNDS |= {("auto", dtype): bound for dtype, bound in PACKED.items()}
 CAUSAL = {
     "qwen2": "mxbai-rerank-v2",
     "qwen3": "qwen3-reranker",
