@@ -151,6 +151,7 @@ class TwoNodes:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("place", ["folder", "bucket"], indirect=True)
 def test_kills_of_workers_nodes_and_drivers_lose_nothing_and_repeat_nothing(
     tmp_path, input_8_files, place, seed, record_property
 ):

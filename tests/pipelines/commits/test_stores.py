@@ -81,7 +81,14 @@ def test_a_job_killed_at_any_change_ends_with_the_same_rows(place, small, expect
 
 
 @pytest.mark.seconds
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    ("place", "seed"),
+    [
+        *((place, seed) for place in ("folder", "bucket") for seed in range(20)),
+        *(pytest.param("azure", seed, marks=pytest.mark.chaos) for seed in range(5)),
+    ],
+    indirect=["place"],
+)
 def test_processes_killed_again_and_again_lose_nothing_and_repeat_nothing(
     place, small, expected, seed
 ):
