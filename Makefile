@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes: one has Ray and every test that needs it, the other the rest.
+# Two processes; tests/conftest.py says what stays together in one, and what begins first.
 # One thread of arithmetic each: more than there are cores wait for each other at every barrier.
 TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # Client libraries that do not install beside ours, for their tests.

@@ -1,7 +1,7 @@
 """A small body goes to the gateway with its request, instead of being asked for.
 
 Serve's proxy hands a request on without its body; the gateway asks the proxy for that by an actor
-call, then by another one for what follows. In HAProxy mode there is no such proxy.
+call, then by another one for what follows. In HAProxy mode gateways are asked without it.
 """
 
 from __future__ import annotations

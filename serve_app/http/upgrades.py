@@ -6,15 +6,12 @@ parse by httptools, which takes a body behind such a header for another protocol
 
 from __future__ import annotations
 
-import os
-
 from starlette.middleware import Middleware
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serve_app.http.asgi import Application, Receive, Scope, Send
 from serve_app.http.early_body import EarlyBody
-from serve_app.http.proxy import HAPROXY
 from serve_app.http.second_try import SecondTry
 
 
@@ -45,9 +42,8 @@ class WithoutUpgrade:
 def callback() -> list[Middleware]:
     """Make the HTTP servers of this process parse by h11; return the middleware for them.
 
-    The first takes the header away. The others are for Serve's own proxy: one asks again what a
-    dying gateway left unanswered, one sends small bodies along.
+    The first takes the header away. The others are for Serve's own proxy, which HAProxy falls back
+    to: one asks again what a dying gateway left unanswered, one sends small bodies along.
     """
     HTTP_PROTOCOLS["auto"] = f"{WholeRequests.__module__}:{WholeRequests.__name__}"
-    own = [] if os.environ.get(HAPROXY) == "1" else [Middleware(SecondTry), Middleware(EarlyBody)]
-    return [Middleware(WithoutUpgrade), *own]
+    return [Middleware(WithoutUpgrade), Middleware(SecondTry), Middleware(EarlyBody)]

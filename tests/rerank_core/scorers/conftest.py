@@ -12,6 +12,12 @@ from tests.rerank_core.scorers import tiny_checkpoints
 FAMILIES = ("bert", "roberta", "xlm_roberta", "modernbert")
 
 
+def cpu_has(feature: str) -> bool:
+    """Say whether this machine's CPU has a feature, as Linux spells it."""
+    known = Path("/proc/cpuinfo")
+    return known.exists() and feature in known.read_text().split()
+
+
 def random_config(**options) -> ScorerConfig:
     """A config for random weights, which no self-check could pass."""
     return ScorerConfig(self_check=False, **options)

@@ -28,8 +28,7 @@ def went_along(sent, path="/v2/rerank", headers=()):
     messages = list(sent)
 
     async def receive():
-        message = messages.pop(0)
-        return await message if asyncio.iscoroutine(message) else message
+        return messages.pop(0)
 
     length = str(len(BODY)).encode()
     headers = [*headers] if headers else [(b"content-length", length)]

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from rerank_core import ScorerConfig, load_scorer
+from tests.rerank_core.scorers.conftest import cpu_has
 from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
 
-# For logits up to 1. A CPU that multiplies bfloat16 by AMX was measured at 0.0203, others at half.
-TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 3e-2}
+# For logits up to 1; twice what these models were measured at.
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
+if cpu_has("amx_bf16"):
+    # It multiplies bfloat16 by AMX, and was measured at 0.0203.
+    TOLERANCE["bfloat16"] = 3e-2
 
 
 @pytest.fixture(scope="module")
