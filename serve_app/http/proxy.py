@@ -21,9 +21,15 @@ BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 UPGRADES = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.upgrades:callback"}
 # A gateway that dies with requests in its hands costs no answer: HAProxy asks another, for requests
 # that fit into one buffer. What our gateways answer, a 503 for instance, is not asked again.
+# It can ask again only what it had whole before it asked, and most clients send a body after its
+# head, in a packet of its own. Ray writes the first value into HAProxy's `defaults` as it stands
+# and has no setting for more, so the line that makes HAProxy wait for the body goes in with it.
 RETRIES = {
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(256 << 10),
+    # After three refused connections HAProxy takes a gateway for dead, and where it knows no other
+    # yet asks Serve's own proxy. Its three retries would end on the dead one.
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
 }
 # What listens beside the service, by Ray's own numbers: another instance may have them.
 PORTS = {

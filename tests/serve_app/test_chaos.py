@@ -32,6 +32,15 @@ BODY = {"query": "capital of China", "documents": ["bananas", "the capital of Ch
 SMALL = {"query": "capital of China", "documents": ["bananas", "the capital of China"]}
 
 
+class Apart(aiohttp.BytesPayload):
+    """A body in a packet of its own after its head, as most clients send it and aiohttp does not."""
+
+    async def write_with_length(self, writer, content_length):
+        writer.send_headers()
+        await asyncio.sleep(0.001)
+        await super().write_with_length(writer, content_length)
+
+
 class Load:
     """Clients that ask again and again, with a short pause, until the block ends.
 
@@ -75,7 +84,8 @@ class Load:
         while not self._stopped:
             begun = time.monotonic()
             try:
-                async with session.post(self.url, json=self.body) as answer:
+                body = Apart(json.dumps(self.body).encode(), content_type="application/json")
+                async with session.post(self.url, data=body) as answer:
                     text = await answer.text()
                 if answer.status == 429:
                     self.refused += 1
