@@ -33,7 +33,7 @@ SMALL = {"query": "capital of China", "documents": ["bananas", "the capital of C
 
 
 class Apart(aiohttp.BytesPayload):
-    """A body in a packet of its own after its head, as most clients send it and aiohttp does not."""
+    """A body in a packet of its own, as most clients send it and aiohttp does not."""
 
     async def write_with_length(self, writer, content_length):
         writer.send_headers()
