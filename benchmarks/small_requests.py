@@ -78,13 +78,17 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
-        self._host = host
-        self._socket = socket.create_connection((host, int(port)), timeout=120)
+        self._address = host, int(port)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(self._address, timeout=120)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def post(self, path: str, body: bytes) -> float:
         """Return the seconds to a whole answer. Raises RuntimeError for one that is not 200."""
-        lines = f"POST {path} HTTP/1.1", f"host: {self._host}", "content-type: application/json"
+        host = f"host: {self._address[0]}"
+        lines = f"POST {path} HTTP/1.1", host, "content-type: application/json"
         head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode()
         begun = time.perf_counter()
         self._socket.sendall(head + body)
@@ -92,6 +96,10 @@ class Connection:
         answer.begin()
         answer.read()
         took = time.perf_counter() - begun
+        if answer.will_close:
+            # HAProxy, which Serve starts anew when replicas change.
+            self._socket.close()
+            self._connect()
         if answer.status != 200:
             raise RuntimeError(f"a request was answered with {answer.status}")
         return took

@@ -6,6 +6,7 @@ call. So it is HAProxy, which `ray[serve]` brings on Linux, wherever it runs.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -61,7 +62,7 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
     command = _command(folder) if folder else None
     if folder and command:
         wanted |= {HAPROXY: "1", BINARY: str(command), **RETRIES, **_LEAVE}
-        wanted |= {name: str(_free(port)) for name, port in PORTS.items()}
+        wanted |= {name: str(_free(port, folder)) for name, port in PORTS.items()}
         wanted |= {name: str(folder / file) for name, file in _FILES.items()}
     return {name: value for name, value in wanted.items() if name not in given}
 
@@ -115,14 +116,24 @@ def _own_folder() -> Path | None:
     return folder if mine and not folder.is_symlink() else None
 
 
-def _free(wanted: int) -> int:
-    """Return a port on which nobody listens, `wanted` if it is one."""
-    for port in (wanted, 0):
+def _free(wanted: int, folder: Path) -> int:
+    """Return a port on which nobody listens, `wanted` if it is one, and keep it as long as we live.
+
+    Ray listens seconds later: without a lock two services that start together had the same ports.
+    """
+    for port in (wanted, 0, 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            found = int(probe.getsockname()[1])
+        lock = os.open(folder / f"port-{found}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        return found
     return wanted

@@ -1,5 +1,6 @@
 """Which HTTP proxy Serve starts with here: HAProxy where it runs, else Serve's own."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.http import proxy
-from serve_app.http.proxy import BINARY, HAPROXY, UPGRADES, variables
+from serve_app.http.proxy import BINARY, HAPROXY, PORTS, UPGRADES, variables
 from tests.serve_app.waiting import wait_for
 
 METRICS = "RAY_SERVE_HAPROXY_METRICS_PORT"
@@ -93,13 +94,29 @@ def test_what_is_said_stays(binary):
     assert {HAPROXY, METRICS}.isdisjoint(variables(given))
 
 
-def test_a_port_that_another_instance_has_is_not_taken(binary):
-    binary(0)
+def test_a_port_that_another_instance_has_is_not_taken(tmp_path):
     with socket.socket() as other:
         other.bind(("", 0))
         port = other.getsockname()[1]
-        assert proxy._free(port) != port
-    assert proxy._free(port) == port
+        assert proxy._free(port, tmp_path) != port
+    assert proxy._free(port, tmp_path) == port
+
+
+def test_two_that_start_together_have_different_ports(binary):
+    """Neither listens yet. The second HAProxy could not later, and its start was a traceback."""
+    binary(0)
+    asked = (
+        "from serve_app.http.proxy import *; found = variables({}); print(*map(found.get, PORTS))"
+    )
+    starts = [[sys.executable, "-c", f"{asked}; input()"]] * 2
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    ports = []
+    with contextlib.ExitStack() as running:
+        for start in starts:
+            one = running.enter_context(subprocess.Popen(start, **pipes))
+            running.callback(one.stdin.close)
+            ports += one.stdout.readline().split()
+    assert len(set(ports)) == len(PORTS) * 2
 
 
 def test_a_folder_that_others_can_reach_is_not_used(binary, tmp_path, monkeypatch):
