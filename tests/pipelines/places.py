@@ -50,9 +50,17 @@ _REPLIES = {
 }
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding"}
 Fault = Callable[[str, str], str]
-# A job is killed at every third change in `make test`, and at the others in `make chaos`.
+# A job is killed at every third change in `make test`, and at the others in `make chaos`; in Azure
+# at every third, and only there.
+_CHAOS = [*((place, third) for third in (1, 2) for place in ("folder", "bucket")), ("azure", 0)]
 thirds = pytest.mark.parametrize(
-    "third", [0, *(pytest.param(other, marks=pytest.mark.chaos) for other in (1, 2))]
+    ("place", "third"),
+    [
+        ("folder", 0),
+        ("bucket", 0),
+        *(pytest.param(*one, marks=pytest.mark.chaos) for one in _CHAOS),
+    ],
+    indirect=["place"],
 )
 
 
