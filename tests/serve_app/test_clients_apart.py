@@ -74,6 +74,12 @@ def test_xinference_lists_the_models_and_ranks(apart, url):
     assert [result["document"]["text"] for result in gave["results"]] == [DOCS[1], DOCS[2]]
 
 
+def test_xinference_gets_the_model_by_the_name_that_it_had_elsewhere(apart, url):
+    asked = {"uid": "bge-reranker-v2-m3", "query": QUERY, "documents": DOCS}
+    gave = apart("xinference", base_url=url, api_key=KEY, **asked)["gave"]
+    assert [result["index"] for result in gave["results"]] == ORDER
+
+
 def test_xinference_reads_a_refusal(apart, url):
     answer = apart("xinference", base_url=url, api_key=KEY, query=" ", documents=DOCS)
     assert answer["raised"] == "RuntimeError"

@@ -65,18 +65,37 @@ def test_posting_to_the_page_says_where_to_post(gateway_of):
     assert "post to one of /v2/rerank, /v1/rerank, /rerank" in answer.json()["message"]
 
 
-def test_models_have_pages_of_their_own_also_with_slashes(gateway_of):
-    caller = gateway_of(model_names=["BAAI/bge-reranker-v2-m3"])
-    for name in ("lexical", "BAAI/bge-reranker-v2-m3", "BAAI%2Fbge-reranker-v2-m3"):
-        found = caller.send("GET", f"/v1/models/{name}").json()
-        assert found == {
-            "id": name.replace("%2F", "/"),
-            "object": "model",
-            "created": 0,
-            "owned_by": "ray-rerank",
-            "model_type": "rerank",
-        }
-    assert caller.send("GET", "/v1/models/nobody").status_code == 404
+ALIAS = "BAAI/bge-reranker-v2-m3"
+
+
+def model(name):
+    known = {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
+    return {**known, "root": "lexical", "model_type": "rerank"}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+def test_every_name_that_is_served_is_listed_once_the_default_first(gateway_of, path):
+    listed = gateway_of(model_names=[ALIAS, "lexical"]).send("GET", path).json()
+    assert listed["data"] == [model("lexical"), model(ALIAS)]
+
+
+@pytest.mark.parametrize("name", ["lexical", ALIAS, ALIAS.replace("/", "%2F")])
+def test_models_have_pages_of_their_own_also_with_slashes(gateway_of, name):
+    caller = gateway_of(model_names=[ALIAS], unknown_models="refuse")
+    assert caller.send("GET", f"/v1/models/{name}").json() == model(name.replace("%2F", "/"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"unknown_models": "refuse"}])
+def test_a_name_has_a_page_where_it_is_answered_and_else_the_same_refusal(gateway_of, settings):
+    caller = gateway_of(**settings)
+    page = caller.send("GET", "/v1/models/my/uid")
+    answer = caller.post("/v1/rerank", {**BODY, "model": "my/uid"})
+    assert page.status_code == answer.status_code == (404 if settings else 200)
+    if settings:
+        assert page.json()["message"] == answer.json()["message"]
+        assert "model_names, or set unknown_models: default" in page.json()["message"]
+    else:
+        assert page.json() == model("my/uid")
 
 
 def test_version_and_metadata_say_what_runs(gateway_of):
