@@ -13,12 +13,15 @@ from serve_app.config import ServeConfig
 from serve_app.http.openapi import openapi
 from serve_app.http.replies import Reply, json_reply
 from serve_app.http.routes import (
+    CHECK_KEY,
     LISTS,
     LIVE,
+    METRICS,
     MODELS,
     PAGES,
     READY,
     check_method,
+    methods_of,
     model_name,
     unknown_path,
 )
@@ -73,6 +76,8 @@ class Pages:
             **dict.fromkeys(LISTS, listed),
             # Xinference's client sends its key only where this says so.
             "/v1/cluster/auth": json_reply(200, {"auth": locked}),
+            # Cohere's client; who comes this far has a key, or needs none.
+            CHECK_KEY: json_reply(200, {"valid": True}),
             "/openapi.json": description,
             # NVIDIA's description of what is served.
             "/v1/metadata": json_reply(
@@ -92,13 +97,13 @@ class Pages:
             return Reply(307, b"", headers={"location": f"{mount}/"})
         if path not in (*READY, *LIVE, *PAGES) and not path.startswith(f"{MODELS}/"):
             raise unknown_path(path)
-        check_method(method, "GET")
+        check_method(method, *methods_of(path))
         if path in READY:
             await self._state.check()
             return json_reply(200, {"status": "ready"})
         if path == "/info":
             return await self._info_page()
-        if path == "/metrics":
+        if path in METRICS:
             return Reply(200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if path.startswith(f"{MODELS}/"):
             # Whatever name is answered by POST has a page: Xinference's client asks for it first.
@@ -158,6 +163,9 @@ def _model(config: ServeConfig, asked: str) -> dict[str, Any]:
         "root": model_name(config, asked),
         # Xinference's client does nothing with a model without it.
         "model_type": "rerank",
+        # Cohere's.
+        "name": asked,
+        "endpoints": ["rerank"],
     }
 
 

@@ -9,7 +9,8 @@ from serve_app.http.routes import plain
 from tests.serve_app.raw_http import exchange, head
 
 BODY = {"query": "capital", "documents": ["banana", "capital"]}
-READY = ["/health", "/healthz", "/ping", "/health/ready", "/v1/health/ready"]
+READY = ["/health", "/healthz", "/ping", "/health/ready", "/v1/health/ready", "/v1/health"]
+READY += ["/status"]
 
 
 @pytest.mark.parametrize("path", READY)
@@ -18,6 +19,13 @@ def test_readiness_has_the_name_that_each_server_gives_it(gateway_of, pools, pat
     unready = gateway_of(pools.failing(RuntimeError("no")))
     assert gateway_of(pools.stuck(), scaling={"min_replicas": 0}).send("GET", path).is_success
     assert unready.send("GET", path).status_code >= 500
+
+
+def test_vllms_probe_may_be_posted(gateway_of, pools):
+    assert gateway_of().send("POST", "/ping").json() == {"status": "ready"}
+    assert gateway_of(pools.failing(RuntimeError("no"))).send("POST", "/ping").status_code >= 500
+    wrong = gateway_of().send("PUT", "/ping")
+    assert (wrong.headers["allow"], wrong.json()["message"]) == ("GET, POST", "use GET or POST here")
 
 
 def test_liveness_does_not_ask_the_model(gateway_of, pools):
@@ -70,7 +78,13 @@ ALIAS = "BAAI/bge-reranker-v2-m3"
 
 def model(name):
     known = {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
-    return {**known, "root": "lexical", "model_type": "rerank"}
+    return {
+        **known,
+        "root": "lexical",
+        "model_type": "rerank",
+        "name": name,
+        "endpoints": ["rerank"],
+    }
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
@@ -107,10 +121,11 @@ def test_version_and_metadata_say_what_runs(gateway_of):
     }
 
 
-def test_metrics_stand_on_the_serving_port(gateway_of):
+@pytest.mark.parametrize("path", ["/metrics", "/v1/metrics"])
+def test_metrics_stand_on_the_serving_port(gateway_of, path):
     caller = gateway_of()
     caller.post("/v2/rerank", BODY)
-    answer = caller.send("GET", "/metrics")
+    answer = caller.send("GET", path)
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = answer.text.splitlines()
     asked = 'rerank_requests_total{dialect="cohere",model="lexical",status="200"} 1.0'
