@@ -56,6 +56,7 @@ SENT = {
     "Mixedbread": {
         "/v1/reranking": {"query": "a", "input": ["b"], "top_k": 1, "return_input": True},
     },
+    "SageMaker": {"/invocations": TWO, "/ping": None},
     "Jina": {
         "/v1/rerank": {**ASKED, "model": "jina-reranker-v3", "top_n": 1, "return_documents": False},
     },

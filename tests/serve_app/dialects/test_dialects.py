@@ -206,7 +206,7 @@ def test_infinity_gets_usage_model_no_object_and_raw_scores_when_asked(fixed):
     }
 
 
-@pytest.mark.parametrize("path", ["/score", "/v1/score"])
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/invocations"])
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -239,6 +239,12 @@ def test_two_lists_are_scored_pair_by_pair_and_unequal_ones_refused(gateway_of):
     answer = caller.post("/score", {"queries": ["a", "b"], "documents": ["a", "b", "c"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "queries")
     assert caller.post("/score", {"text_1": "apple", "text_2": "apple"}).status_code == 200
+
+
+def test_a_query_makes_a_body_of_invocations_a_rerank_request(fixed):
+    answer = fixed.post("/invocations", {"query": "q", "queries": "q", "documents": DOCS}).json()
+    assert [hit["index"] for hit in answer["results"]] == [1, 2, 0]
+    assert fixed.post("/invocations", {"data_1": "q"}).json()["error"]["param"] == "right"
 
 
 def test_voyage_is_told_by_its_fields_and_gets_its_own_shape(fixed):
