@@ -157,12 +157,40 @@ def test_pages_of_named_origins_may_call(gateway_of):
     assert (before.status_code, before.headers["access-control-allow-methods"]) == (
         *(204, "GET, POST"),
     )
-    assert "authorization" in before.headers["access-control-allow-headers"]
     for answer in (before, caller.post("/v2/rerank", BODY, headers=ORIGIN)):
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
         assert answer.headers["vary"] == "origin"
     wrong = caller.post("/v2/rerank", {}, headers=ORIGIN)
     assert "access-control-allow-origin" in wrong.headers
+
+
+SDK = "authorization,content-type,x-rerank-priority,x-stainless-os,x-fern-language"
+
+
+@pytest.mark.parametrize("names", [SDK, "Authorization, X-Request-Id", "accept"])
+def test_pages_may_send_the_headers_that_their_libraries_add(gateway_of, names):
+    caller = gateway_of(cors_origins=["*"])
+    asks = {**ASKS, "access-control-request-headers": names}
+    before = caller.send("OPTIONS", "/v2/rerank", headers=asks)
+    assert (before.status_code, before.headers["access-control-allow-headers"]) == (204, names)
+
+
+@pytest.mark.parametrize("names", ["", "a b", "a,,b", "a;b", "é", "a," * 3000 + "a", "a" * 5000])
+def test_only_names_of_headers_and_not_too_many_are_allowed(gateway_of, names):
+    caller = gateway_of(cors_origins=["*"])
+    asks = {**ASKS, "access-control-request-headers": names.encode()}
+    before = caller.send("OPTIONS", "/v2/rerank", headers=asks)
+    assert before.status_code == 204
+    assert "access-control-allow-headers" not in before.headers
+
+
+def test_pages_may_read_all_headers_of_an_answer(gateway_of, pools):
+    caller = gateway_of(pools.fixed(), cors_origins=["*"])
+    body = {"query": "q", "documents": ["1 long"], "unknown": True}
+    headers = caller.post("/v2/rerank", body, headers=ORIGIN).headers
+    own = {name for name in headers if name.startswith("x-")}
+    assert {"x-ignored-fields", "x-truncated-documents"} <= own
+    assert own <= set(headers["access-control-expose-headers"].split(", "))
 
 
 def test_a_browser_may_ask_before_it_has_a_key(gateway_of):
