@@ -41,7 +41,10 @@ def xinference_rerank(base_url, api_key, uid=None, **asked):
 
     client = RESTfulClient(base_url, api_key=api_key)
     names = list(client.list_models())
-    return {"models": names, "results": client.get_model(uid or names[0]).rerank(**asked)["results"]}
+    return {
+        "models": names,
+        "results": client.get_model(uid or names[0]).rerank(**asked)["results"],
+    }
 
 
 CALLS = {"litellm": litellm_rerank, "infinity": infinity_rerank, "xinference": xinference_rerank}

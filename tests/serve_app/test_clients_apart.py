@@ -100,6 +100,8 @@ def test_a_wrong_key_is_xinferences_error(apart, locked_url):
         ("hosted_vllm", {}),
         ("infinity", {"return_documents": False}),
         ("huggingface", {"return_documents": False}),
+        ("voyage", {"top_n": 3}),
+        ("nvidia_nim/ranking", {}),
     ],
 )
 def test_each_provider_of_litellm_ranks(apart, url, provider, options):
