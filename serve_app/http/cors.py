@@ -9,8 +9,8 @@ from serve_app.http.asgi import Scope
 from serve_app.http.replies import Reply
 
 _EXPOSED = (
-    "x-request-id, x-truncated-documents, x-failed-documents, x-ignored-fields, x-compute-tokens,"
-    " x-queue-time, x-inference-time, x-total-time, retry-after"
+    "x-request-id, x-rerank-model, x-truncated-documents, x-failed-documents, x-ignored-fields,"
+    " x-compute-tokens, x-queue-time, x-inference-time, x-total-time, retry-after"
 )
 # Names of headers, comma separated, as browsers ask for them; clients' libraries have their own.
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)

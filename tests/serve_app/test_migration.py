@@ -14,7 +14,7 @@ NOT_HERE = {
     *("/embed", "/embed_all", "/embed_sparse", "/similarity", "/predict", "/tokenize", "/decode"),
     *("/embeddings", "/v1/embeddings", "/classify", "/pooling", "/detokenize", "/load"),
     *("/v1/embed", "/v2/embed", "/v1/tokenize", "/v1/license", "/v1/manifest", "/token"),
-    *("/props", "/slots"),
+    *("/props", "/slots", "/v1/retrieval/{name}/reranking"),
 }
 ASKED = {"query": "capital", "documents": ["bananas", "the capital"]}
 NAMED = {**ASKED, "model": "rerank-v3.5"}
@@ -79,6 +79,12 @@ def get(caller, path):
 def test_every_path_on_the_page_is_served_or_said_not_to_be(caller, path):
     answer = get(caller, path)
     assert answer.status_code == (404 if path in NOT_HERE else 405 if is_posted(path) else 200)
+
+
+def test_the_page_is_no_probe(gateway_of, pools):
+    broken = gateway_of(pools.failing(RuntimeError("no")))
+    answered = [broken.send("GET", path).status_code for path in ("/", "/health")]
+    assert (answered[0], answered[1] >= 500) == (200, True)
 
 
 def is_posted(path):

@@ -5,6 +5,7 @@ import re
 import httpx
 import pytest
 
+from rerank_core import ModelUnavailable
 from serve_app.http.routes import plain
 from tests.serve_app.raw_http import exchange, head
 
@@ -25,7 +26,10 @@ def test_vllms_probe_may_be_posted(gateway_of, pools):
     assert gateway_of().send("POST", "/ping").json() == {"status": "ready"}
     assert gateway_of(pools.failing(RuntimeError("no"))).send("POST", "/ping").status_code >= 500
     wrong = gateway_of().send("PUT", "/ping")
-    assert (wrong.headers["allow"], wrong.json()["message"]) == ("GET, POST", "use GET or POST here")
+    assert (wrong.headers["allow"], wrong.json()["message"]) == (
+        "GET, POST",
+        "use GET or POST here",
+    )
 
 
 def test_liveness_does_not_ask_the_model(gateway_of, pools):
@@ -90,7 +94,8 @@ def model(name):
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
 def test_every_name_that_is_served_is_listed_once_the_default_first(gateway_of, path):
     listed = gateway_of(model_names=[ALIAS, "lexical"]).send("GET", path).json()
-    assert listed["data"] == [model("lexical"), model(ALIAS)]
+    models = [model("lexical"), model(ALIAS)]
+    assert listed == {"object": "list", "data": models, "models": models}
 
 
 @pytest.mark.parametrize("name", ["lexical", ALIAS, ALIAS.replace("/", "%2F")])
@@ -131,11 +136,25 @@ def test_metrics_stand_on_the_serving_port(gateway_of, path):
     asked = 'rerank_requests_total{dialect="cohere",model="lexical",status="200"} 1.0'
     assert asked in lines
     assert 'rerank_documents_total{model="lexical"} 2.0' in lines
-    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="%s",outcome="%s"} 1.0'
-    assert kept % ("lexical", "answered") in lines
-    assert caller.post("/v2/rerank", {}).status_code == 422
-    lines = caller.send("GET", "/metrics").text.splitlines()
-    assert kept % ("lexical", "refused") in lines
+
+
+@pytest.mark.parametrize(
+    ("errors", "body", "status", "outcome"),
+    [
+        ([], BODY, 200, "answered"),
+        ([], {}, 422, "refused"),
+        ([RuntimeError("no")], BODY, 500, "failed"),
+        ([ModelUnavailable("no")] * 2, BODY, 503, "failed"),
+    ],
+)
+def test_the_times_of_answers_refusals_and_failures_are_told_apart(
+    gateway_of, pools, errors, body, status, outcome
+):
+    caller = gateway_of(pools.failing(*errors))
+    assert caller.post("/v2/rerank", body).status_code == status
+    counted = r'rerank_request_duration_seconds_count{.*model="lexical",outcome="(\w+)"} (.+)'
+    kept = re.findall(counted, caller.send("GET", "/metrics").text)
+    assert kept == [(outcome, "1.0")]
 
 
 def test_the_api_is_described_on_a_page_that_needs_nothing_else(gateway_of):
@@ -189,7 +208,7 @@ def test_pages_may_read_all_headers_of_an_answer(gateway_of, pools):
     body = {"query": "q", "documents": ["1 long"], "unknown": True}
     headers = caller.post("/v2/rerank", body, headers=ORIGIN).headers
     own = {name for name in headers if name.startswith("x-")}
-    assert {"x-ignored-fields", "x-truncated-documents"} <= own
+    assert {"x-rerank-model", "x-ignored-fields", "x-truncated-documents"} <= own
     assert own <= set(headers["access-control-expose-headers"].split(", "))
 
 
