@@ -194,7 +194,9 @@ def test_pages_may_send_the_headers_that_their_libraries_add(gateway_of, names):
     assert (before.status_code, before.headers["access-control-allow-headers"]) == (204, names)
 
 
-@pytest.mark.parametrize("names", ["", "a b", "a,,b", "a;b", "é", "a," * 3000 + "a", "a" * 5000])
+@pytest.mark.parametrize(
+    "names", ["", "a b", "a,,b", "a;b", "é", pytest.param("a," * 3000 + "a", id="many")]
+)
 def test_only_names_of_headers_and_not_too_many_are_allowed(gateway_of, names):
     caller = gateway_of(cors_origins=["*"])
     asks = {**ASKS, "access-control-request-headers": names.encode()}
