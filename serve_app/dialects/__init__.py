@@ -11,7 +11,7 @@ from serve_app.dialects.jina import JINA
 from serve_app.dialects.mixedbread import MIXEDBREAD
 from serve_app.dialects.nvidia import NVIDIA
 from serve_app.dialects.tei import TEI
-from serve_app.dialects.vllm import VLLM_RERANK, VLLM_SCORE
+from serve_app.dialects.vllm import LEFT, VLLM_RERANK, VLLM_SCORE
 from serve_app.dialects.voyage import VOYAGE
 
 __all__ = [
@@ -33,7 +33,7 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
     # As llama.cpp and SageMaker's containers call it.
     "/reranking": (VLLM_RERANK, TEI),
     "/v1/reranking": (VLLM_RERANK, TEI, MIXEDBREAD),
-    "/invocations": (VLLM_RERANK, TEI),
+    "/invocations": (VLLM_RERANK, TEI, VLLM_SCORE),
     "/score": (VLLM_SCORE,),
     "/v1/score": (VLLM_SCORE,),
     "/v1/ranking": (NVIDIA,),
@@ -42,7 +42,7 @@ ROUTES: dict[str, tuple[Dialect, ...]] = {
 
 def choose(path: str, given: Collection[str]) -> Dialect:
     """Return the dialect of a body by its fields: `texts` is TEI's, `input` Mixedbread's, `top_k`
-    Voyage's."""
+    Voyage's, `queries`, `text_1` or `data_1` without `query` that of vLLM's scores."""
     dialects = ROUTES[path]
     if TEI in dialects and "texts" in given and "documents" not in given:
         return TEI
@@ -50,4 +50,6 @@ def choose(path: str, given: Collection[str]) -> Dialect:
         return MIXEDBREAD
     if VOYAGE in dialects and not {"top_k", "truncation"}.isdisjoint(given):
         return VOYAGE
+    if VLLM_SCORE in dialects and "query" not in given and not set(LEFT).isdisjoint(given):
+        return VLLM_SCORE
     return dialects[0]

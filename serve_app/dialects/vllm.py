@@ -40,19 +40,20 @@ class RerankBody(DocumentsBody):
         return None if model == "default/not-specified" else model
 
 
-_LEFT = ("queries", "text_1", "data_1")
-_RIGHT = ("documents", "items", "text_2", "data_2")
+# What vLLM calls the two sides of a score request.
+LEFT = ("queries", "text_1", "data_1")
+RIGHT = ("documents", "items", "text_2", "data_2")
 
 
 class ScoreBody(Body):
     """A score request: one text against one or many, or two lists of one length, pair by pair."""
 
     left: Texts = Field(
-        validation_alias=AliasChoices(*_LEFT),
+        validation_alias=AliasChoices(*LEFT),
         description="Also spelled `text_1` or `data_1`.",
     )
     right: Texts = Field(
-        validation_alias=AliasChoices(*_RIGHT),
+        validation_alias=AliasChoices(*RIGHT),
         description="Also spelled `items`, `text_2` or `data_2`.",
     )
     model: str | None = Field(None, description="A name from /v1/models; empty: the first.")
@@ -78,7 +79,7 @@ class ScoreBody(Body):
     @classmethod
     def _named(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         body = handler(values)
-        left, right = (next(n for n in names if n in values) for names in (_LEFT, _RIGHT))
+        left, right = (next(n for n in names if n in values) for names in (LEFT, RIGHT))
         body._names = left, right
         return body
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from serve_app.dialects import Answer
 from serve_app.gateway.fan_out import Gathered
@@ -52,6 +53,8 @@ class RequestRecord:
         if not self.gathered:
             return {}
         return {
+            # Some APIs' answers have no place for it; a name may have any letters, a header not.
+            "x-rerank-model": quote(self.model),
             **_listed("x-truncated-documents", self.truncated),
             **_listed("x-failed-documents", self.failed),
             **_listed("x-ignored-fields", [name for name in self.ignored if _PLAIN.match(name)]),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from serve_app.http.asgi import Scope
 from serve_app.http.replies import Reply
 
-_ALLOWED = "authorization, content-type, x-request-id, x-rerank-timeout-seconds"
 _EXPOSED = (
-    "x-request-id, x-truncated-documents, x-failed-documents, x-compute-tokens, x-queue-time,"
-    " x-inference-time, x-total-time, retry-after"
+    "x-request-id, x-rerank-model, x-truncated-documents, x-failed-documents, x-ignored-fields,"
+    " x-compute-tokens, x-queue-time, x-inference-time, x-total-time, retry-after"
 )
+# Names of headers, comma separated, as browsers ask for them; clients' libraries have their own.
+_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
+_LONGEST_NAMES = 4096
 _REMEMBERED_S = "600"
 
 
@@ -28,9 +31,11 @@ class Cors:
             return None
         headers = {
             "access-control-allow-methods": "GET, POST",
-            "access-control-allow-headers": _ALLOWED,
             "access-control-max-age": _REMEMBERED_S,
         }
+        names = _header(scope, b"access-control-request-headers")
+        if len(names) <= _LONGEST_NAMES and _NAMES.fullmatch(names):
+            headers["access-control-allow-headers"] = names
         return Reply(204, b"", headers=headers)
 
     def headers(self, scope: Scope) -> dict[str, str]:

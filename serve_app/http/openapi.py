@@ -14,7 +14,7 @@ from serve_app.config import Limits
 from serve_app.dialects import ROUTES, Answer, Dialect
 from serve_app.dialects.decoding import slice_fields
 from serve_app.http.errors import ErrorReply
-from serve_app.http.routes import LISTS, LIVE, READY
+from serve_app.http.routes import CHECK_KEY, LISTS, LIVE, METRICS, READY, methods_of
 
 _TEXTS = ["Bananas are yellow.", "Beijing is the capital of China."]
 _QUERY = "What is the capital of China?"
@@ -51,8 +51,9 @@ _OTHERS = {
     **dict.fromkeys(LIVE, "The process answers"),
     **dict.fromkeys(READY, "Every model is loaded and scores"),
     "/info": "The model, its limits and its fingerprint",
-    "/metrics": "What this gateway has counted, as Prometheus reads it",
+    **dict.fromkeys(METRICS, "What this gateway has counted, as Prometheus reads it"),
     "/openapi.json": "This document",
+    CHECK_KEY: "A key that is wrong is a 401 here, too; Cohere's client asks so",
     "/v1/cluster/auth": "Whether keys are asked for, as Xinference's client wants to know",
     "/v1/metadata": "The models, in NVIDIA's shape",
     **dict.fromkeys(LISTS, "The models, in OpenAI's shape"),
@@ -65,7 +66,10 @@ def openapi(version: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of every route."""
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {
-        path: {"get": {"summary": summary, "responses": {"200": {"description": "fine"}}}}
+        path: {
+            method.lower(): {"summary": summary, "responses": {"200": {"description": "fine"}}}
+            for method in methods_of(path)
+        }
         for path, summary in _OTHERS.items()
     }
     for path, dialects in ROUTES.items():

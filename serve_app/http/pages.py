@@ -10,10 +10,21 @@ from typing import Any, Protocol
 
 from rerank_core import ScorerInfo
 from serve_app.config import ServeConfig
-from serve_app.http.errors import UnknownModel
 from serve_app.http.openapi import openapi
 from serve_app.http.replies import Reply, json_reply
-from serve_app.http.routes import LISTS, LIVE, MODELS, PAGES, READY, check_method, unknown_path
+from serve_app.http.routes import (
+    CHECK_KEY,
+    LISTS,
+    LIVE,
+    METRICS,
+    MODELS,
+    PAGES,
+    READY,
+    check_method,
+    methods_of,
+    model_name,
+    unknown_path,
+)
 from serve_app.pool import LoadedModel
 
 _FOLDER = Path(__file__).parents[1] / "playground"
@@ -54,9 +65,10 @@ class Pages:
         self._state = state
         self._metrics = metrics
         names = list(config.served)
-        self._models = {name: _model(name) for name in (*names, *config.model_names)}
+        models = [_model(config, name) for name in dict.fromkeys((*names, *config.model_names))]
         description = json_reply(200, openapi(_version()))
-        listed = json_reply(200, {"object": "list", "data": [_model(name) for name in names]})
+        # Cohere's client reads `models`, all others `data`.
+        listed = json_reply(200, {"object": "list", "data": models, "models": models})
         self._replies = {
             "/": _html("index.html"),
             "/docs": _html("docs.html", description),
@@ -64,6 +76,8 @@ class Pages:
             **dict.fromkeys(LISTS, listed),
             # Xinference's client sends its key only where this says so.
             "/v1/cluster/auth": json_reply(200, {"auth": locked}),
+            # Cohere's client; who comes this far has a key, or needs none.
+            CHECK_KEY: json_reply(200, {"valid": True}),
             "/openapi.json": description,
             # NVIDIA's description of what is served.
             "/v1/metadata": json_reply(
@@ -83,16 +97,17 @@ class Pages:
             return Reply(307, b"", headers={"location": f"{mount}/"})
         if path not in (*READY, *LIVE, *PAGES) and not path.startswith(f"{MODELS}/"):
             raise unknown_path(path)
-        check_method(method, "GET")
+        check_method(method, *methods_of(path))
         if path in READY:
             await self._state.check()
             return json_reply(200, {"status": "ready"})
         if path == "/info":
             return await self._info_page()
-        if path == "/metrics":
+        if path in METRICS:
             return Reply(200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if path.startswith(f"{MODELS}/"):
-            return self._model_page(path.removeprefix(f"{MODELS}/"))
+            # Whatever name is answered by POST has a page: Xinference's client asks for it first.
+            return json_reply(200, _model(self.config, path.removeprefix(f"{MODELS}/")))
         return self._replies[path]
 
     async def _info_page(self) -> Reply:
@@ -100,11 +115,6 @@ class Pages:
         name = next(iter(self.config.served))
         loaded = await self._state.loaded(name, deadline)
         return json_reply(200, self._info(loaded.info, name))
-
-    def _model_page(self, name: str) -> Reply:
-        if name not in self._models:
-            raise UnknownModel("no such model here; /v1/models lists the names", "model")
-        return json_reply(200, self._models[name])
 
     def _info(self, info: ScorerInfo, name: str) -> dict[str, Any]:
         """Return `/info`: TEI's fields, on which its clients insist, and the fingerprint."""
@@ -142,10 +152,21 @@ def _html(name: str, description: Reply | None = None) -> Reply:
     return Reply(200, page, "text/html; charset=utf-8", _PAGE_HEADERS)
 
 
-def _model(name: str) -> dict[str, Any]:
-    # `model_type` is Xinference's; its client does nothing with a model without one.
-    known = {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
-    return {**known, "model_type": "rerank"}
+def _model(config: ServeConfig, asked: str) -> dict[str, Any]:
+    """Return what is said of a model under the name that was asked for. Raises UnknownModel."""
+    return {
+        "id": asked,
+        "object": "model",
+        "created": 0,
+        "owned_by": "ray-rerank",
+        # vLLM's: which model answers to this name.
+        "root": model_name(config, asked),
+        # Xinference's client does nothing with a model without it.
+        "model_type": "rerank",
+        # Cohere's.
+        "name": asked,
+        "endpoints": ["rerank"],
+    }
 
 
 def _version() -> str:

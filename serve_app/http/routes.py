@@ -11,15 +11,21 @@ from serve_app.http.asgi import Scope
 from serve_app.http.errors import RefusedRequest, UnknownModel, refused
 
 LIVE = ("/health/live", "/v1/health/live")
-# As TEI, vLLM, SageMaker, Kubernetes and NVIDIA spell it.
-READY = ("/health/ready", "/health", "/healthz", "/ping", "/v1/health/ready")
+# As TEI, vLLM, SageMaker, Kubernetes, NVIDIA, llama.cpp and Xinference spell it.
+READY = ("/health/ready", "/health", "/healthz", "/ping", "/v1/health/ready", "/v1/health",
+         "/status")  # fmt: skip
+# As all others and as NVIDIA spell it.
+METRICS = ("/metrics", "/v1/metrics")
 MODELS = "/v1/models"
 # As OpenAI and as Infinity spell it.
 LISTS = (MODELS, "/models")
-PAGES = ("/", "/docs", "/info", "/metrics", "/openapi.json", "/v1/cluster/auth", "/v1/metadata",
-         *LISTS, "/version")  # fmt: skip
+CHECK_KEY = "/v1/check-api-key"
+PAGES = ("/", "/docs", "/info", *METRICS, "/openapi.json", CHECK_KEY, "/v1/cluster/auth",
+         "/v1/metadata", *LISTS, "/version")  # fmt: skip
+# How pages are asked for that some or all clients post to: vLLM's probe, Cohere's client.
+_METHODS = {"/ping": ("GET", "POST"), CHECK_KEY: ("POST",)}
 # What probes and scrapes ask for without a key, as on the servers that they come from.
-OPEN_PATHS = frozenset((*LIVE, *READY, "/version", "/metrics", "/v1/cluster/auth"))
+OPEN_PATHS = frozenset((*LIVE, *READY, *METRICS, "/version", "/v1/cluster/auth"))
 # How a path ends that says what is asked there, whatever other applications the server has.
 _RERANKS = tuple(path for path in ROUTES if path.rsplit("/", 1)[-1] in ("rerank", "reranking"))
 # A longer path is none of ours.
@@ -49,11 +55,17 @@ def dialects_at(method: str, path: str) -> tuple[Dialect, ...]:
     return dialects
 
 
-def check_method(method: str, allowed: str) -> None:
+def methods_of(page: str) -> tuple[str, ...]:
+    """Return the methods by which a page is asked for."""
+    return _METHODS.get(page, ("GET",))
+
+
+def check_method(method: str, *allowed: str) -> None:
     """Raise a 405 that names what is allowed."""
     # Load balancers ask by HEAD; servers leave the body out.
-    if method != allowed and (method, allowed) != ("HEAD", "GET"):
-        raise refused(405, "invalid_request_error", f"use {allowed} here", allow=allowed)
+    if ("GET" if method == "HEAD" else method) not in allowed:
+        message = f"use {' or '.join(allowed)} here"
+        raise refused(405, "invalid_request_error", message, allow=", ".join(allowed))
 
 
 def unknown_path(path: str) -> RefusedRequest:

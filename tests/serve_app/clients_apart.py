@@ -34,13 +34,17 @@ def infinity_rerank(base_url, token, **body):
     }
 
 
-def xinference_rerank(base_url, api_key, **asked):
-    """Return the names of the models that Xinference's client lists, and what the first gave."""
+def xinference_rerank(base_url, api_key, uid=None, **asked):
+    """Return the names of the models that Xinference's client lists, and what one gave: that with
+    the uid, or the first."""
     from xinference_client import RESTfulClient
 
     client = RESTfulClient(base_url, api_key=api_key)
     names = list(client.list_models())
-    return {"models": names, "results": client.get_model(names[0]).rerank(**asked)["results"]}
+    return {
+        "models": names,
+        "results": client.get_model(uid or names[0]).rerank(**asked)["results"],
+    }
 
 
 CALLS = {"litellm": litellm_rerank, "infinity": infinity_rerank, "xinference": xinference_rerank}

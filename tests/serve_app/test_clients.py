@@ -60,13 +60,28 @@ class TestCohere:
             )
         assert [result.document.text for result in answer.results] == [DOCS[1], DOCS[2]]
 
+    def test_the_key_and_the_models_can_be_looked_at(self, url):
+        import cohere
+        from cohere.base_client import BaseCohere
+
+        with httpx.Client() as http:
+            client = cohere.ClientV2(api_key=KEY, base_url=url, httpx_client=http)
+            # Version 5 hides what its own base has.
+            assert BaseCohere.check_api_key(client).valid
+            listed = client.models.list(endpoint="rerank").models
+            assert [(model.name, model.endpoints) for model in listed] == [("lexical", ["rerank"])]
+            assert client.models.get("lexical") == listed[0]
+
     def test_a_wrong_key_is_their_unauthorized_error(self, locked_url):
         import cohere
+        from cohere.base_client import BaseCohere
 
         with httpx.Client() as http:
             client = cohere.ClientV2(api_key="wrong", base_url=locked_url, httpx_client=http)
             with pytest.raises(cohere.UnauthorizedError):
                 client.rerank(model="lexical", query=QUERY, documents=DOCS)
+            with pytest.raises(cohere.UnauthorizedError):
+                BaseCohere.check_api_key(client)
 
     def test_an_unknown_model_is_their_not_found_error(self, url):
         import cohere

@@ -74,6 +74,12 @@ def test_xinference_lists_the_models_and_ranks(apart, url):
     assert [result["document"]["text"] for result in gave["results"]] == [DOCS[1], DOCS[2]]
 
 
+def test_xinference_gets_the_model_by_the_name_that_it_had_elsewhere(apart, url):
+    asked = {"uid": "bge-reranker-v2-m3", "query": QUERY, "documents": DOCS}
+    gave = apart("xinference", base_url=url, api_key=KEY, **asked)["gave"]
+    assert [result["index"] for result in gave["results"]] == ORDER
+
+
 def test_xinference_reads_a_refusal(apart, url):
     answer = apart("xinference", base_url=url, api_key=KEY, query=" ", documents=DOCS)
     assert answer["raised"] == "RuntimeError"
@@ -94,6 +100,8 @@ def test_a_wrong_key_is_xinferences_error(apart, locked_url):
         ("hosted_vllm", {}),
         ("infinity", {"return_documents": False}),
         ("huggingface", {"return_documents": False}),
+        ("voyage", {"top_n": 3}),
+        ("nvidia_nim/ranking", {}),
     ],
 )
 def test_each_provider_of_litellm_ranks(apart, url, provider, options):

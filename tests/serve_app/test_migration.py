@@ -10,11 +10,16 @@ from serve_app.config import ServeConfig
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
 PATHS = sorted(set(re.findall(r"`(?:GET |POST )?(/[\w./{}-]*)`", PAGE)))
-NOT_HERE = {"/embed", "/predict", "/tokenize", "/pooling", "/v1/license", "/v1/manifest"}
+NOT_HERE = {
+    *("/embed", "/embed_all", "/embed_sparse", "/similarity", "/predict", "/tokenize", "/decode"),
+    *("/embeddings", "/v1/embeddings", "/classify", "/pooling", "/detokenize", "/load"),
+    *("/v1/embed", "/v2/embed", "/v1/tokenize", "/v1/license", "/v1/manifest", "/token"),
+    *("/props", "/slots", "/v1/retrieval/{name}/reranking"),
+}
 ASKED = {"query": "capital", "documents": ["bananas", "the capital"]}
 NAMED = {**ASKED, "model": "rerank-v3.5"}
 TWO = {"text_1": "capital", "text_2": ["bananas", "the capital"]}
-# What each server's own documentation and clients have their users send; no body: a GET.
+# What each server's own documentation and clients have their users send; None: a GET.
 SENT = {
     "TEI": {
         "/rerank": {"query": "a", "texts": ["b"], "raw_scores": False, "truncate": True},
@@ -27,23 +32,36 @@ SENT = {
     "vLLM": {
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank", "/invocations"), ASKED),
         **dict.fromkeys(("/score", "/v1/score"), TWO),
-        **dict.fromkeys(("/v1/models", "/health", "/ping", "/version", "/metrics")),
+        **dict.fromkeys(("/v1/models", "/health", "/version", "/metrics")),
+        "/ping": {},
     },
-    "Cohere": {"/v2/rerank": NAMED, "/v1/rerank": NAMED},
+    "Cohere": {
+        **dict.fromkeys(("/v2/rerank", "/v1/rerank"), NAMED),
+        "/v1/check-api-key": {},
+        **dict.fromkeys(("/v1/models", "/v1/models/{name}")),
+    },
     "NVIDIA": {
         "/v1/ranking": {"query": {"text": "a"}, "passages": [{"text": "b"}], "truncate": "END"},
-        **dict.fromkeys(("/v1/models", "/v1/metadata", "/v1/health/live", "/v1/health/ready")),
+        **dict.fromkeys(("/v1/models", "/v1/metadata", "/v1/metrics")),
+        **dict.fromkeys(("/v1/health/live", "/v1/health/ready")),
     },
     "Xinference": {
         "/v1/rerank": {**ASKED, "model": "lexical", "return_len": False, "kwargs": "{}"},
-        **dict.fromkeys(("/v1/cluster/auth", "/v1/models", "/v1/models/{name}")),
+        **dict.fromkeys(("/v1/cluster/auth", "/v1/models", "/v1/models/{name}", "/status")),
     },
     "llama.cpp": {
         **dict.fromkeys(("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"), ASKED),
-        "/health": None,
+        **dict.fromkeys(("/health", "/v1/health", "/v1/models", "/models")),
     },
     "Mixedbread": {
         "/v1/reranking": {"query": "a", "input": ["b"], "top_k": 1, "return_input": True},
+    },
+    "SageMaker": {"/invocations": TWO, "/ping": None},
+    "Jina": {
+        "/v1/rerank": {**ASKED, "model": "jina-reranker-v3", "top_n": 1, "return_documents": False},
+    },
+    "Voyage": {
+        "/v1/rerank": {**ASKED, "model": "rerank-2.5", "top_k": 1, "truncation": True},
     },
 }
 
@@ -63,8 +81,19 @@ def test_every_path_on_the_page_is_served_or_said_not_to_be(caller, path):
     assert answer.status_code == (404 if path in NOT_HERE else 405 if is_posted(path) else 200)
 
 
+def test_the_page_is_no_probe(gateway_of, pools):
+    broken = gateway_of(pools.failing(RuntimeError("no")))
+    answered = [broken.send("GET", path).status_code for path in ("/", "/health")]
+    assert (answered[0], answered[1] >= 500) == (200, True)
+
+
 def is_posted(path):
-    return any(path in sent and sent[path] for sent in SENT.values())
+    bodies = [sent[path] for sent in SENT.values() if path in sent]
+    return bool(bodies) and None not in bodies
+
+
+def test_what_is_not_here_is_said_on_the_page():
+    assert set(PATHS) >= NOT_HERE
 
 
 @pytest.mark.parametrize("server", SENT)
@@ -72,7 +101,7 @@ def test_what_users_of_a_server_send_is_answered_and_on_the_page(caller, server)
     (section,) = (text for title, text in SECTIONS.items() if server in title)
     everyone = SECTIONS["What changes for everyone"]
     for path, body in SENT[server].items():
-        answer = caller.post(path, body) if body else get(caller, path)
+        answer = get(caller, path) if body is None else caller.post(path, body)
         assert answer.status_code == 200, path
         assert f"{path}`" in section or f"`{path}`" in everyone, path
 

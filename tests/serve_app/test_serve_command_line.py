@@ -9,10 +9,11 @@ from ray.serve.scripts import cli
 from serve_app import serve_command
 
 
-@pytest.fixture
-def deep(monkeypatch):
-    """A temporary folder with a long name."""
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "deep" * 20)
+@pytest.fixture(params=["RAY_TMPDIR", "TMPDIR"])
+def deep(request, monkeypatch):
+    """A temporary folder with a long name, however it is named."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(request.param, "/tmp/" + "deep" * 20)
 
 
 RAY_CLIENT = ["--address", "ray://head:10001"]

@@ -38,11 +38,15 @@ def test_a_ray_that_does_not_start_is_a_line_with_the_fix(monkeypatch, address, 
     assert str(raised.value) == line
 
 
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
 @pytest.mark.parametrize(
     ("address", "words"), [("ray://head:10001", "ray job submit"), ("local", "RAY_TMPDIR=/tmp")]
 )
-def test_an_address_by_which_no_job_runs_and_a_deep_folder_are_refused(monkeypatch, address, words):
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "deep" * 20)
+def test_an_address_by_which_no_job_runs_and_a_deep_folder_are_refused(
+    monkeypatch, variable, address, words
+):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, "/tmp/" + "deep" * 20)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InvalidRequest, match=words):
         connect()

@@ -206,7 +206,7 @@ def test_infinity_gets_usage_model_no_object_and_raw_scores_when_asked(fixed):
     }
 
 
-@pytest.mark.parametrize("path", ["/score", "/v1/score"])
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/invocations"])
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -239,6 +239,11 @@ def test_two_lists_are_scored_pair_by_pair_and_unequal_ones_refused(gateway_of):
     answer = caller.post("/score", {"queries": ["a", "b"], "documents": ["a", "b", "c"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "queries")
     assert caller.post("/score", {"text_1": "apple", "text_2": "apple"}).status_code == 200
+
+
+def test_a_query_makes_a_body_of_invocations_a_rerank_request(fixed):
+    answer = fixed.post("/invocations", {"query": "q", "queries": "q", "documents": DOCS}).json()
+    assert [hit["index"] for hit in answer["results"]] == [1, 2, 0]
 
 
 def test_voyage_is_told_by_its_fields_and_gets_its_own_shape(fixed):
@@ -332,13 +337,6 @@ def test_a_cascade_sees_all_candidates_of_a_request_together(gateway_of, pool):
     body = {"query": "q", "documents": ["q word " * 20] * 30}
     assert gateway_of(pool, unit_tokens=10, **settings).post("/v2/rerank", body).status_code == 200
     assert [len(unit.pairs) for unit in pool.units] == [30]
-
-
-def test_models_lists_every_name(fixed):
-    model = {"id": "lexical", "object": "model", "created": 0, "owned_by": "ray-rerank"}
-    for path in ("/v1/models", "/models"):
-        listed = fixed.send("GET", path).json()
-        assert listed == {"object": "list", "data": [{**model, "model_type": "rerank"}]}
 
 
 def test_a_lone_model_answers_to_any_name_and_says_its_own(fixed):

@@ -466,6 +466,32 @@ def test_answers_say_where_the_time_went(gateway_of):
     assert float(headers["x-total-time"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q", "texts": ["a"]}),
+        ("/v1/ranking", {"query": {"text": "q"}, "passages": [{"text": "a"}], "model": "nv"}),
+        ("/v2/rerank", {"query": "q", "documents": ["a"], "model": "rerank-v3.5"}),
+        ("/score", {"text_1": "q", "text_2": "a"}),
+    ],
+)
+def test_every_answer_says_in_a_header_which_model_scored(gateway_of, path, body):
+    assert gateway_of().post(path, body).headers["x-rerank-model"] == "lexical"
+
+
+def test_a_models_name_may_have_any_letters(pools):
+    settings = {"model": "lexical", "models": {"größe/ü 1": {"model": "lexical"}}}
+    config = ServeConfig.model_validate(settings)
+    gateway = Gateway(config, {name: pools.local() for name in config.served})
+
+    async def go():
+        transport = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            return await client.post("/v2/rerank", json={**BODY, "model": "größe/ü 1"})
+
+    assert asyncio.run(go()).headers["x-rerank-model"] == "gr%C3%B6%C3%9Fe/%C3%BC%201"
+
+
 def test_several_models_are_chosen_by_name(pools):
     from serve_app.config import ServeConfig
 

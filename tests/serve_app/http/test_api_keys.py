@@ -1,5 +1,7 @@
 import base64
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +126,12 @@ def test_what_probes_and_scrapes_ask_for_is_open(gateway_of, key_file):
     assert gateway_of().send("GET", "/v1/cluster/auth").json() == {"auth": False}
     for path in OPEN_PATHS:
         assert caller.send("GET", f"{path}/").status_code == 200
+
+
+def test_the_page_on_security_names_what_is_open_and_nothing_else():
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith("| anyone may ask |"))
+    assert set(re.findall(r"`(/[^`]*)`", row)) == OPEN_PATHS
 
 
 def test_a_right_key_comes_in(gateway_of, key_file):

@@ -5,11 +5,13 @@ import re
 import httpx
 import pytest
 
+from rerank_core import ModelUnavailable
 from serve_app.http.routes import plain
 from tests.serve_app.raw_http import exchange, head
 
 BODY = {"query": "capital", "documents": ["banana", "capital"]}
-READY = ["/health", "/healthz", "/ping", "/health/ready", "/v1/health/ready"]
+READY = ["/health", "/healthz", "/ping", "/health/ready", "/v1/health/ready", "/v1/health"]
+READY += ["/status"]
 
 
 @pytest.mark.parametrize("path", READY)
@@ -18,6 +20,16 @@ def test_readiness_has_the_name_that_each_server_gives_it(gateway_of, pools, pat
     unready = gateway_of(pools.failing(RuntimeError("no")))
     assert gateway_of(pools.stuck(), scaling={"min_replicas": 0}).send("GET", path).is_success
     assert unready.send("GET", path).status_code >= 500
+
+
+def test_vllms_probe_may_be_posted(gateway_of, pools):
+    assert gateway_of().send("POST", "/ping").json() == {"status": "ready"}
+    assert gateway_of(pools.failing(RuntimeError("no"))).send("POST", "/ping").status_code >= 500
+    wrong = gateway_of().send("PUT", "/ping")
+    assert (wrong.headers["allow"], wrong.json()["message"]) == (
+        "GET, POST",
+        "use GET or POST here",
+    )
 
 
 def test_liveness_does_not_ask_the_model(gateway_of, pools):
@@ -65,18 +77,44 @@ def test_posting_to_the_page_says_where_to_post(gateway_of):
     assert "post to one of /v2/rerank, /v1/rerank, /rerank" in answer.json()["message"]
 
 
-def test_models_have_pages_of_their_own_also_with_slashes(gateway_of):
-    caller = gateway_of(model_names=["BAAI/bge-reranker-v2-m3"])
-    for name in ("lexical", "BAAI/bge-reranker-v2-m3", "BAAI%2Fbge-reranker-v2-m3"):
-        found = caller.send("GET", f"/v1/models/{name}").json()
-        assert found == {
-            "id": name.replace("%2F", "/"),
-            "object": "model",
-            "created": 0,
-            "owned_by": "ray-rerank",
-            "model_type": "rerank",
-        }
-    assert caller.send("GET", "/v1/models/nobody").status_code == 404
+ALIAS = "BAAI/bge-reranker-v2-m3"
+
+
+def model(name):
+    known = {"id": name, "object": "model", "created": 0, "owned_by": "ray-rerank"}
+    return {
+        **known,
+        "root": "lexical",
+        "model_type": "rerank",
+        "name": name,
+        "endpoints": ["rerank"],
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+def test_every_name_that_is_served_is_listed_once_the_default_first(gateway_of, path):
+    listed = gateway_of(model_names=[ALIAS, "lexical"]).send("GET", path).json()
+    models = [model("lexical"), model(ALIAS)]
+    assert listed == {"object": "list", "data": models, "models": models}
+
+
+@pytest.mark.parametrize("name", ["lexical", ALIAS, ALIAS.replace("/", "%2F")])
+def test_models_have_pages_of_their_own_also_with_slashes(gateway_of, name):
+    caller = gateway_of(model_names=[ALIAS], unknown_models="refuse")
+    assert caller.send("GET", f"/v1/models/{name}").json() == model(name.replace("%2F", "/"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"unknown_models": "refuse"}])
+def test_a_name_has_a_page_where_it_is_answered_and_else_the_same_refusal(gateway_of, settings):
+    caller = gateway_of(**settings)
+    page = caller.send("GET", "/v1/models/my/uid")
+    answer = caller.post("/v1/rerank", {**BODY, "model": "my/uid"})
+    assert page.status_code == answer.status_code == (404 if settings else 200)
+    if settings:
+        assert page.json()["message"] == answer.json()["message"]
+        assert "model_names, or set unknown_models: default" in page.json()["message"]
+    else:
+        assert page.json() == model("my/uid")
 
 
 def test_version_and_metadata_say_what_runs(gateway_of):
@@ -88,20 +126,35 @@ def test_version_and_metadata_say_what_runs(gateway_of):
     }
 
 
-def test_metrics_stand_on_the_serving_port(gateway_of):
+@pytest.mark.parametrize("path", ["/metrics", "/v1/metrics"])
+def test_metrics_stand_on_the_serving_port(gateway_of, path):
     caller = gateway_of()
     caller.post("/v2/rerank", BODY)
-    answer = caller.send("GET", "/metrics")
+    answer = caller.send("GET", path)
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = answer.text.splitlines()
     asked = 'rerank_requests_total{dialect="cohere",model="lexical",status="200"} 1.0'
     assert asked in lines
     assert 'rerank_documents_total{model="lexical"} 2.0' in lines
-    kept = 'rerank_request_duration_seconds_count{dialect="cohere",model="%s",outcome="%s"} 1.0'
-    assert kept % ("lexical", "answered") in lines
-    assert caller.post("/v2/rerank", {}).status_code == 422
-    lines = caller.send("GET", "/metrics").text.splitlines()
-    assert kept % ("lexical", "refused") in lines
+
+
+@pytest.mark.parametrize(
+    ("errors", "body", "status", "outcome"),
+    [
+        ([], BODY, 200, "answered"),
+        ([], {}, 422, "refused"),
+        ([RuntimeError("no")], BODY, 500, "failed"),
+        ([ModelUnavailable("no")] * 2, BODY, 503, "failed"),
+    ],
+)
+def test_the_times_of_answers_refusals_and_failures_are_told_apart(
+    gateway_of, pools, errors, body, status, outcome
+):
+    caller = gateway_of(pools.failing(*errors))
+    assert caller.post("/v2/rerank", body).status_code == status
+    counted = r'rerank_request_duration_seconds_count{.*model="lexical",outcome="(\w+)"} (.+)'
+    kept = re.findall(counted, caller.send("GET", "/metrics").text)
+    assert kept == [(outcome, "1.0")]
 
 
 def test_the_api_is_described_on_a_page_that_needs_nothing_else(gateway_of):
@@ -123,12 +176,42 @@ def test_pages_of_named_origins_may_call(gateway_of):
     assert (before.status_code, before.headers["access-control-allow-methods"]) == (
         *(204, "GET, POST"),
     )
-    assert "authorization" in before.headers["access-control-allow-headers"]
     for answer in (before, caller.post("/v2/rerank", BODY, headers=ORIGIN)):
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
         assert answer.headers["vary"] == "origin"
     wrong = caller.post("/v2/rerank", {}, headers=ORIGIN)
     assert "access-control-allow-origin" in wrong.headers
+
+
+SDK = "authorization,content-type,x-rerank-priority,x-stainless-os,x-fern-language"
+
+
+@pytest.mark.parametrize("names", [SDK, "Authorization, X-Request-Id", "accept"])
+def test_pages_may_send_the_headers_that_their_libraries_add(gateway_of, names):
+    caller = gateway_of(cors_origins=["*"])
+    asks = {**ASKS, "access-control-request-headers": names}
+    before = caller.send("OPTIONS", "/v2/rerank", headers=asks)
+    assert (before.status_code, before.headers["access-control-allow-headers"]) == (204, names)
+
+
+@pytest.mark.parametrize(
+    "names", ["", "a b", "a,,b", "a;b", "é", pytest.param("a," * 3000 + "a", id="many")]
+)
+def test_only_names_of_headers_and_not_too_many_are_allowed(gateway_of, names):
+    caller = gateway_of(cors_origins=["*"])
+    asks = {**ASKS, "access-control-request-headers": names.encode()}
+    before = caller.send("OPTIONS", "/v2/rerank", headers=asks)
+    assert before.status_code == 204
+    assert "access-control-allow-headers" not in before.headers
+
+
+def test_pages_may_read_all_headers_of_an_answer(gateway_of, pools):
+    caller = gateway_of(pools.fixed(), cors_origins=["*"])
+    body = {"query": "q", "documents": ["1 long"], "unknown": True}
+    headers = caller.post("/v2/rerank", body, headers=ORIGIN).headers
+    own = {name for name in headers if name.startswith("x-")}
+    assert {"x-rerank-model", "x-ignored-fields", "x-truncated-documents"} <= own
+    assert own <= set(headers["access-control-expose-headers"].split(", "))
 
 
 def test_a_browser_may_ask_before_it_has_a_key(gateway_of):
