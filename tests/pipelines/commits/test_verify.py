@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import job
 
 import pipelines
+from pipelines.commits import verify as checks
 from pipelines.commits.checks import Incomplete
 from pipelines.commits.store import Damaged
 from pipelines.commits.verify import verify
@@ -80,6 +82,19 @@ def test_a_data_file_with_another_byte_or_end_is_not_the_committed_one(out, plac
     path.write_bytes(body[:-9])
     with pytest.raises(Incomplete, match="is not the file that was committed"):
         verify(out)
+
+
+def test_files_are_hashed_at_once(out, monkeypatch):
+    all_open = threading.Barrier(len(os.listdir(out / "data")), timeout=10)
+    assert all_open.parties > 1
+    one_after_all_are_open = checks._rows_of
+
+    def waits(file, digest):
+        all_open.wait()
+        return one_after_all_are_open(file, digest)
+
+    monkeypatch.setattr(checks, "_rows_of", waits)
+    verify(out)
 
 
 def test_it_says_how_far_it_is(out):
