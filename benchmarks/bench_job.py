@@ -54,7 +54,7 @@ import pyarrow.parquet as pq
 import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipelines import job
+from pipelines import run as job_run
 from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder
 from pipelines.commits.store import open_store
@@ -489,7 +489,7 @@ def end(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     places = {"input": (str(path),), "output": str(out)}
     config = RerankJobConfig(**places, scorer={"model": "lexical"}, unit_pairs=size)
     begun_s = time.time()
-    counted = mock.patch.object(job, "open_store", lambda address: Counting(Path(address)))
+    counted = mock.patch.object(job_run, "open_store", lambda address: Counting(Path(address)))
     with counted, Usage() as usage:
         run_job(config, Checksum, io.StringIO())
     ended_s = time.time()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import list_inputs
+from pipelines.inputs.listing import Listing, list_inputs
 from pipelines.inputs.paths import holds
 from rerank_core import InvalidRequest, RerankError
 
@@ -18,14 +18,42 @@ _OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars", 
 _SINCE_0_2_0 = "file_size"
 
 
+# Lists inputs as `list_inputs` does: at these versions of their tables, else at current ones.
+Look = Callable[[tuple[str, ...], Mapping[str, int] | None], Listing]
+
+
 class JobChanged(RerankError):
     """The folder holds another job: inputs, model or options differ."""
+
+
+class ListOnce:
+    """Lists each input of a run once, so that its identity and its plan are of the same files."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[tuple[str, ...], Listing]] = []
+
+    def __call__(
+        self, inputs: tuple[str, ...], versions: Mapping[str, int] | None = None
+    ) -> Listing:
+        """Return what there is, or was at the first look, of these versions of tables."""
+        given = versions or {}
+        for known, listing in self._known:
+            same = all(given.get(table) == version for table, version in listing.versions.items())
+            if known == inputs and same:
+                return listing
+        self._known.append((inputs, list_inputs(inputs, versions)))
+        return self._known[-1][1]
+
+    def forget(self) -> None:
+        """Forget what was listed: a plan keeps what it needs of millions of files."""
+        self._known.clear()
 
 
 def identity_of(
     config: RerankJobConfig,
     versions: dict[str, int] | None = None,
     among: Container[str] | None = None,
+    look: Look = list_inputs,
 ) -> dict[str, str]:
     """Return what makes two runs the same job: inputs by path and size, scorer, options.
 
@@ -41,19 +69,20 @@ def identity_of(
                 "output",
             )
     tables = tuple(path for path in (config.queries, config.documents) if path)
-    listing = list_inputs(config.input + tables, versions)
-    files = [[file.path, file.size] for file in listing.files]
+    listing, texts = look(config.input, versions), look(tables, versions)
+    sizes = {file.path: file.size for file in [*listing.files, *texts.files]}
+    files = [[path, size] for path, size in sizes.items()]
     if among is not None:
-        texts = {file.path for file in list_inputs(tables, versions).files}
-        files = [file for file in files if file[0] in among or file[0] in texts]
+        always = {file.path for file in texts.files}
+        files = [file for file in files if file[0] in among or file[0] in always]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
     # Refusing duplicates and setting them aside are the same job: the first only does not end it.
     options["duplicates"] = config.duplicates != "keep"
     calibration = config.scorer.calibration
     if calibration and Path(calibration).is_file():
         options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
-    if listing.versions:
-        options["tables"] = listing.versions
+    if found := listing.versions | texts.versions:
+        options["tables"] = found
     return {"inputs": _hash(files), "scorer": config.scorer.fingerprint()} | {
         name: json.dumps(value, sort_keys=True) for name, value in options.items()
     }
@@ -64,7 +93,9 @@ def versions_of(identity: dict[str, str]) -> dict[str, int]:
     return dict(json.loads(identity.get("tables", "{}")))
 
 
-def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, Any]]) -> dict[str, str]:
+def identity_of_run(
+    config: RerankJobConfig, begun: Iterable[dict[str, Any]], look: Look = list_inputs
+) -> dict[str, str]:
     """Return the identity of a run: that of the job, of those begun, with which it goes on.
 
     Jobs are given as their plans. A table that has moved on since a job began is read as that job
@@ -76,12 +107,12 @@ def identity_of_run(config: RerankJobConfig, begun: Iterable[dict[str, Any]]) ->
         if config.append:
             among = {file.get("source") or file["path"] for file in plan["files"]}
         try:
-            if (versions or among) and identity == identity_of(config, versions, among):
+            if (versions or among) and identity == identity_of(config, versions, among, look):
                 return identity
         except InvalidRequest:  # a version may be gone: what a killed append has left begins anew
             if not (config.overwrite or (config.append and plan.get("former"))):
                 raise
-    return identity_of(config)
+    return identity_of(config, look=look)
 
 
 def _hash(value: Any) -> str:

@@ -19,8 +19,9 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer, Nearby, Tasks
 from pipelines.growing.finished import finished_at
 from pipelines.growing.reuse import find_known
-from pipelines.identity import versions_of
+from pipelines.identity import Look, versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
+from pipelines.inputs.listing import list_inputs
 from pipelines.inputs.units import Slice
 from pipelines.plan import Plan, fixed_plan
 from pipelines.ranks.output_files import write_files
@@ -64,13 +65,17 @@ def plan(
     identity: dict[str, str],
     workers: Engine,
     out: TextIO,
+    look: Look = list_inputs,
 ) -> Planned:
-    """Fix the plan, or take the one that the folder has; say what is left of it."""
+    """Fix the plan, or take the one that the folder has; say what is left of it.
+
+    `look` lists the input.
+    """
     fresh = folder.store.size(PLAN) is None
     texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
     say = Steps(out, config.progress_s, "planning")
     digest = texts.digest if texts else ""
-    fixed = fixed_plan(folder, config, identity, workers, texts=digest, say=say)
+    fixed = fixed_plan(folder, config, identity, workers, texts=digest, say=say, look=look)
     path = config.scorer.calibration
     calibration = Calibration.load(path, config.scorer.fingerprint()) if path else None
     joined = bool(config.queries)
@@ -97,7 +102,8 @@ def score(
 ) -> dict[str, dict[str, Any]]:
     """Score the units that have no record; return the records of all that could be read."""
     folder, config = planned.context.folder, planned.context.config
-    records = folder.records("units", planned.done)
+    say = Steps(out, config.progress_s, "resuming")
+    records = folder.records("units", planned.done, say)
     if planned.left:
         forget_deaths(folder.store, config.max_killed_rows, planned.done)
         rows, files = planned.plan.rows, planned.plan.files

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode
 
-from pipelines.commits.store import check_address
+from pipelines.commits.store import SCHEMES
 
 
 def _comma_separated(value: Any) -> Any:
@@ -21,6 +21,24 @@ def _local(value: str | None) -> str | None:
     if value and "://" in value:
         raise ValueError("must be a path of a file system, not an address")
     return value
+
+
+def check_address(text: str) -> str:
+    """Return an output's address; ValueError that says the fix where no job can write there."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"is a path or the address of an object store: {known}")
+    if "?" in rest:
+        raise ValueError("takes no options: set endpoint and region in the environment")
+    bucket, _, folder = rest.partition("/")
+    if ":" in bucket.rpartition("@")[0]:
+        raise ValueError("has a secret in it; give that through the environment")
+    if not folder.strip("/"):
+        raise ValueError(f"is a bucket; name a folder in it, as in {scheme}://{bucket}/reranked")
+    return text
 
 
 Address = Annotated[str, AfterValidator(check_address)]

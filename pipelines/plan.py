@@ -13,7 +13,7 @@ from pipelines.engine import Engine
 from pipelines.growing.append import new_files
 from pipelines.growing.finished import Finished, finished_at, refuse_to_append
 from pipelines.growing.former_scores import kept_scores
-from pipelines.identity import refuse_change, versions_of
+from pipelines.identity import Look, refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import list_inputs
@@ -36,20 +36,21 @@ def make_plan(
     texts: str = "",
     finished: Finished | None = None,
     say: Say | None = None,
+    look: Look = list_inputs,
 ) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
 
     `gpus` says how many each copy of the model takes: units are as large as it wants. It is asked
     last, and only where the settings do not say: it may have to start Ray. Of what is `finished`
     the files are new that it does not know; it is a unit for each of its files. `say` is told of
-    steps.
+    steps; `look` lists the input.
     """
     if config.reuse:
         kept_scores(config)
-    listing = list_inputs(config.input, versions_of(identity))
+    listing = look(config.input, versions_of(identity))
     left_out = listing.left_out
     if config.queries and config.documents:
-        tables = list_inputs((config.queries, config.documents), versions_of(identity))
+        tables = look((config.queries, config.documents), versions_of(identity))
         for reason, (count, first) in tables.left_out.files.items():
             left_out.add(reason, first, count)
     former = finished.plan if finished else Plan(identity, "pairs", [], [], 0, 0)
@@ -99,6 +100,7 @@ def fixed_plan(
     *,
     texts: str = "",
     say: Say | None = None,
+    look: Look = list_inputs,
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     store = folder.store
@@ -106,7 +108,9 @@ def fixed_plan(
     if fixed is None:
         gpus, root = partial(workers.gpus_per_replica, config), open_store(config.output)
         finished = finished_at(root) if config.append and store != root else None
-        made = make_plan(config, identity, store, gpus, texts=texts, finished=finished, say=say)
+        made = make_plan(
+            config, identity, store, gpus, texts=texts, finished=finished, say=say, look=look
+        )
         store.create_json(PLAN, plan_to_json(made, config))
         fixed = store.read_json(PLAN)
     plan = plan_from_json(fixed)

@@ -24,6 +24,7 @@ from pipelines.engine import LoadScorer
 from pipelines.identity import JobChanged
 from pipelines.inputs.reading import FileChanged
 from pipelines.refusals import DuplicateIds, TooManyBadFiles
+from pipelines.reports.progress import Steps
 from pipelines.run import run_job
 from pipelines.settings import load_config
 from pipelines.stages.isolate import TooManyKilled
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer)
         if arguments and arguments[0] == "verify":
             from pipelines.commits.verify import verify_command
 
-            return verify_command(arguments[1:], sys.stderr)
+            return verify_command(arguments[1:], sys.stderr, Steps(sys.stderr, 10.0, "verifying"))
         config = load_config(arguments)
         if config.dry_run:
             from pipelines.reports.dry_run import describe

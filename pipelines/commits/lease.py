@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
 from pipelines.commits.store import OutputUnusable, Store, token
+from pipelines.inputs.units import Say
 from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
@@ -34,21 +36,25 @@ class Watch:
 WATCH = Watch()
 
 
+def _silent(step: str, done: int, of: int) -> None:
+    """Tell nobody."""
+
+
 class Lease:
     """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken.
 
     Who holds `still` has no heartbeat written meanwhile: while the folder itself has no name, one
-    would make another in its place.
+    would make another in its place. `say` is told how long the silence of a former owner is.
     """
 
-    def __init__(self, store: Store, watch: Watch = WATCH) -> None:
-        self._store, self._watch = store, watch
+    def __init__(self, store: Store, watch: Watch = WATCH, say: Say = _silent) -> None:
+        self._store, self._watch, self._say = store, watch, say
         self._stop, self.still = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self.folder = JobFolder(store, 0)
 
     def __enter__(self) -> JobFolder:
-        epoch = refuse_if_alive(self._store, self._watch) + 1
+        epoch = refuse_if_alive(self._store, self._watch, self._say) + 1
         mine: dict[str, Any] = {"host": socket.gethostname(), "namespace": _namespace()}
         mine |= {"pid": os.getpid(), "started": _started(os.getpid()), "token": token()}
         self.folder = JobFolder(self._store, epoch)
@@ -92,7 +98,7 @@ def heartbeat_key(epoch: int) -> str:
     return f"_job/heartbeats/{epoch}"
 
 
-def refuse_if_alive(store: Store, watch: Watch = WATCH) -> int:
+def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = _silent) -> int:
     """Return the newest epoch of the folder; OutputRefused while its owner lives.
 
     An owner of this host is looked up among its processes. Of another the heartbeat is watched, by
@@ -105,7 +111,9 @@ def refuse_if_alive(store: Store, watch: Watch = WATCH) -> int:
     if owner.get("namespace") == _namespace():
         alive = _started(int(owner["pid"])) == owner["started"]
     else:
-        alive = _beats(store, epoch, watch)
+        who = f"process {owner.get('pid')} on {owner.get('host')}"
+        told = partial(say, f"seconds without a heartbeat of {who}")
+        alive = _beats(store, epoch, watch, lambda gone_s: told(gone_s, round(STALE_S)))
     if alive:
         raise OutputRefused(
             f"{store} is held by another job (process {owner.get('pid')} on {owner.get('host')})."
@@ -114,7 +122,7 @@ def refuse_if_alive(store: Store, watch: Watch = WATCH) -> int:
     return epoch
 
 
-def _beats(store: Store, epoch: int, watch: Watch) -> bool:
+def _beats(store: Store, epoch: int, watch: Watch, say: Callable[[int], None]) -> bool:
     """Watch a heartbeat; False when it has stood still for STALE_S."""
     first, began_s = _beat_of(store, epoch), watch.now_s()
     while watch.now_s() - began_s < STALE_S:
@@ -122,6 +130,7 @@ def _beats(store: Store, epoch: int, watch: Watch) -> bool:
         now = _beat_of(store, epoch)
         if now != first:
             return now is not None
+        say(int(watch.now_s() - began_s))
     return False
 
 

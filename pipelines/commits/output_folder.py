@@ -15,6 +15,7 @@ from pipelines.commits.records import PLAN, JobFolder, OutputRefused, is_complet
 from pipelines.commits.store import Store
 from pipelines.growing.exchange import drop, finish_exchange, following, is_replaced
 from pipelines.identity import identities_differ, refuse_change, refuse_other_settings
+from pipelines.inputs.units import Say
 
 # What becomes of a finished result of another job.
 Former = Literal["keep", "overwrite", "append"]
@@ -78,13 +79,13 @@ def enter(held: JobFolder, work: Store, identity: dict[str, str], former: Former
     return JobFolder(work, held.epoch, root)
 
 
-def begun(store: Store, former: Former) -> Iterator[dict[str, Any]]:
+def begun(store: Store, former: Former, say: Say) -> Iterator[dict[str, Any]]:
     """Yield the plans of the jobs here that a run may go on with.
 
     A complete result is none where it is to be replaced, or added to, if anything has changed.
-    What an exchange that was killed has left to do is done first.
+    What an exchange that was killed has left to do is done first; `say` is told of it.
     """
-    finish_exchange(store)
+    finish_exchange(store, say)
     for folder in (store, following(store)):
         try:
             plan = folder.read_json(PLAN)

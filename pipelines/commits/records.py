@@ -23,7 +23,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commits.store import Store, token
+from pipelines.commits.store import Store, at_once, from_json, token
+from pipelines.inputs.units import Say
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
@@ -98,15 +99,23 @@ class JobFolder:
         """Return the names of the units (or buckets) that have a record."""
         return set(self.store.names(f"_job/{stage}", ".json"))
 
-    def records(self, stage: str, names: Collection[str] | None = None) -> dict[str, Any]:
-        """Return the records of a stage, or those that are named, by name in order."""
-        wanted = sorted(self.done(stage) if names is None else names)
-        found = self.store.read_all([record_key(stage, name) for name in wanted])
-        return {name: lean_json(bytes(body)) for name, body in zip(wanted, found, strict=True)}
+    def records(
+        self, stage: str, names: Collection[str] | None = None, say: Say = lambda *step: None
+    ) -> dict[str, Any]:
+        """Return the records of a stage, or those that are named, by name in order.
 
-    def all_records(self) -> JobRecords:
-        """Read every record of the job."""
-        return JobRecords(**{field.name: self.records(field.name) for field in fields(JobRecords)})
+        `say` is told how many are read. Raises Damaged.
+        """
+        wanted = sorted(self.done(stage) if names is None else names)
+        keys = [record_key(stage, name) for name in wanted]
+        bodies = at_once(self.store.read, keys, lambda n: say(f"{stage} read", n, len(keys)))
+        found = zip(wanted, keys, bodies, strict=True)
+        return {n: from_json(body, self.store.address(k), lean_json) for n, k, body in found}
+
+    def all_records(self, say: Say = lambda *step: None) -> JobRecords:
+        """Read every record of the job; `say` is told how many of each stage are read."""
+        stages = [field.name for field in fields(JobRecords)]
+        return JobRecords(**{stage: self.records(stage, say=say) for stage in stages})
 
     def records_one(self, stage: str, name: str) -> dict[str, Any]:
         """Return one record, which must exist."""

@@ -37,6 +37,10 @@ class StorageFull(RerankError):
     """The output disk is full. What is committed stays good; free space and run again."""
 
 
+class Damaged(RerankError):
+    """A file of a job is missing, or does not hold what was written there."""
+
+
 class OutputUnusable(InvalidRequest):
     """The output's place is not there, not ours to use, or cannot do what the commit stands on."""
 
@@ -133,9 +137,9 @@ class Store(ABC):
         return self.create(key, json_bytes(value))
 
     def read_json(self, key: str) -> Any:
-        """Return the JSON in a file, or None where there is none."""
+        """Return the JSON in a file, or None where there is none. Raises Damaged."""
         try:
-            return json.loads(bytes(self.read(key)))
+            return from_json(self.read(key), self.address(key))
         except FileNotFoundError:
             return None
 
@@ -159,24 +163,6 @@ def open_store(address: str | PathLike[str]) -> Store:
     return ObjectStore(text.rstrip("/"))
 
 
-def check_address(text: str) -> str:
-    """Return an output's address; ValueError that says the fix where no job can write there."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"is a path or the address of an object store: {known}")
-    if "?" in rest:
-        raise ValueError("takes no options: set endpoint and region in the environment")
-    bucket, _, folder = rest.partition("/")
-    if ":" in bucket.rpartition("@")[0]:
-        raise ValueError("has a secret in it; give that through the environment")
-    if not folder.strip("/"):
-        raise ValueError(f"is a bucket; name a folder in it, as in {scheme}://{bucket}/reranked")
-    return text
-
-
 def at_once(
     call: Callable[[Item], Result], items: Iterable[Item], say: Say = lambda done: None
 ) -> list[Result]:
@@ -187,6 +173,21 @@ def at_once(
             found.append(result)
             say(len(found))
     return found
+
+
+def from_json(body: Any, address: str, read: Callable[[bytes], Any] = json.loads) -> Any:
+    """Return what JSON that lies at an address says; raises Damaged where it is none."""
+    try:
+        return read(bytes(body))
+    except ValueError:
+        raise damaged(address) from None
+
+
+def damaged(address: str) -> Damaged:
+    """Return the error that says so of an address."""
+    return Damaged(
+        f"{address} is missing or damaged: put a copy of it back, or make the output anew"
+    )
 
 
 def json_bytes(value: Any) -> bytes:

@@ -86,25 +86,28 @@ def replace_result(
         shutil.rmtree(former)
 
 
-def finish_exchange(store: Store) -> None:
-    """Do what a run that was killed in an exchange has left to do; what lives does so itself."""
+def finish_exchange(store: Store, say: Say) -> None:
+    """Do what a run that was killed in an exchange has left to do; what lives does so itself.
+
+    `say` is told a step, and how many of how many files are done.
+    """
     if isinstance(store, LocalStore):
         new = _beside(store.root, _NEXT)
         if not store.root.exists() and is_complete(LocalStore(new)):
             with suppress(FileNotFoundError):
                 os.rename(new, store.root)  # killed between the two renames
         if _has_old(store):
-            with suppress(OutputRefused), Lease(store):
+            with suppress(OutputRefused), Lease(store, say=say):
                 _delete_old(store)
         return
     found = following(store)
     if is_complete(found):
-        with Lease(store) as held:
+        with Lease(store, say=say) as held:
             if is_complete(found):  # else another run has just done it
-                copy_over(held, found, lambda step, done, of: None)
+                copy_over(held, found, say)
                 drop(store, found)
     elif _is_copied(store, found):
-        with suppress(OutputRefused), Lease(store):
+        with suppress(OutputRefused), Lease(store, say=say):
             if _is_copied(store, found):
                 drop(store, found)
 

@@ -86,7 +86,7 @@ class Finished:
         for place, work, key in ((DATA, "data", "files"), (QUARANTINE, "quarantine", "quarantine")):
             names = [file["file"] for file in self.manifest[key]]
             bring(self.store, place, folder.store, f"_job/{work}", names, say)
-        records = list(JobFolder(self.store, 0).all_records().newest().items())
+        records = list(JobFolder(self.store, 0).all_records(say).newest().items())
         wanted = [
             (number, records[first:stop])
             for number, (first, stop) in enumerate(spans)

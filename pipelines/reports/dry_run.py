@@ -11,7 +11,7 @@ from pipelines.commits.records import is_complete
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.growing.finished import finished_at
-from pipelines.identity import identity_of, refuse_other_settings, versions_of
+from pipelines.identity import ListOnce, identity_of, refuse_other_settings, versions_of
 from pipelines.inputs.joins import Texts, join_texts, load_texts
 from pipelines.inputs.left_out import left_out_line
 from pipelines.inputs.listing import InputFile
@@ -31,7 +31,8 @@ _SPEEDS = (2_000, 50_000, 500_000)
 
 def describe(config: RerankJobConfig) -> str:
     """Return the plan of the job as lines of text; loads no model and starts no Ray."""
-    identity, root = identity_of(config), open_store(config.output)
+    look, root = ListOnce(), open_store(config.output)
+    identity = identity_of(config, look=look)
     texts = load_texts(config, versions_of(identity))
     finished = finished_at(root) if config.append and is_complete(root) else None
     if finished:
@@ -45,6 +46,7 @@ def describe(config: RerankJobConfig) -> str:
             lambda: config.gpus_per_replica or 0.0,
             texts=texts.digest if texts else "",
             finished=finished,
+            look=look,
         )
         tokens, sampled, aside = _sample(plan, config, texts)
     rows = sum(plan.rows.values())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 _TERMINAL_S = 0.5
@@ -82,6 +84,25 @@ class Steps:
             self._last_s = now_s
             self._out.write(f"{self._what}, {step}: {done:,} of {of:,}\n")
             self._out.flush()
+
+
+@contextmanager
+def waiting(out: TextIO, every_s: float, what: str) -> Iterator[None]:
+    """Say now and then that the block, which can tell nothing of itself, goes on."""
+    ended, began_s = threading.Event(), time.monotonic()
+
+    def say() -> None:
+        while not ended.wait(every_s):
+            out.write(f"{what}: {_span(time.monotonic() - began_s)} gone\n")
+            out.flush()
+
+    thread = threading.Thread(target=say, daemon=True, name="waiting")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _span(seconds: float | None) -> str:

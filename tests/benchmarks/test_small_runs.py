@@ -65,3 +65,9 @@ def test_the_job_benchmark_runs_into_a_bucket():
 def test_the_job_benchmark_counts_its_rows(answers):
     speed, rows = (answers[f"bench_job.py {kind}"]["found"] for kind in ("speed", "rows"))
     assert [line["rows"] for line in (speed, *rows["runs"])] == [400, 400]
+
+
+def test_the_end_of_a_job_is_measured_with_what_a_bucket_would_be_asked_for(answers):
+    found = answers["bench_job.py end"]["found"]
+    assert found["operations_a_unit"] > 0
+    assert {"create", "read", "copy"} <= set(found["operations"])

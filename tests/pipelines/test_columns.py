@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 import sys
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from protocol import LEXICAL, job, rows_of
 
+import pipelines
 from pipelines.commits.verify import verify
 from pipelines.identity import JobChanged
 from pipelines.refusals import DuplicateIds
@@ -56,6 +59,47 @@ def test_columns_are_kept_by_name_and_wrong_names_are_refused(tmp_path, pairs_in
     assert out.column_names == ["query_id", "doc_id", "place", "score", "rank"]
     with pytest.raises(InvalidRequest, match="--columns names docid; the input has doc_id, "):
         job(pairs_input, tmp_path / "other", columns=("query_id", "docid"))
+
+
+def test_scores_come_out_without_texts_and_grow_so(tmp_path, make_rows, write_files):
+    rows, ids = make_rows(5, 20), ("query_id", "doc_id")
+    out, folder = tmp_path / "out", write_files(tmp_path / "in", rows[:60], files=2, group=15)
+    options = {"columns": ids, "unit_pairs": 20, "top_k": 7}
+    job(folder, out, **options)
+    pq.write_table(pa.Table.from_pylist(rows[60:]), folder / "2.parquet")
+    made = job(folder, out, append=True, **options)
+    whole = job(folder, tmp_path / "whole")
+    found = pipelines.read_output(out).to_table()
+    assert found.column_names == [*ids, "score", "rank"]
+    kept = pq.read_table(tmp_path / "whole").select(found.column_names).to_pylist()
+    assert sorted(map(str, found.to_pylist())) == sorted(str(r) for r in kept if r["rank"] <= 7)
+    assert (verify(out), whole["counts"]["rows_out"]) == (made["counts"], 100)
+
+
+def test_scores_of_nested_rows_come_out_without_texts(tmp_path, make_rows, write_files):
+    rows = [{"query_id": "q", "query": "river", "candidates": make_rows(1, 5)}]
+    folder = write_files(tmp_path / "in", rows, files=1, group=5)
+    job(folder, tmp_path / "out", columns=("query_id", "candidates.doc_id"))
+    (row,) = pipelines.read_output(tmp_path / "out").to_table().to_pylist()
+    assert list(row) == ["query_id", "candidates"]
+    assert [list(one) for one in row["candidates"]] == [["doc_id", "score", "rank"]] * 5
+    assert verify(tmp_path / "out")["pairs_out"] == 5
+
+
+def test_what_the_page_says_sorts_and_partitions_an_output(tmp_path, monkeypatch, make_rows):
+    monkeypatch.chdir(tmp_path)
+    rows = [row | {"lang": "en" if row["place"] % 2 else "zh"} for row in make_rows(5, 20)]
+    pq.write_table(pa.Table.from_pylist(rows), "in.parquet")
+    job(tmp_path / "in.parquet", tmp_path / "reranked", unit_pairs=10)
+    page = (Path(__file__).parents[2] / "docs" / "offline.md").read_text(encoding="utf-8")
+    lines = re.findall(r'^duckdb -c "(.+)"$', page, re.MULTILINE)
+    for line in lines:
+        duckdb.sql(line)
+    found = pq.read_table("sorted.parquet", columns=["query_id", "rank"]).to_pylist()
+    ranked = [(f"q{query}", rank) for query in range(5) for rank in range(1, 21)]
+    assert [tuple(row.values()) for row in found] == ranked
+    assert sorted(path.name for path in Path("by_lang").iterdir()) == ["lang=en", "lang=zh"]
+    assert pq.read_table("by_lang").num_rows == 100
 
 
 def test_partitions_become_columns_and_are_found_by_folder_and_glob(tmp_path, make_rows):

@@ -175,10 +175,11 @@ def test_a_silent_owner_on_another_host_is_taken_over_and_fenced(place, small):
     out = place.out("out")
     with Lease(open_store(out)) as old:
         give_to_another_host(old)
-        silent = Elsewhere()
-        with Lease(old.store, silent.watch()) as new:
+        silent, said = Elsewhere(), []
+        with Lease(old.store, silent.watch(), lambda *step: said.append(step)) as new:
             assert new.epoch == 2
         assert silent.now >= STALE_S
+        assert said[-1] == ("seconds without a heartbeat of process 1 on elsewhere", 60, 60)
         run(small, out)
         with pytest.raises(Fenced, match="epoch 3"):
             old.publish("units", "000009", {"counts": {}})

@@ -23,7 +23,7 @@ from pipelines.commits.lease import Lease
 from pipelines.commits.records import Fenced, OutputRefused
 from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
-from pipelines.growing.exchange import replace_result
+from pipelines.growing.exchange import finish_exchange, replace_result
 from pipelines.stages.failures import read_line
 from pipelines.stages.read import read_slice, slice_row
 from pipelines.stages.score import ScoreUnits
@@ -230,6 +230,24 @@ def test_a_result_is_not_replaced_by_one_that_is_not_finished(place, rows, write
     with lease as held, pytest.raises(OutputRefused, match="is no finished"):
         replace_result(held, following, lease.still, lambda step, done, of: None)
     assert (ids(rows_of(out)), verify(out)["rows_in"]) == (ids(rows[:40]), 40)
+
+
+def test_what_a_killed_append_has_left_to_copy_is_copied_and_told(
+    bucket_place, rows, write, monkeypatch
+):
+    folder, out = grown(bucket_place, rows, write)
+
+    def killed(*given):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "replace_result", killed)
+        with pytest.raises(Stop):
+            appended(folder, out)
+    said = []
+    finish_exchange(open_store(out), lambda *step: said.append(step))
+    assert said[0][:2] == ("copied to data", 1)
+    assert (ids(rows_of(out)), verify(out)["rows_in"]) == (ids(rows), 100)
 
 
 def test_only_a_file_system_that_cannot_exchange_says_so(tmp_path):
