@@ -69,7 +69,7 @@ def _strategy(
     return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start, **options)
 
 
-def reader_cpus(gpus: float, cpus: float, copies: int, readers: int) -> float:
+def reader_cpus(gpus: float, cpus: float, copies: float, readers: int) -> float:
     """Return the CPUs of each reader: one, or less where the copies leave less; then none.
 
     Copies that hold all CPUs of all machines would wait for their readers for ever.
@@ -90,7 +90,8 @@ def restarts() -> tuple[str, int]:
 
 def attempts_before() -> int:
     """Return, in a task, how often it was begun before: a process died, or a result was lost."""
-    return int(worker.global_worker.core_worker.get_current_task_attempt_number())
+    here: Any = worker.global_worker  # its type does not know what it has when it is connected
+    return int(here.core_worker.get_current_task_attempt_number())
 
 
 def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:

@@ -302,3 +302,21 @@ def test_deaths_of_a_reader_are_said_and_counted_and_the_fourth_ends_the_job(
     made = json.loads((tmp_path / "out" / "_manifest.json").read_text())
     assert made["scoring"]["retries"] == (2 if deaths == 2 else 0)
     assert_whole(run, input_8_files, tmp_path / "calm")
+
+
+def test_the_terminal_shows_our_lines_and_one_of_rays_that_the_manual_names(
+    tmp_path, make_rows, write_files
+):
+    folder = write_files(tmp_path / "in", make_rows(4, 10), files=1, group=20)
+    run = Job(folder, tmp_path / "out", "--replicas", "1", "--progress-s", "1")
+    assert run.finish(run.start()) == 0
+    ours = ("lexical, fingerprint ", "done: 40 rows in, 40 out, ")
+    progress = re.compile(r" *\d+\.\d %  \d+ of 40 rows  ")
+    others = [
+        line
+        for line in (tmp_path / "job.log").read_text().splitlines()
+        if not line.startswith(ours) and not progress.match(line)
+    ]
+    assert len(others) <= 1
+    for line in others:
+        assert "has constructor arguments in the object store and max_restarts > 0" in line
