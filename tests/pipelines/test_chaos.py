@@ -245,10 +245,11 @@ def test_what_stops_a_worker_reaches_the_exit_code(tmp_path, make_rows, write_fi
     assert "run the same command again" in said
 
 
-def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files):
+@pytest.mark.parametrize("cpus", [3, 2])  # of two the copies hold both, and readers none
+def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files, cpus):
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 100 << 20}
+    head = {"num_cpus": cpus, "num_gpus": 1, "object_store_memory": 100 << 20}
     head |= {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
     cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
