@@ -20,6 +20,7 @@ import numpy as np
 
 from pipelines.inputs.runs import Run, read_qrels, read_run
 from pipelines.reports.evaluation import as_page, as_text, per_query
+from pipelines.reports.side_files import refuse_unwritable, writing
 from rerank_core import InvalidRequest, RerankError
 
 __all__ = ["MEASURES", "Run", "compare", "evaluate", "main", "p_value", "read_qrels", "read_run"]
@@ -101,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-query", type=Path, help="write each query's values and deltas here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    pages = {"--per-query": options.per_query, "--html": options.html}
     try:
+        for option, path in pages.items():
+            if path:
+                refuse_unwritable(path, option)
         qrels = read_qrels(options.qrels)
         after = evaluate(read_run(options.run), qrels, options.measures)
         before = None
@@ -109,13 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             baseline = read_run(options.baseline or options.run, options.baseline_column)
             before = evaluate(baseline, qrels, options.measures)
         summary = compare(after, before)
+        text = json.dumps(summary) if options.json else as_text(summary, len(qrels))
+        sys.stdout.write(text + "\n")
+        for option, path in pages.items():
+            if path:
+                page = option == "--html"
+                body = as_page(summary, after, before) if page else per_query(after, before)
+                with writing(path, option):
+                    path.write_text(body, encoding="utf-8")
     except (RerankError, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    text = json.dumps(summary) if options.json else as_text(summary, len(qrels))
-    sys.stdout.write(text + "\n")
-    if options.per_query:
-        options.per_query.write_text(per_query(after, before), encoding="utf-8")
-    if options.html:
-        options.html.write_text(as_page(summary, after, before), encoding="utf-8")
     return 0

@@ -12,6 +12,7 @@ refused, or not the job that the folder holds;
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from pipelines.refusals import DuplicateIds, TooManyBadFiles
 from pipelines.reports.progress import Steps
 from pipelines.run import run_job
 from pipelines.settings import load_config
+from pipelines.stages.failures import named
 from pipelines.stages.isolate import TooManyKilled
 from rerank_core import InvalidRequest, ModelUnavailable, RerankError, load_scorer
 
@@ -44,6 +46,11 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TooManyKilled, 6),
     (KeyboardInterrupt, 130),
 )
+# What the operating system says of a place that cannot be used, and of a full disk.
+_OF_SYSTEM = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
+     errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG), 2
+) | {errno.ENOSPC: 5, errno.EDQUOT: 5}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer) -> int:
@@ -77,10 +84,9 @@ def _report(error: BaseException, out: TextIO) -> int:
                 if code in (5, 130):
                     out.write("run the same command again to go on where it stopped\n")
                 return code
-    if isinstance(error, RerankError):
-        out.write(f"\nerror: {error}\n")
-        return 1
-    raise error
+    ours = [cause for cause in _chain(error) if isinstance(cause, RerankError)]
+    out.write(f"\nerror: {ours[-1] if ours else named(error)}\n")
+    return _OF_SYSTEM.get(error.errno or 0, 1) if isinstance(error, OSError) else 1
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -19,7 +19,12 @@ from pipelines.engine import Engine, LoadScorer
 from pipelines.growing.exchange import replace_result
 from pipelines.identity import ListOnce, identities_differ, identity_of, identity_of_run
 from pipelines.job import commit, plan, rank, score, settle
-from pipelines.reports.extras import say_complete, say_end, write_extras
+from pipelines.reports.extras import (
+    refuse_unwritable_extras,
+    say_complete,
+    say_end,
+    write_extras,
+)
 from pipelines.reports.progress import Steps, waiting
 from rerank_core import load_scorer
 
@@ -37,6 +42,7 @@ def run_job(
     `load` builds the scorer on each worker; `out` gets lines for people. Works on Ray unless
     another engine is given.
     """
+    refuse_unwritable_extras(config)
     made = _one_run(config, load, out, engine)
     if config.append:
         with waiting(out, config.progress_s, _LISTING):

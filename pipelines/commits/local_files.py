@@ -18,6 +18,7 @@ from pathlib import Path
 from pipelines.commits.store import Body, OutputUnusable, StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FLAGS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # From linux/fcntl.h and linux/fs.h.
@@ -28,7 +29,7 @@ def create(path: Path, body: Body) -> bool:
     """Write a new file and put it on the disk; False, and nothing changed, if the name is taken."""
     temporary = _write_beside(path, body)
     try:
-        with _full_disk_said(path, body):
+        with _place_said(path, body):
             _name_once(temporary, path)
     except FileExistsError:
         # NFS may say so of our own link, when its first answer was lost and it asked again.
@@ -94,9 +95,10 @@ def also(path: Path, name: Path) -> None:
 
 def mark(path: Path) -> bool:
     """Create an empty file, which need not be on the disk yet; False if the name is taken."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _place_said(path, b""):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _full_disk_said(path, b""):
+        with _place_said(path, b""):
             path.open("xb").close()
     except FileExistsError:
         return False
@@ -106,7 +108,7 @@ def mark(path: Path) -> bool:
 def replace(path: Path, body: Body) -> None:
     """Write a file and put it on the disk, whether or not the name is taken."""
     temporary = _write_beside(path, body)
-    with _full_disk_said(path, body):
+    with _place_said(path, body):
         os.replace(temporary, path)
     _sync_folder(path.parent)
 
@@ -121,7 +123,7 @@ def read_part(path: Path, start: int, stop: int) -> bytes:
 def _write_beside(path: Path, body: Body) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with _full_disk_said(path, body):
+        with _place_said(path, body):
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "xb") as file:
                 file.write(body)
@@ -134,10 +136,16 @@ def _write_beside(path: Path, body: Body) -> Path:
 
 
 @contextmanager
-def _full_disk_said(path: Path, body: Body) -> Iterator[None]:
+def _place_said(path: Path, body: Body) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _NOT_OURS:
+            raise OutputUnusable(
+                f"{path.parent} cannot be written to: {error.strerror}; give the job the right to"
+                " it, or take another --output",
+                "output",
+            ) from None
         if error.errno not in _FULL:
             raise
         raise StorageFull(

@@ -30,7 +30,9 @@ def choose_folder(store: Store, identity: dict[str, str], former: Former) -> Sto
     try:
         there = store.children()
     except NotADirectoryError:
-        raise OutputRefused(f"{store} is a file; the output is a folder") from None
+        raise OutputRefused(
+            f"{store} is a file, or lies below one; the output is a folder"
+        ) from None
     if not there:
         return store
     if not is_job_folder(store):

@@ -14,7 +14,15 @@ from pipelines.inputs.left_out import left_out_line
 from pipelines.plan import Plan
 from pipelines.reports.json_lines import write_json_lines
 from pipelines.reports.report import write_report
+from pipelines.reports.side_files import refuse_unwritable, writing
 from pipelines.reports.trec_run import write_trec_run
+
+
+def refuse_unwritable_extras(config: RerankJobConfig) -> None:
+    """Raise InvalidRequest if a file that is asked for cannot be written, before all the work."""
+    for path, option in ((config.trec_run, "--trec-run"), (config.json_lines, "--json-lines")):
+        if path:
+            refuse_unwritable(path, option)
 
 
 def write_extras(
@@ -29,10 +37,12 @@ def write_extras(
     """
     if store.size(REPORT) is None:
         write_report(store, manifest, records or JobFolder(store, 0).all_records())
-    if config.trec_run and _is_due(Path(config.trec_run), store):
-        write_trec_run(store, Path(config.trec_run), config.names)
-    if config.json_lines and _is_due(Path(config.json_lines), store):
-        write_json_lines(store, Path(config.json_lines))
+    if config.trec_run and _is_due(path := Path(config.trec_run), store):
+        with writing(path, "--trec-run"):
+            write_trec_run(store, path, config.names)
+    if config.json_lines and _is_due(path := Path(config.json_lines), store):
+        with writing(path, "--json-lines"):
+            write_json_lines(store, path)
     if config.format == "delta":
         write_delta_log(store)
 

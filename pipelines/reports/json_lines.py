@@ -26,6 +26,9 @@ def write_json_lines(store: Store, path: Path) -> None:
             for batch in open_result(str(store)).to_batches():
                 for row in batch.to_pylist():
                     file.write(msgspec.json.encode(_plain(row)) + b"\n")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     except UnicodeDecodeError:
         temporary.unlink()
         raise InvalidRequest(

@@ -38,6 +38,9 @@ def write_trec_run(store: Store, path: Path, names: ColumnNames) -> None:
         with temporary.open("w", encoding="utf-8") as file:
             for batch in dataset.to_batches(columns=wanted):
                 file.writelines(_lines(batch, names, nested))
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     except UnicodeDecodeError:
         temporary.unlink()
         raise InvalidRequest("a TREC run cannot hold an id that is not UTF-8", "trec_run") from None

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray._private import worker
+from ray._private.state import actors
 from ray.autoscaler.sdk import request_resources
 from ray.data import ActorPoolStrategy
 
@@ -67,9 +69,29 @@ def _strategy(
     return ActorPoolStrategy(min_size=least, max_size=most, initial_size=start, **options)
 
 
-def was_restarted() -> bool:
-    """Say, in an actor, whether it was another process before, which has died."""
-    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+def reader_cpus(gpus: float, cpus: float, copies: float, readers: int) -> float:
+    """Return the CPUs of each reader: one, or less where the copies leave less; then none.
+
+    Copies that hold all CPUs of all machines would wait for their readers for ever.
+    """
+    there = resources()
+    if not gpus:
+        return 0.0  # on CPUs the copies take them all
+    left = there.get("CPU", 0) - min(copies, int(there.get("GPU", 0) / gpus)) * cpus
+    # Ray counts in parts of ten thousand.
+    return min(1.0, max(0, int(left / readers * 1000)) / 1000)
+
+
+def restarts() -> tuple[str, int]:
+    """Return, in an actor, its name and how many processes were it before, which have died."""
+    name = ray.get_runtime_context().get_actor_id() or ""
+    return name, int(actors(actor_id=name)["NumRestarts"])
+
+
+def attempts_before() -> int:
+    """Return, in a task, how often it was begun before: a process died, or a result was lost."""
+    here: Any = worker.global_worker  # its type does not know what it has when it is connected
+    return int(here.core_worker.get_current_task_attempt_number())
 
 
 def require_machine(gpus: float, cpus: float, wait_s: float, say: Callable[[str], object]) -> None:

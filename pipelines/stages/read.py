@@ -33,7 +33,7 @@ _UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
 
 
 def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
-    """Return the row that `read_slice` takes."""
+    """Return the row that `read_slice` takes, with a name, and for people where its units lie."""
     plain = {
         "path": file.path,
         "size": file.size,
@@ -42,7 +42,9 @@ def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
         "columns": file.columns,
         "source": file.source,
     }
-    return {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
+    where = f"{file.given}, rows {piece.units[0].start:,} to {piece.units[-1].stop:,}"
+    row = {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
+    return row | {"name": piece.units[0].name, "where": where}
 
 
 def read_slice(

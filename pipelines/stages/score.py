@@ -24,7 +24,7 @@ from pipelines.ranks.unit_file import write_unit
 from pipelines.ranks.within_unit import rank_unit
 from pipelines.stages import machine
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
-from pipelines.stages.failures import failure_line
+from pipelines.stages.failures import COPY, failure_line, named, note_death
 from pipelines.stages.isolate import Isolation, deadline_s
 from pipelines.stages.scoring import SecondHalf, added_values, score_distinct, warm
 from rerank_core import PairScores, QueryDocumentPair, RerankError
@@ -38,21 +38,27 @@ class ScoreUnits:
     """The class each actor of the pool runs: one model, one unit per call, `CALLS` at a time.
 
     Only scoring takes turns, in a thread of its own: OpenMP keeps workers for every thread that
-    ever computed, and they get in each other's way. `restarted` says whether another process was
-    this actor before and has died.
+    ever computed, and they get in each other's way. `restarts` says the name of this actor and how
+    many processes were it before and have died.
     """
 
     def __init__(
-        self, context: JobContext, load: LoadScorer, restarted: Callable[[], bool] = lambda: False
+        self,
+        context: JobContext,
+        load: LoadScorer,
+        restarts: Callable[[], tuple[str, int]] = lambda: ("", 0),
     ) -> None:
         self._context = context
+        name, deaths = restarts()
         # Else nothing has died over a unit yet, and none needs a note that it is tried.
-        self._careful = context.folder.epoch > 1 or restarted()
+        self._careful = context.folder.epoch > 1 or deaths > 0
         self._failure: RerankError | None = None
         self._usual_s: list[float] = []
         self._scoring = ThreadPoolExecutor(1, "score")
         try:
             machine.refuse_another_folder(context.folder)
+            if deaths:
+                note_death(context.folder, COPY + name, deaths)
             self._usual_s = machine.seconds_of_others(context.folder, context.first_new)
             # In a thread that ends, for the same reason.
             with ThreadPoolExecutor(1, "start") as start:
@@ -61,19 +67,19 @@ class ScoreUnits:
             self._preparing = threading.Lock()
             self._second = SecondHalf(self._halves) if self._halves else self._scorer
             machine.refuse_another_model(context.folder, self._scorer.info.fingerprint)
-        except RerankError as error:
+        except Exception as error:
             # Raised here, it would be an actor that dies again and again.
-            self._failure = error
+            self._failure = named(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score each unit row and publish its record; return a line of JSON for each.
 
-        An error of ours is a line, too: the kind of one that is raised does not reach the driver.
+        An error is a line, too: the kind of one that is raised does not reach the driver.
         """
         try:
             return pa.table({"line": self._lines(batch)})
-        except RerankError as error:
-            return pa.table({"line": [failure_line(error)]})
+        except Exception as error:
+            return pa.table({"line": [failure_line(named(error))]})
 
     def _lines(self, batch: pa.Table) -> list[str]:
         if self._failure:

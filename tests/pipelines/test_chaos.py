@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -51,8 +53,9 @@ class Job:
         ]  # fmt: skip
         self._address = address
 
-    def start(self, pause_s: float = 0.0) -> subprocess.Popen[bytes]:
+    def start(self, pause_s: float = 0.0, **faults: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"DEADLY_PAUSE_S": str(pause_s), "DEADLY_LOG": str(self.log)}
+        environment |= faults
         if self._address:
             environment["RAY_ADDRESS"] = self._address
         with self._said.open("ab") as log:
@@ -82,8 +85,8 @@ class Job:
         return process.wait(400)
 
 
-def actors_below(root: int) -> list[int]:
-    """The scoring actors among the descendants of a process."""
+def processes_below(root: int, what: str) -> list[int]:
+    """The descendants of a process whose command line has this in it."""
     parents: dict[int, int] = {}
     names: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
@@ -100,7 +103,7 @@ def actors_below(root: int) -> list[int]:
         above = pid
         while above > 1 and above != root:
             above = parents.get(above, 0)
-        if above == root and "ScoreUnits" in name:
+        if above == root and what in name:
             found.append(pid)
     return found
 
@@ -166,7 +169,7 @@ def test_kills_of_workers_nodes_and_drivers_lose_nothing_and_repeat_nothing(
             if not run.wait_for(units, process):
                 break
             if kind == "worker":
-                found = actors_below(os.getpid())
+                found = processes_below(os.getpid(), "ScoreUnits")
                 if found:
                     os.kill(rng.choice(found), signal.SIGKILL)
             elif kind == "node":
@@ -205,6 +208,8 @@ def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, wri
         (row, "killed_worker") for row in poisoned
     }
     assert verify(tmp_path / "out")["rows_out"] == 32 - 3
+    said = (tmp_path / "job.log").read_text()
+    assert "a process has died (no. 1): a copy of the model" in said
 
 
 def test_an_interrupted_job_ends_tidily_and_the_same_command_resumes(tmp_path, input_8_files):
@@ -240,10 +245,11 @@ def test_what_stops_a_worker_reaches_the_exit_code(tmp_path, make_rows, write_fi
     assert "run the same command again" in said
 
 
-def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files):
+@pytest.mark.parametrize("cpus", [3, 2])  # of two the copies hold both, and readers none
+def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files, cpus):
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 100 << 20}
+    head = {"num_cpus": cpus, "num_gpus": 1, "object_store_memory": 100 << 20}
     head |= {"include_dashboard": False, "dashboard_agent_listen_port": free_port()}
     cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
@@ -256,3 +262,62 @@ def test_two_copies_share_a_gpu_in_a_pool_that_grows(tmp_path, input_8_files):
     assert len(calls) == UNITS
     assert len(set(calls)) == 2
     assert verify(run.out)["rows_out"] == UNITS * UNIT_ROWS
+
+
+def test_a_control_store_that_stays_away_ends_the_job_in_a_line(tmp_path, input_8_files):
+    run = Job(input_8_files, tmp_path / "out")
+    process = run.start(pause_s=0.5)
+    assert run.wait_for(2, process)
+    (store,) = processes_below(process.pid, "gcs_server")
+    os.kill(store, signal.SIGKILL)
+    started_s = time.monotonic()
+    assert run.finish(process) == 1
+    assert time.monotonic() - started_s < 20
+    said = (tmp_path / "job.log").read_text()
+    assert "error: Ray's control store (" in said
+    assert "what is committed is safe, and the same command goes on" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert run.done() < UNITS
+    assert run.finish(run.start()) == 0, (tmp_path / "job.log").read_text()[-2000:]
+    assert_whole(run, input_8_files, tmp_path / "calm")
+
+
+@pytest.mark.parametrize("deaths", [2, 99])
+def test_deaths_of_a_reader_are_said_and_counted_and_the_fourth_ends_the_job(
+    tmp_path, input_8_files, deaths
+):
+    run = Job(input_8_files, tmp_path / "out")
+    ended = run.finish(run.start(DEADLY_READ="000004", DEADLY_READS=str(deaths)))
+    said = (tmp_path / "job.log").read_text()
+    told = re.findall(
+        r"a process has died \(no. (\d)\): the reader of .*/1.parquet, rows 0 to", said
+    )
+    assert told == [str(number + 1) for number in range(min(deaths, 4))]
+    assert "Traceback" not in said
+    if deaths == 2:
+        assert ended == 0
+    else:
+        assert ended == 1
+        assert "error: 4 processes have died over " in said
+        assert run.finish(run.start()) == 0
+    made = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert made["scoring"]["retries"] == (2 if deaths == 2 else 0)
+    assert_whole(run, input_8_files, tmp_path / "calm")
+
+
+def test_the_terminal_shows_our_lines_and_one_of_rays_that_the_manual_names(
+    tmp_path, make_rows, write_files
+):
+    folder = write_files(tmp_path / "in", make_rows(4, 10), files=1, group=20)
+    run = Job(folder, tmp_path / "out", "--replicas", "1", "--progress-s", "1")
+    assert run.finish(run.start()) == 0
+    ours = ("lexical, fingerprint ", "done: 40 rows in, 40 out, ")
+    progress = re.compile(r" *\d+\.\d %  \d+ of 40 rows  ")
+    others = [
+        line
+        for line in (tmp_path / "job.log").read_text().splitlines()
+        if not line.startswith(ours) and not progress.match(line)
+    ]
+    assert len(others) <= 1
+    for line in others:
+        assert "has constructor arguments in the object store and max_restarts > 0" in line

@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,3 +107,28 @@ def test_a_missing_extra_is_said_with_the_command_that_installs_it(
     run = str(files / "run")
     assert main(["--run", run, "--qrels", str(files / "qrels"), "--baseline", run]) == 2
     assert "pip install 'ray-rerank[evaluate]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--html", "--per-query"])
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(files, capsys, option):
+    given = ["--run", str(files / "none"), "--qrels", str(files / "qrels"), option]
+    assert main([*given, str(files)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {option} {files}: it is a folder; name another file\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--html", "--per-query"])
+def test_a_page_that_could_not_be_written_is_a_line_below_the_figures(
+    files, capsys, monkeypatch, option
+):
+    def full(*options, **how):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    page = str(files / "page")
+    given = ["--run", str(files / "run"), "--qrels", str(files / "qrels"), option, page]
+    assert main(given) == 2
+    said = capsys.readouterr()
+    assert "3 judged queries" in said.out
+    assert said.err == f"error: {option} {page}: No space left on device; all else is done\n"

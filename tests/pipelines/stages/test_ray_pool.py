@@ -76,3 +76,22 @@ def test_an_actor_has_two_units_in_hand_and_one_where_there_is_one_for_each(
     pool = ray_pool.pool(StageConfig(replicas=replicas), 0, 1, units, calls=2)
     assert pool.max_tasks_in_flight_per_actor == in_hand
     assert (pool.max_concurrent_calls_per_actor or 1) == (in_hand or 2)
+
+
+@pytest.mark.parametrize(
+    ("machine", "needs", "copies", "readers", "each"),
+    [
+        ({"CPU": 8, "GPU": 1}, (1, 8), 1, 4, 0),  # one copy holds all CPUs
+        ({"CPU": 8, "GPU": 8}, (1, 1), 8, 4, 0),  # as many GPUs as CPUs
+        ({"CPU": 8, "GPU": 8}, (1, 1), 20, 4, 0),  # more copies than there is room for
+        ({"CPU": 8, "GPU": 2}, (1, 3), 2, 4, 0.5),
+        ({"CPU": 8, "GPU": 1}, (1, 1), 1, 4, 1),
+        ({"CPU": 8, "GPU": 2}, (0.5, 2), 4, 4, 0),
+        ({"CPU": 8}, (0, 1), 4, 4, 0),  # without GPUs the copies take all
+    ],
+)
+def test_readers_take_no_cpu_that_the_copies_hold(
+    monkeypatch, machine, needs, copies, readers, each
+):
+    monkeypatch.setattr(ray_pool.ray, "cluster_resources", lambda: machine)
+    assert ray_pool.reader_cpus(*needs, copies, readers) == each
