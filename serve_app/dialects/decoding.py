@@ -181,7 +181,7 @@ def _most_names(entry: Raw) -> int:
 
     A colon that is not within a string has a quote or a space before it, and no escaped quote.
     """
-    letters = np.frombuffer(entry, np.uint8)  # type: ignore[call-overload]
+    letters = np.frombuffer(entry, np.uint8)
     colons = np.flatnonzero(letters == _COLON)
     last, second, third = (letters[colons - back] for back in (1, 2, 3))
     escaped = (second == _BACKSLASH) & (third != _BACKSLASH)
