@@ -28,7 +28,7 @@ from serve_app.gateway.request_log import RequestRecord
 from serve_app.gateway.tracing import note
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
-from serve_app.http.early_body import with_early_body
+from serve_app.http.early_body import with_early_body, without_expect
 from serve_app.live_settings import LiveSettings
 from serve_app.local_pool import FusedPool
 from serve_app.pool import ScoringPool
@@ -78,7 +78,8 @@ class GatewayDeployment:
         gateway = self._gateway
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await gateway(scope, with_early_body(scope, receive), send)
+            receive = with_early_body(scope, receive)
+            await gateway(without_expect(scope), receive, send)
 
         return application
 

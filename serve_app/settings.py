@@ -20,7 +20,8 @@ class Limits(Settings):
     max_held_bytes: int = Field(
         2**30,
         ge=1024,
-        description="Bytes of all bodies that one gateway holds at a time; beyond it, a 429.",
+        description="Bytes of all bodies that one gateway holds at a time, or of their texts in"
+        " memory where these take more; beyond it, a 429.",
     )
     max_header_bytes: int = Field(16_384, ge=1024, description="Bytes of all headers; else 431.")
     body_timeout_s: float = Field(10.0, gt=0, description="A slower sender gets a 408.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from sys import getsizeof
 from typing import Any
 
 from msgspec import Raw
@@ -34,11 +35,11 @@ _LONGEST_NAME = 64
 class ParsedRequest:
     """A request in our own words.
 
-    `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back
-    when asked for: the text, with the fields of an object around it. `field` is what the API calls
-    the list of them. `cut` has the indices of documents that were shortened before scoring;
-    with `skip_errors` what cannot be scored is left out. `can_wait` gives way to others where there
-    is too much work. `ignored` names fields of the body that change nothing.
+    `pairs` is what gets scored, one per candidate of `request`. `documents` is what is handed back,
+    empty where nothing is: the text, with the fields of an object around it. `field` is what the
+    API calls the list of them. `cut` has the indices of documents that were shortened before
+    scoring; with `skip_errors` what cannot be scored is left out. `can_wait` gives way to others
+    where there is too much work. `ignored` names fields of the body that change nothing.
     """
 
     request: RerankRequest
@@ -53,6 +54,11 @@ class ParsedRequest:
     cut: frozenset[int] = frozenset()
     can_wait: bool = False
     ignored: tuple[str, ...] = ()
+
+    @property
+    def text_bytes(self) -> int:
+        """The memory of the texts: up to four bytes a character, where a body may have one."""
+        return sum(getsizeof(pair.document) for pair in self.pairs) + getsizeof(self.request.query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +111,13 @@ class Dialect:
             names |= {name} if alias is None else set(alias.choices)  # type: ignore[union-attr,arg-type]
         return frozenset(names)
 
-    def parse(self, fields: Mapping[str, Raw], limits: Limits) -> ParsedRequest:
+    def parse(
+        self, fields: Mapping[str, Raw], limits: Limits, *, can_wait: bool = False
+    ) -> ParsedRequest:
         """Return the request in a body's fields. Raises InvalidRequest, which never quotes them.
 
-        Documents beyond `max_document_characters` are cut.
+        Documents beyond `max_document_characters` are cut. It gives way to others where its body
+        says so, or `can_wait`.
         """
         read = {name: raw for name, raw in fields.items() if name in self.reads}
         values = decode_fields(read, limits.max_documents)
@@ -121,7 +130,8 @@ class Dialect:
             message = first["msg"].removeprefix("Value error, ")
             raise InvalidRequest(f"{param}: {message}", param) from None
         unread = [name[:_LONGEST_NAME] for name in fields if name not in self.reads]
-        request = replace(request, ignored=(*request.ignored, *unread)[:_MOST_NAMES])
+        ignored = (*request.ignored, *unread)[:_MOST_NAMES]
+        request = replace(request, ignored=ignored, can_wait=request.can_wait or can_wait)
         check_request(request.request)
         return within(request, limits)
 

@@ -13,6 +13,7 @@ from serve_app.dialects.fields import (
     Limit,
     Number,
     Query,
+    RankFields,
     Tokens,
     Whole,
     build_request,
@@ -30,7 +31,7 @@ class DocumentsBody(Body):
     top_n: Limit | None = Field(
         None, description="How many to keep; 0, or more than there are: all."
     )
-    rank_fields: list[str] | None = Field(None, description="Fields of object documents to read.")
+    rank_fields: RankFields | None = Field(None, description="Fields of object documents to read.")
     return_documents: bool | None = Field(None, description="Hand the documents back.")
     raw_scores: bool | None = Field(None, description="Logits instead of activated scores.")
     use_activation: bool | None = Field(None, description="false: as `raw_scores` true.")

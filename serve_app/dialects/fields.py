@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Raw
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rerank_core import Candidate, InvalidRequest, RerankRequest
 from rerank_core.reranker import pairs_of
+from serve_app.dialects.decoding import has_more
 from serve_app.dialects.dialect import ParsedRequest
 
 
@@ -23,6 +24,7 @@ class _Part(msgspec.Struct):
 
 
 _parts = msgspec.json.Decoder(list[_Part])
+_MOST_PARTS = 1000
 
 
 class Body(BaseModel):
@@ -45,6 +47,8 @@ def not_bool(value: Any) -> Any:
 def text_of_parts(parts: Raw | bytes) -> str:
     """Return the text of typed content parts, as chat APIs have them, a line each."""
     try:
+        if has_more(parts, _MOST_PARTS):
+            raise ValueError(f"more than {_MOST_PARTS} content parts; send them as one")
         found = _parts.decode(parts)
     except msgspec.MsgspecError:
         raise ValueError("its content must be a text, or parts of type text") from None
@@ -83,6 +87,10 @@ def _parsed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _once(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
 def _document(value: Any) -> Any:
     if not isinstance(value, str | dict):
         raise ValueError("must be a string or an object with a text")
@@ -98,6 +106,8 @@ Query = Annotated[str, BeforeValidator(_query, json_schema_input_type=str | dict
 Texts = Annotated[
     list[str], BeforeValidator(_texts, json_schema_input_type=str | list[str | dict[str, Any]])
 ]
+# Of each document so many are looked for; a name twice would multiply its text.
+RankFields = Annotated[list[str], Field(max_length=100), AfterValidator(_once)]
 Document = Annotated[Any, BeforeValidator(_document, json_schema_input_type=str | dict[str, Any])]
 
 
@@ -147,6 +157,7 @@ def build_request(
     max_tokens_per_pair: int | None = None,
     score_threshold: float | None = None,
     field: str = "documents",
+    return_documents: bool = False,
     **options: Any,
 ) -> ParsedRequest:
     """Build the request for one query. `field` names the documents' field in error messages."""
@@ -173,7 +184,10 @@ def build_request(
         documents=tuple(
             {"text": text, **(doc if isinstance(doc, dict) else {})}
             for doc, text in zip(documents, texts, strict=True)
-        ),
+        )
+        if return_documents
+        else (),
         field=field,
+        return_documents=return_documents,
         **options,
     )

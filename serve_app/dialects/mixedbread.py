@@ -14,7 +14,7 @@ from serve_app.dialects.dialect import (
     extras,
     returned_text,
 )
-from serve_app.dialects.fields import Body, Count, Document, Query, build_request
+from serve_app.dialects.fields import Body, Count, Document, Query, RankFields, build_request
 
 
 class MixedbreadBody(Body):
@@ -23,7 +23,7 @@ class MixedbreadBody(Body):
     query: Query
     input: list[Document] = Field(description="Texts, or objects.")
     model: str | None = None
-    rank_fields: list[str] | None = Field(None, description="Fields of objects to read.")
+    rank_fields: RankFields | None = Field(None, description="Fields of objects to read.")
     top_k: Count | None = Field(None, description="How many to keep.")
     return_input: bool | None = Field(None, description="Hand the documents back.")
 

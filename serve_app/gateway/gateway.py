@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from serve_app.config import ServeConfig
@@ -139,13 +138,14 @@ class Gateway:
             waits = sent.says_batch(headers) or record.key in self.config.admission.batch_keys
             self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
-                fields = slice_fields(
-                    await read_body(incoming, limits, count_bytes, gzipped=gzipped)
-                )
+                body = await read_body(incoming, limits, count_bytes, gzipped=gzipped)
+                fields = slice_fields(body)
                 dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = dialect.parse(fields, limits)
-                request = replace(request, can_wait=request.can_wait or waits)
+                request = dialect.parse(fields, limits, can_wait=waits)
+                count_bytes(max(0, request.text_bytes - len(body)))
+                # What waits for scores holds its texts, no longer what they were decoded from.
+                del body, fields
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:

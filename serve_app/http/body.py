@@ -16,6 +16,8 @@ from serve_app.http.headers import too_large
 _GZIP = 31
 # Of a body that is too large this many times the limit is read, so that its sender sees the answer.
 _DISCARDED = 8
+# Then nothing more is waited for.
+_IDLE_S = 2.0
 
 
 class ClientGone(Exception):
@@ -107,9 +109,12 @@ async def discard_body(scope: Scope, body: IncomingBody, limits: Limits) -> None
     if any(name.lower() == b"expect" for name, _ in scope["headers"]):
         return
     left = limits.max_body_bytes * _DISCARDED
+    now = asyncio.get_running_loop().time
+    end = now() + limits.body_timeout_s
     with suppress(TimeoutError, ClientGone):
-        async with asyncio.timeout(limits.body_timeout_s):
+        async with asyncio.timeout_at(min(end, now() + _IDLE_S)) as patience:
             async for chunk in body.chunks():
                 left -= len(chunk)
                 if left < 0:
                     return
+                patience.reschedule(min(end, now() + _IDLE_S))

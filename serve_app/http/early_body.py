@@ -71,6 +71,17 @@ def with_early_body(scope: Scope, receive: Receive) -> Receive:
     return early
 
 
+def without_expect(scope: Scope) -> Scope:
+    """Return the scope without `expect: 100-continue`, which has been answered.
+
+    Serve receives a body before its gateway asks for it, so the client has been told to send.
+    """
+    if scope["type"] != "http":
+        return scope
+    kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"expect"]
+    return {**scope, "headers": kept}
+
+
 async def _nothing(_: Any) -> bytes:
     await asyncio.get_running_loop().create_future()
     return b""

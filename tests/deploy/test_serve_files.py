@@ -21,15 +21,11 @@ PRODUCTION = {
     "proxy_location": "EveryNode",
     "args.scorer.dtype": "bfloat16",
     "args.scorer.max_length": 1024,
-    "args.scaling.max_replicas": 8,
-    "args.scaling.gateway_cpus": 1,
+    "args.scaling": {"max_replicas": 8, "gateway_cpus": 1},
 }
 # What each file says beside the base; whatever else differs is a mistake.
 OVERLAYS: dict[str, dict[str, Any]] = {
-    "deploy/serve-container.yaml": {
-        "http_options.host": "0.0.0.0",
-        "args.scaling": {"fused": True},
-    },
+    "deploy/serve-container.yaml": {"http_options.host": "0.0.0.0"},
     "deploy/two-nodes.yaml": {
         "proxy_location": "HeadOnly",
         "args.scorer.threads": 1,
@@ -52,11 +48,15 @@ OVERLAYS: dict[str, dict[str, Any]] = {
         "args.scorer.local_files_only": True,
         "args.model_names": ["rerank-v3.5", "BAAI/bge-reranker-v2-m3", "bge-reranker-v2-m3"],
         "args.api_keys_file": "/home/ray/.config/ray-rerank/api_keys",
-        "args.scaling.gpus_per_replica": 1,
-        "args.scaling.cpus_per_replica": 4,
-        "args.scaling.min_replicas": 2,
-        "args.scaling.gateways": 2,
-        "args.scaling.max_gateways": 8,
+        "args.scaling": {
+            "gpus_per_replica": 1,
+            "cpus_per_replica": 4,
+            "min_replicas": 2,
+            "max_replicas": 8,
+            "gateways": 2,
+            "max_gateways": 8,
+            "gateway_cpus": 1,
+        },
         "deployments": [
             {"name": "Gateway", "max_surge_percent": 50},
             {
@@ -118,6 +118,14 @@ def with_overlay(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any
 @pytest.mark.parametrize("path", OVERLAYS)
 def test_a_serve_file_is_the_base_and_what_it_adds(path: str) -> None:
     assert read(path) == with_overlay(read(BASE), OVERLAYS[path])
+
+
+@pytest.mark.parametrize("path", [BASE, *OVERLAYS])
+def test_a_file_for_one_replica_is_one_process_unless_it_tunes_a_scorer(path: str) -> None:
+    scaling = ServeConfig.model_validate(read(path)["args"]).scaling
+    tuned = {one["name"] for one in read(path).get("deployments", [])}
+    # In a file `auto` is split.
+    assert (scaling.fused is True) == (scaling.is_single and "Scorer" not in tuned)
 
 
 def test_no_serve_file_is_left_out() -> None:

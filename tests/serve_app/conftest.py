@@ -153,7 +153,11 @@ def service(serve_instance, wait_ready):
 
     from serve_app import app
 
-    config = lexical(scaling={"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5})
+    config = lexical(
+        scaling={"min_replicas": 2, "max_replicas": 2, "cpus_per_replica": 0.5},
+        model_names=["ours/rerank"],
+        cors_origins=["https://app.example"],
+    )
     serve.run(app(config), name="rerank", route_prefix="/")
     wait_ready(serve_instance)
     return serve_instance

@@ -18,9 +18,11 @@ WHAT_A_PROXY_CAN_CHANGE = " or ".join(
         "each_path_ranks",
         "errors_are_ours",
         "many_documents",
+        "odd_requests",
         "one_request_id",
         "route_prefix",
         "slow_senders",
+        "too_much",
         "upgrade",
     )
 )
@@ -53,8 +55,8 @@ def passed_behind_haproxy(file, *options):
 
 
 def test_the_same_holds_behind_haproxy():
-    # Three paths, eight upgrades and five more.
-    assert "16 passed" in passed_behind_haproxy("test_service.py", "-k", WHAT_A_PROXY_CAN_CHANGE)
+    # Three paths, eight upgrades, eight odd requests, four too large and five more.
+    assert "28 passed" in passed_behind_haproxy("test_service.py", "-k", WHAT_A_PROXY_CAN_CHANGE)
 
 
 @pytest.mark.chaos

@@ -242,6 +242,31 @@ def test_a_gateway_with_its_replica_in_it_answers_as_over_a_hop(replica_of, gate
     assert gateway.admission["lexical"].replicas.tokens_per_s > 0
 
 
+def test_a_fused_gateway_answers_a_probe_while_a_pass_runs(replica_of, gateway_of):
+    begun, may_end = threading.Event(), threading.Event()
+
+    async def ask():
+        replica = replica_of()
+
+        def held(pairs):
+            begun.set()
+            assert may_end.wait(20)
+            return replica._scorer.inner.score(pairs)
+
+        replica._scorer.score = held
+        transport = httpx.ASGITransport(app=gateway_of(FusedPool(replica)).gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            body = {"query": "q", "documents": ["q"]}
+            scored = asyncio.create_task(client.post("/v2/rerank", json=body))
+            assert await asyncio.to_thread(begun.wait, 10)
+            live = await client.get("/health/live")
+            waits = not scored.done()
+            may_end.set()
+            return live.status_code, waits, (await scored).status_code
+
+    assert asyncio.run(ask()) == (200, True, 200)
+
+
 class Halves(Spy):
     """Its first half says when it was called; its second waits for what the test allows."""
 

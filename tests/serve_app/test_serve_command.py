@@ -96,6 +96,7 @@ def started(folder, command, *words):
                 stderr=log,
                 start_new_session=True,
             )
+        process.ray_folder = Path(ray_folder)
         try:
             yield process
         finally:
@@ -237,21 +238,38 @@ def of_the_image(folder):
     (command,) = re.findall(r"^CMD (\[.+\])$", dockerfile, re.MULTILINE)
     program, inside = json.loads(command)
     (source,) = re.findall(rf"^COPY .*?(\S+) {re.escape(inside)}$", dockerfile, re.MULTILINE)
-    settings = yaml.safe_load((ROOT / source).read_text())
+    return program, *on_a_free_port(folder, ROOT / source)
+
+
+def of_the_quickstart(folder):
+    """`rerank-serve` with the laptop's Serve file, on a free port of this machine."""
+    return "rerank-serve", *on_a_free_port(folder, ROOT / "serve_app" / "local.yaml")
+
+
+def on_a_free_port(folder, source):
+    """Copy a Serve file for this machine alone; return a command's words for it, and its port."""
+    settings = yaml.safe_load(source.read_text())
     settings["http_options"] = {"host": "127.0.0.1", "port": free_port()}
-    file = folder / Path(inside).name
+    file = folder / source.name
     file.write_text(yaml.safe_dump(settings))
-    return program, [str(file)], settings["http_options"]["port"]
+    return [str(file)], settings["http_options"]["port"]
 
 
-@pytest.mark.parametrize("command", [of_make, of_the_image])
-def test_what_people_start_answers_and_stops_within_its_time(tmp_path, command):
+def deployments(process):
+    """The deployments that a command's Serve has started, by their logs."""
+    logs = process.ray_folder.glob("ray/session_*/logs/serve/replica_*_*_*.log")
+    return {log.name.split("_")[2] for log in logs}
+
+
+@pytest.mark.parametrize("command", [of_make, of_the_image, of_the_quickstart])
+def test_what_people_start_is_one_process_and_stops_within_its_time(tmp_path, command):
     program, words, port = command(tmp_path)
     url = f"http://127.0.0.1:{port}"
     with started(tmp_path, program, *words) as process:
         wait_ready(process, url, tmp_path)
         best, *_ = httpx.post(f"{url}/v2/rerank", json=BODY, timeout=60).json()["results"]
         assert best["index"] == 1
+        assert deployments(process) == {"Gateway"}
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=Scaling().drain_s) == 0, log_of(tmp_path)
     with pytest.raises(httpx.ConnectError):

@@ -1,6 +1,7 @@
 """The same routes through a real local Ray Serve; test_haproxy runs this file again."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 import ray
 from ray import serve
 
-from tests.serve_app.raw_http import exchange, offers_of_upgrade
+from tests.serve_app.raw_http import exchange, head, offers_of_upgrade
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,57 @@ def test_an_upgrade_is_served_and_nothing_is_smuggled(service, fused, mount, pro
     assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"400", b"200", b"200"]
     assert received.count(b'"bad_json"') == 1
     assert b'"object":"list"' not in received
+
+
+@pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)], ids=["", "expects"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_can_read_the_413(service, expects, chunked):
+    body = b" " * 30_000_000
+    if chunked:
+        first = head(None, *expects, "transfer-encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        first = head(len(body), *expects)
+    received = exchange(service, first, body)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"100"] * len(expects) + [b"413"]
+    assert b"limits.max_body_bytes" in received
+
+
+CONTENT = json.dumps(BODY).encode()
+JSON_TYPE = "content-type: application/json"
+PREFLIGHT = ("origin: https://app.example", "access-control-request-method: POST")
+# The first line, the body, headers, and what the answer begins with and has.
+ODD = {
+    "byte order mark": (
+        "POST /v2/rerank",
+        b"\xef\xbb\xbf" + CONTENT,
+        [JSON_TYPE],
+        200,
+        '"index":1',
+    ),
+    "gzip": (
+        "POST /v2/rerank",
+        gzip.compress(CONTENT),
+        [JSON_TYPE, "content-encoding: gzip"],
+        200,
+        '"index":1',
+    ),
+    "no content type": ("POST /v2/rerank", CONTENT, [], 200, '"index":1'),
+    "slash at the end": ("POST /v2/rerank/", CONTENT, [JSON_TYPE], 200, '"index":1'),
+    "doubled slashes": ("POST //v2//rerank", CONTENT, [JSON_TYPE], 200, '"index":1'),
+    "slash in a name": ("GET /v1/models/ours/rerank", b"", [], 200, '"id":"ours/rerank"'),
+    "%2F in a name": ("GET /v1/models/ours%2Frerank", b"", [], 200, '"id":"ours/rerank"'),
+    "preflight": ("OPTIONS /v2/rerank", b"", PREFLIGHT, 204, "allow-origin: https://app.example"),
+}
+
+
+@pytest.mark.parametrize(("line", "content", "headers", "status", "has"), ODD.values(), ids=ODD)
+def test_odd_requests_reach_the_gateway_as_they_are(service, line, content, headers, status, has):
+    lines = [f"{line} HTTP/1.1", "host: x", "connection: close", *headers]
+    lines += [f"content-length: {len(content)}"] if content else []
+    received = exchange(service, "\r\n".join([*lines, "", ""]).encode(), content)
+    assert received.startswith(b"HTTP/1.1 %d" % status)
+    assert has.encode() in received
 
 
 def test_several_models_behind_one_address(mounted):

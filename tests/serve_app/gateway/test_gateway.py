@@ -1,7 +1,10 @@
 """Deadlines, overload, lost replicas, limits and readiness, without Ray."""
 
 import asyncio
+import gc
+import json
 import time
+import tracemalloc
 from dataclasses import replace
 
 import httpx
@@ -403,6 +406,55 @@ def test_all_bodies_together_have_a_bound_and_leave_their_room(gateway_of, pools
     answers = asyncio.run(go())
     assert [answer.status_code for answer in answers] == [429, 504, 504]
     assert answers[0].headers["retry-after"] == "1"
+
+
+HELD = {
+    "texts": ["x" * 100_000] * 10,
+    "texts with a dash": ["x" * 99_000 + "\u2013"] * 10,
+    "texts with an emoji": ["x" * 99_000 + "\U0001f600"] * 10,
+    "objects": [{"text": "x" * 90_000, "tags": ["y" * 9000]}] * 10,
+}
+
+
+@pytest.mark.parametrize("documents", HELD.values(), ids=HELD)
+@pytest.mark.parametrize("back", [True, False])
+def test_a_request_that_waits_holds_what_is_counted(gateway_of, pools, documents, back):
+    pool = pools.stuck()
+    gateway = gateway_of(pool, admission={"min_tokens": 10**9}).gateway
+    body = {"query": "q", "documents": documents, "return_documents": back}
+    content = json.dumps(body, ensure_ascii=False).encode()
+
+    async def post():
+        pieces = iter(range(0, len(content), 65_536))
+
+        async def receive():
+            start = next(pieces)
+            more = start + 65_536 < len(content)
+            chunk = content[start : start + 65_536]
+            return {"type": "http.request", "body": chunk, "more_body": more}
+
+        scope = {"type": "http", "method": "POST", "path": "/v2/rerank", "headers": []}
+        await gateway(scope, receive, None)
+
+    async def held():
+        tracemalloc.start()
+        try:
+            asked = [asyncio.create_task(post()) for _ in range(8)]
+            while len(pool.units) < 8:
+                await asyncio.sleep(0.01)
+            gc.collect()
+            memory = tracemalloc.get_traced_memory()[0], gateway._bodies.held_bytes
+        finally:
+            tracemalloc.stop()
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return memory
+
+    traced, counted = asyncio.run(held())
+    assert len(content) * 8 <= counted
+    assert traced < 1.1 * counted
+    assert gateway._bodies.held_bytes == 0
 
 
 def test_truncated_documents_are_named_in_every_dialect(gateway_of, pools):

@@ -17,6 +17,7 @@ from rerank_core import InvalidRequest
 from serve_app.config import Limits, ServeConfig
 from serve_app.dialects.decoding import slice_fields
 from serve_app.dialects.jina import JINA
+from serve_app.dialects.nvidia import NVIDIA
 from serve_app.gateway import Gateway
 from serve_app.local_pool import LocalPool
 
@@ -345,26 +346,114 @@ def test_a_body_may_be_gzipped_and_have_no_content_type(gateway_of):
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "junk",
-    [
-        b'{"query": "q", "documents": ["a"], "x": [%s]}',
-        b'{"query": "q", "documents": [{"text": "a", "x": [%s]}]}',
-        b'{"query": "q", "documents": [%s]}',
-        b'{"query": "q", "documents": ["a"], "rank_fields": [%s]}',
-        b'{"query": [%s], "documents": ["a"]}',
-    ],
-)
-def test_what_nobody_reads_is_never_built(junk):
+def junk(template, piece, count=2_700_000):
+    return template % b",".join([piece] * count)
+
+
+def fields(count, template=b'"f%d":0', start=0):
+    return b",".join(template % i for i in range(start, start + count))
+
+
+def documents_of_fields(each):
+    parts = (b'{"text":"a",%s}' % fields(each, start=i * each) for i in range(1000))
+    return b'{"query": "q", "documents": [%s]}' % b",".join(parts)
+
+
+OF_LISTS = {
+    "an unknown field": b'{"query": "q", "documents": ["a"], "x": [%s]}',
+    "a document's field": b'{"query": "q", "documents": [{"text": "a", "x": [%s]}]}',
+    "documents": b'{"query": "q", "documents": [%s]}',
+    "rank_fields": b'{"query": "q", "documents": ["a"], "rank_fields": [%s]}',
+    "query": b'{"query": [%s], "documents": ["a"]}',
+}
+ONE_DOCUMENT = b'{"query": "q", "documents": [{"text": "a", %s}]}'
+PASSAGES = b'{"query": {"text": "q"}, "passages": [{"text": "a", %s}]}'
+PARTS = b'{"query": "q", "documents": [{"content": [%s]}]}'
+MANY_FIELDS = fields(650_000)
+JUNK = {
+    **{name: (JINA, junk(template, b"[]")) for name, template in OF_LISTS.items()},
+    "fields of a document": (JINA, ONE_DOCUMENT % MANY_FIELDS),
+    "fields of a passage": (NVIDIA, PASSAGES % MANY_FIELDS),
+    "fields with a space": (JINA, ONE_DOCUMENT % fields(600_000, b'"f%d" :0')),
+    "names that end with an escape": (JINA, ONE_DOCUMENT % fields(500_000, b'"f%d\\\\":0')),
+    "fields of 1,000 documents": (JINA, documents_of_fields(600)),
+    "empty parts": (JINA, junk(PARTS, b"{}")),
+    "empty texts": (JINA, junk(PARTS, b'{"type":"text"}', 500_000)),
+    "one field many times": (
+        JINA,
+        json.dumps(
+            {"query": "q", "documents": [{"a": "x" * 10_000}], "rank_fields": ["a"] * 13_000}
+        ).encode(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_what_nobody_reads_is_never_built(name):
     """Eight megabytes of empty lists would be 2.8 million objects, 200 MB of them."""
-    body = junk % b",".join([b"[]"] * 2_700_000)
+    dialect, body = JUNK[name]
     tracemalloc.start()
     try:
         with contextlib.suppress(InvalidRequest):
-            JINA.parse(slice_fields(body), Limits())
+            dialect.parse(slice_fields(body), Limits())
         assert tracemalloc.get_traced_memory()[1] < 40e6
     finally:
         tracemalloc.stop()
+
+
+def parsed(documents, dialect=JINA):
+    body = json.dumps({"query": "q", "documents": documents}).encode()
+    return dialect.parse(slice_fields(body), Limits())
+
+
+def test_too_many_fields_are_refused_by_a_line_that_says_so():
+    with pytest.raises(InvalidRequest) as refused:
+        JINA.parse(slice_fields(JUNK["fields of a document"][1]), Limits())
+    assert str(refused.value) == (
+        "documents.0: more than 50000 fields in one request; send what is read"
+    )
+    with pytest.raises(InvalidRequest, match=r"^documents\.\d\d: more than 50000 fields"):
+        JINA.parse(slice_fields(JUNK["fields of 1,000 documents"][1]), Limits())
+
+
+def test_a_thousand_documents_of_forty_fields_are_read_whole():
+    documents = [{f"f{i}": f"{n} {i}" for i in range(40)} for n in range(1000)]
+    texts = [pair.document for pair in parsed(documents).pairs]
+    assert texts[999] == "\n".join(f"f{i}: 999 {i}" for i in range(40))
+    assert len(texts) == 1000
+
+
+def test_colons_within_texts_and_deeper_names_are_no_fields():
+    text = '{"at": "12:30:45"} ' * 10_000
+    deep = {"text": text, "n": {str(i): {"x": 1} for i in range(20_000)}}
+    request = parsed([deep, {"text": text}, text, *["a"] * 5])
+    assert [pair.document == text[:200_000] for pair in request.pairs[:3]] == [True] * 3
+    assert json.loads(bytes(request.documents[0]["n"])) == deep["n"]
+
+
+def test_a_wrong_entry_among_many_fields_is_named():
+    documents = [*({f"f{i}": 0 for i in range(400)} for _ in range(100)), 7]
+    with pytest.raises(InvalidRequest, match=r"^documents\.100: must be a string"):
+        parsed(documents)
+
+
+@pytest.mark.parametrize("count", [1000, 1001])
+def test_content_has_up_to_a_thousand_parts(count):
+    documents = [{"content": [{"type": "text", "text": "a"}] * count}]
+    if count > 1000:
+        with pytest.raises(InvalidRequest, match="more than 1000 content parts"):
+            parsed(documents)
+    else:
+        assert parsed(documents).pairs[0].document.count("a") == count
+
+
+def test_a_rank_field_is_read_once_and_a_hundred_at_most():
+    body = {"query": "q", "documents": [{"a": "x"}], "rank_fields": ["a", "b", "a"]}
+    request = JINA.parse(slice_fields(json.dumps(body).encode()), Limits())
+    assert request.pairs[0].document == "x"
+    body["rank_fields"] = [f"f{i}" for i in range(101)]
+    with pytest.raises(InvalidRequest, match=r"^rank_fields: .* at most 100"):
+        JINA.parse(slice_fields(json.dumps(body).encode()), Limits())
 
 
 @pytest.mark.seconds
