@@ -12,6 +12,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipelines.commits.records import JobFolder, lean_json
@@ -20,7 +21,7 @@ from rerank_core import RerankError
 
 # How often a worker may die over the same work.
 MOST_DEATHS = 4
-_DEATHS = f"{ATTEMPTS}/deaths"
+_DEATHS, _LOADS = f"{ATTEMPTS}/deaths", f"{ATTEMPTS}/loads"
 # Who dies: a reader of a slice, by its first unit, or a copy of the model, by its actor.
 READER, COPY = "reader-", "copy-"
 _LOOK_EVERY_S = 5.0
@@ -57,6 +58,29 @@ def refuse_more(deaths: int, what: str) -> None:
             f"{deaths} processes have died over {what}, most likely for want of memory: give the"
             " machines more, or the input smaller row groups; the same command goes on"
         )
+
+
+@contextmanager
+def loading(folder: JobFolder, copy: str, deaths: int) -> Iterator[None]:
+    """Load a model in the block, in the process that comes after so many of this copy.
+
+    Raises WorkerDied when the last ones died in theirs: it would go on so for ever. The first one
+    leaves no note, so that a healthy job writes none.
+    """
+    mine = f"{folder.epoch}.{copy}"
+    if deaths >= MOST_DEATHS:
+        notes = set(folder.store.names(_LOADS))
+        last = range(deaths - MOST_DEATHS + 1, deaths)
+        if all(f"{mine}.{n}" in notes and f"{mine}.{n}.loaded" not in notes for n in last):
+            raise WorkerDied(
+                f"{deaths} processes have died while they loaded the model, most likely for want of"
+                " memory: give the machines more, or take fewer replicas; the same command goes on"
+            )
+    if deaths:
+        folder.store.mark(f"{_LOADS}/{mine}.{deaths}")
+    yield
+    if deaths:
+        folder.store.mark(f"{_LOADS}/{mine}.{deaths}.loaded")
 
 
 class DeathWatch:

@@ -24,7 +24,7 @@ from pipelines.ranks.unit_file import write_unit
 from pipelines.ranks.within_unit import rank_unit
 from pipelines.stages import machine
 from pipelines.stages.account import failed_pairs, histograms, unit_counts
-from pipelines.stages.failures import COPY, failure_line, named, note_death
+from pipelines.stages.failures import COPY, failure_line, loading, named, note_death
 from pipelines.stages.isolate import Isolation, deadline_s
 from pipelines.stages.scoring import SecondHalf, added_values, score_distinct, warm
 from rerank_core import PairScores, QueryDocumentPair, RerankError
@@ -61,7 +61,10 @@ class ScoreUnits:
                 note_death(context.folder, COPY + name, deaths)
             self._usual_s = machine.seconds_of_others(context.folder, context.first_new)
             # In a thread that ends, for the same reason.
-            with ThreadPoolExecutor(1, "start") as start:
+            with (
+                loading(context.folder, name, deaths),
+                ThreadPoolExecutor(1, "start") as start,
+            ):
                 self._scorer = start.submit(lambda: warm(load(context.config.scorer))).result()
             self._halves = preparing(self._scorer)
             self._preparing = threading.Lock()
