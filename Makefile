@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Three processes, for those with a Ray wait more than they compute; tests/conftest.py says what stays
-# together in one, and what begins first.
+# Two processes; tests/conftest.py says what stays together in one, and what begins first.
 # One thread of arithmetic each: more than there are cores wait for each other at every barrier.
-SIDE_BY_SIDE := --dist loadgroup --no-loadscope-reorder --numprocesses
+TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # Client libraries that do not install beside ours, for their tests.
 CLIENTS := .venv-clients
 # Azure's emulator, for the tests of jobs that write there.
@@ -59,14 +58,14 @@ check: setup ## lint, types, architecture
 	$(BIN)/lint-imports
 
 test: check clients azurite ## check, then every test that this machine can run but those of `make chaos`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) 3 -m 'not chaos'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) -m 'not chaos'
 
 test-fast: setup ## only the tests without Ray that take no seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) 2 --hypothesis-profile fast \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) --hypothesis-profile fast \
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup azurite ## kill what can be killed, under load; the table goes to docs/reliability.md too
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) 2 -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
+	$(BIN)/python -m pytest -q $(TWO) -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml

@@ -71,7 +71,7 @@ def _one_run(
     with lease as held:
         if choose_folder(root, identity, former) == work:
             folder = enter(held, work, identity, former)
-            made = _worked(folder, config, identity, _workers(engine, out), load, out, look)
+            made = _worked(folder, config, identity, _workers(engine, out), load, out, look=look)
             if work != root:
                 replace_result(held, work, lease.still, say("replacing the old result"))
             say_end(str(root), made, out)
@@ -86,6 +86,7 @@ def _worked(
     engine: AbstractContextManager[Engine],
     load: LoadScorer,
     out: TextIO,
+    *,
     look: ListOnce,
 ) -> dict[str, Any]:
     with engine as workers:

@@ -23,7 +23,7 @@ from rerank_core import (
 )
 from rerank_core.reranker import check_request
 from serve_app.config import Limits
-from serve_app.dialects.decoding import check_count, decode_fields
+from serve_app.dialects.values import check_count, decode_fields
 from serve_app.http.errors import ErrorReply
 
 # Of fields that are not acted on so many are named, and so much of each name.

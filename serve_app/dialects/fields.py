@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from rerank_core import Candidate, InvalidRequest, RerankRequest
 from rerank_core.reranker import pairs_of
-from serve_app.dialects.decoding import has_more
 from serve_app.dialects.dialect import ParsedRequest
+from serve_app.dialects.values import has_more
 
 
 class _Part(msgspec.Struct):

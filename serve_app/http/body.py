@@ -16,8 +16,8 @@ from serve_app.http.headers import too_large
 _GZIP = 31
 # Of a body that is too large this many times the limit is read, so that its sender sees the answer.
 _DISCARDED = 8
-# Then nothing more is waited for.
-_IDLE_S = 2.0
+# Then nothing more is waited for. Behind HAProxy a sender who is left before that hears nothing.
+_IDLE_S = 10.0
 
 
 class ClientGone(Exception):
