@@ -19,8 +19,6 @@ ROOT = Path(__file__).parents[1]
 pytest_plugins = ["tests.skips"]
 # On a busy machine nodes start late; for this process and those that tests start.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
-# Nor is a node dead that does not answer for 10 s; one that is killed refuses at once.
-os.environ.setdefault("RAY_health_check_timeout_ms", "60000")
 # Serve kills a proxy that takes 5 s to import it, and `serve.start` then fails on the dead one.
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 # A proxy of the environment cannot reach this machine's own loopback.
