@@ -35,7 +35,7 @@ settings.register_profile("fast", max_examples=25)
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say what stays together in one of the processes of `make test`, the longest first.
+    """Say what stays together in one of the two processes of `make test`, the longest first.
 
     That is what shares the session's Ray, or the installed wheel; of the rest each file, so that
     its fixtures are made once. What begins late must be short, or one process idles at the end.
@@ -53,9 +53,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("chaos"):
-        # Jobs beside services; two services that are killed would be in each other's way.
-        return "jobs" if item.path.is_relative_to(ROOT / "tests" / "pipelines") else "services"
     fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
     shared = {"local_ray": "ray", "installed": "installed"}
     return next((group for name, group in shared.items() if name in fixtures), item.path.name)

@@ -29,9 +29,7 @@ class ChaosTable:
         """Keep a row for what the test did, or for a fixture that could not be set up."""
         if report.when == "call" or (report.when == "setup" and report.failed):
             figures = "; ".join(f"{name} {value}" for name, value in report.user_properties)
-            # After an @ stands which process of several it ran in.
-            node = re.sub(r"@\w+$", "", report.nodeid)
-            name, _, case = node.rpartition("::")[2].partition("[")
+            name, _, case = report.nodeid.rpartition("::")[2].partition("[")
             sentence = name.removeprefix("test_").replace("_", " ")
             row = (sentence, case.rstrip("]"), report.outcome, figures or "-", report.duration)
             self.rows[report.nodeid] = row
@@ -39,9 +37,7 @@ class ChaosTable:
     def table(self) -> str:
         """Return the rows; cases that differ in their names only become one."""
         alike: dict[tuple[str, ...], list[tuple[str, float]]] = {}
-        # By file, as they run in one process.
-        in_order = sorted(self.rows, key=lambda node: node.partition("::")[0])
-        for sentence, case, *verdict, seconds in map(self.rows.__getitem__, in_order):
+        for sentence, case, *verdict, seconds in self.rows.values():
             alike.setdefault((sentence, *map(str, verdict)), []).append((case, seconds))
         lines = [HEADER]
         for (sentence, *verdict), cases in alike.items():
