@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
 from pipelines.commits.store import OutputUnusable, Store, token
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, silent
 from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
@@ -36,10 +36,6 @@ class Watch:
 WATCH = Watch()
 
 
-def _silent(step: str, done: int, of: int) -> None:
-    """Tell nobody."""
-
-
 class Lease:
     """Held while the `with` block runs; a thread keeps it fresh. Raises OutputRefused if taken.
 
@@ -47,7 +43,7 @@ class Lease:
     would make another in its place. `say` is told how long the silence of a former owner is.
     """
 
-    def __init__(self, store: Store, watch: Watch = WATCH, say: Say = _silent) -> None:
+    def __init__(self, store: Store, watch: Watch = WATCH, say: Say = silent) -> None:
         self._store, self._watch, self._say = store, watch, say
         self._stop, self.still = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
@@ -98,7 +94,7 @@ def heartbeat_key(epoch: int) -> str:
     return f"_job/heartbeats/{epoch}"
 
 
-def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = _silent) -> int:
+def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = silent) -> int:
     """Return the newest epoch of the folder; OutputRefused while its owner lives.
 
     An owner of this host is looked up among its processes. Of another the heartbeat is watched, by

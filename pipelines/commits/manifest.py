@@ -12,7 +12,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder, JobRecords
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, silent
 
 # Where files lie before the commit and after it, and what the manifest calls them.
 _PLACES = (("data", DATA, "files"), ("quarantine", QUARANTINE, "quarantine"))
@@ -26,7 +26,7 @@ def commit(
     *,
     buckets: int = 0,
     names: ColumnNames | None = None,
-    say: Say = lambda step, done, of: None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Turn finished units into the result. Idempotent: a killed commit is finished by the next.
 

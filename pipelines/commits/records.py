@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.commits.store import Store, at_once, from_json, token
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, silent
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
@@ -100,7 +100,7 @@ class JobFolder:
         return set(self.store.names(f"_job/{stage}", ".json"))
 
     def records(
-        self, stage: str, names: Collection[str] | None = None, say: Say = lambda *step: None
+        self, stage: str, names: Collection[str] | None = None, say: Say = silent
     ) -> dict[str, Any]:
         """Return the records of a stage, or those that are named, by name in order.
 
@@ -112,7 +112,7 @@ class JobFolder:
         found = zip(wanted, keys, bodies, strict=True)
         return {n: from_json(body, self.store.address(k), lean_json) for n, k, body in found}
 
-    def all_records(self, say: Say = lambda *step: None) -> JobRecords:
+    def all_records(self, say: Say = silent) -> JobRecords:
         """Read every record of the job; `say` is told how many of each stage are read."""
         stages = [field.name for field in fields(JobRecords)]
         return JobRecords(**{stage: self.records(stage, say=say) for stage in stages})

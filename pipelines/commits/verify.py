@@ -30,7 +30,7 @@ from pipelines.commits.records import (
 )
 from pipelines.commits.store import Damaged, Store, at_once, damaged, open_store
 from pipelines.growing.exchange import current
-from pipelines.inputs.units import Say, slices_from_json
+from pipelines.inputs.units import Say, silent, slices_from_json
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -67,7 +67,7 @@ def finished_manifest(store: Store) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(path: str | PathLike[str], say: Say = lambda step, done, of: None) -> dict[str, Any]:
+def verify(path: str | PathLike[str], say: Say = silent) -> dict[str, Any]:
     """Check every file's hash and rows, ranks, and that nothing is lost; return the counts.
 
     `say` is told a step, and how many of how many files are done. Raises Incomplete with the first
@@ -157,9 +157,7 @@ def _rows_of(file: pa.NativeFile, digest: str) -> int | None:
     return pq.read_metadata(file).num_rows if found.hexdigest() == digest else None
 
 
-def verify_command(
-    arguments: Sequence[str], out: TextIO, say: Say = lambda step, done, of: None
-) -> int:
+def verify_command(arguments: Sequence[str], out: TextIO, say: Say = silent) -> int:
     """Verify one folder for the command line; exit code 0 sound, 1 not."""
     if len(arguments) != 1:
         raise InvalidRequest("usage: python -m pipelines.rerank_job verify OUT")

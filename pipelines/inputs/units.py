@@ -21,6 +21,10 @@ INT96_UNIT = "us"
 Say = Callable[[str, int, int], None]
 
 
+def silent(step: str, done: int, of: int) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     """What a footer says of a row group: rows, pairs (list entries, for nested rows), bytes."""

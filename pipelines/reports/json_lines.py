@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 from pipelines.commits.store import Store
 from pipelines.commits.verify import open_result
 from pipelines.inputs.ids import id_text
+from pipelines.reports.side_files import whole
 from rerank_core import InvalidRequest
 
 
@@ -19,22 +19,15 @@ def write_json_lines(store: Store, path: Path) -> None:
 
     Bytes are text as in a TREC run, times are ISO 8601, decimals text, and no number is null.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
+        with whole(path) as temporary, temporary.open("wb") as file:
             for batch in open_result(str(store)).to_batches():
                 for row in batch.to_pylist():
                     file.write(msgspec.json.encode(_plain(row)) + b"\n")
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
     except UnicodeDecodeError:
-        temporary.unlink()
         raise InvalidRequest(
             "JSON Lines cannot hold text that is not UTF-8", "json_lines"
         ) from None
-    os.replace(temporary, path)
 
 
 def _plain(value: Any) -> Any:

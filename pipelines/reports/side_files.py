@@ -30,6 +30,19 @@ def refuse_unwritable(path: str | Path, option: str) -> None:
 
 
 @contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file, which then appears whole; of one that fails nothing stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def writing(path: Path, option: str) -> Iterator[None]:
     """Say in a line what stops a file from being written: StorageFull or InvalidRequest."""
     try:

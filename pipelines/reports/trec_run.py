@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipelines.columns import ColumnNames
 from pipelines.commits.store import Store
 from pipelines.commits.verify import finished_manifest, open_result
 from pipelines.inputs.ids import id_text
+from pipelines.reports.side_files import whole
 from rerank_core import InvalidRequest
 
 _TAG = "ray-rerank"
@@ -33,18 +33,12 @@ def write_trec_run(store: Store, path: Path, names: ColumnNames) -> None:
     missing = [name for name in wanted if name not in dataset.schema.names]
     if missing:
         raise InvalidRequest(f"a TREC run needs the column {missing[0]} in the output", "columns")
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             for batch in dataset.to_batches(columns=wanted):
                 file.writelines(_lines(batch, names, nested))
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
     except UnicodeDecodeError:
-        temporary.unlink()
         raise InvalidRequest("a TREC run cannot hold an id that is not UTF-8", "trec_run") from None
-    os.replace(temporary, path)
 
 
 def _lines(batch: pa.RecordBatch, names: ColumnNames, nested: bool) -> Iterator[str]:

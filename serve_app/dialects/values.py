@@ -138,9 +138,7 @@ def _object(param: str, fields: dict[str, Raw]) -> dict[str, Any]:
     """Decode what is no list and no object: that is read or handed back only as it came."""
     return {
         # A copy: what is handed back must not hold the whole body meanwhile.
-        name: raw.copy()
-        if bytes(memoryview(raw)[:1]) in (b"[", b"{")
-        else _decode_value(param, raw)
+        name: raw.copy() if _first(raw) in (b"[", b"{") else _decode_value(param, raw)
         for name, raw in fields.items()
     }
 
