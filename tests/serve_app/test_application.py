@@ -58,6 +58,9 @@ def test_a_fused_deployment_is_unhealthy_while_a_pass_hangs(fused):
         finally:
             scorer.may_end.set()
             await hanging
+        # Its caller has the answer a moment before the scoring thread says that it is idle.
+        while replica._batcher.state().running_callers:
+            await asyncio.sleep(0.001)
         await deployment.check_health()
 
     asyncio.run(go())
