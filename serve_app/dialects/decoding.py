@@ -5,7 +5,10 @@ What no dialect reads is skipped without building it. It does not know any one A
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -39,6 +42,29 @@ _SURROGATE = re.compile(rb"\\u([dD][89a-fA-F][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9
 _UNKNOWN = rb"\ufffd"
 _MOST_SURROGATES = 20_000
 _NOTHING = (b"", b"null")
+# Below it the worst that a body can be is parsed within some 15 ms.
+_LARGE_BYTES = 1_000_000
+_T = TypeVar("_T")
+
+
+class Parsing:
+    """Calls what parses a body; for large ones in a thread, one at a time.
+
+    Each call of a parser holds the interpreter, so a thread makes none of them faster; but the
+    event loop runs between them, and not only after the last.
+    """
+
+    def __init__(self) -> None:
+        self._large = asyncio.Lock()
+
+    async def __call__(
+        self, body: bytes, parse: Callable[..., _T], *arguments: Any, **options: Any
+    ) -> _T:
+        """Return what `parse` makes of the arguments, which are the body or come from it."""
+        if len(body) < _LARGE_BYTES:
+            return parse(*arguments, **options)
+        async with self._large:
+            return await asyncio.to_thread(parse, *arguments, **options)
 
 
 def slice_fields(body: bytes) -> dict[str, Raw]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from serve_app.config import ServeConfig
 from serve_app.dialects import Answer, Dialect, ParsedRequest, choose, within
-from serve_app.dialects.decoding import slice_fields
+from serve_app.dialects.decoding import Parsing, slice_fields
 from serve_app.gateway.admission import AdmissionGate, CountedPool
 from serve_app.gateway.draining import Draining
 from serve_app.gateway.fan_out import score_in_units
@@ -58,6 +58,7 @@ class Gateway:
         self._api_keys = api_keys or ApiKeys()
         self._observe = observe
         self._names_requests = names_requests
+        self._parsing = Parsing()
         self._retries = RetryBudget(config.admission.retry_share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._draining = Draining()
@@ -100,11 +101,10 @@ class Gateway:
         record = RequestRecord(plain(local_path(scope)))
         try:
             reply = await self._answer(scope, receive, record)
-            named = {"x-request-id": record.id} if self._names_requests else {}
+            headers = {"x-request-id": record.id} if self._names_requests else {}
             record.status = reply.status
             record.ended = time.monotonic()
-            headers = {**named, **record.headers(), **self._cors.headers(scope)}
-            await send_reply(send, reply, headers)
+            await send_reply(send, reply, headers | record.headers() | self._cors.headers(scope))
         except ClientGone:
             record.status = 499
         except BaseException:
@@ -139,10 +139,10 @@ class Gateway:
             self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 body = await read_body(incoming, limits, count_bytes, gzipped=gzipped)
-                fields = slice_fields(body)
+                fields = await self._parsing(body, slice_fields, body)
                 dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = dialect.parse(fields, limits, can_wait=waits)
+                request = await self._parsing(body, dialect.parse, fields, limits, can_wait=waits)
                 count_bytes(max(0, request.text_bytes - len(body)))
                 # What waits for scores holds its texts, no longer what they were decoded from.
                 del body, fields
