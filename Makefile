@@ -65,7 +65,7 @@ test-fast: setup ## only the tests without Ray that take no seconds each
 		-m 'not slow and not seconds and not gpu and not browser and not chaos'
 
 chaos: setup azurite ## kill what can be killed, under load; the table goes to docs/reliability.md too
-	$(BIN)/python -m pytest -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -q -m chaos -p tests.deploy.chaos_table --chaos-page docs/reliability.md $(ARGS)
 
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml

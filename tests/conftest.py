@@ -35,10 +35,13 @@ settings.register_profile("fast", max_examples=25)
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say what stays together in one of the two processes of `make test`, the longest first.
+    """Say what stays together in one of two processes, the longest first.
 
     That is what shares the session's Ray, or the installed wheel; of the rest each file, so that
     its fixtures are made once. What begins late must be short, or one process idles at the end.
+
+    Of `make chaos` one process has all that kills parts of Ray, jobs first: meanwhile the other one
+    ends its kills of writers, and services, which are asked for rates, have the machine alone.
     """
     if config.pluginmanager.hasplugin("xdist"):
         groups = {item: _group(item) for item in items}
@@ -48,11 +51,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             {groups[item] for item in items if item.get_closest_marker(mark)}
             for mark in ("slow", "seconds")
         )
-        places = dict.fromkeys(seconds, 2) | dict.fromkeys(slow, 1) | {"ray": 0}
-        items.sort(key=lambda item: places.get(groups[item], 3))
+        places = dict.fromkeys(seconds, 2) | dict.fromkeys(slow, 1) | {"ray": 0, "chaos": 0}
+        items.sort(
+            key=lambda item: (places.get(groups[item], 3), "pipelines" not in item.path.parts)
+        )
 
 
 def _group(item: pytest.Item) -> str:
+    # The rooms of `pipelines` know nothing of Ray.
+    if item.get_closest_marker("chaos") and item.path.parent.parent.name != "pipelines":
+        return "chaos"
     fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
     shared = {"local_ray": "ray", "installed": "installed"}
     return next((group for name, group in shared.items() if name in fixtures), item.path.name)

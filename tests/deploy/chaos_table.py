@@ -29,15 +29,19 @@ class ChaosTable:
         """Keep a row for what the test did, or for a fixture that could not be set up."""
         if report.when == "call" or (report.when == "setup" and report.failed):
             figures = "; ".join(f"{name} {value}" for name, value in report.user_properties)
-            name, _, case = report.nodeid.rpartition("::")[2].partition("[")
+            # Of several processes each adds its group to the name.
+            node = re.sub(r"@[^]:]*$", "", report.nodeid)
+            name, _, case = node.rpartition("::")[2].partition("[")
             sentence = name.removeprefix("test_").replace("_", " ")
             row = (sentence, case.rstrip("]"), report.outcome, figures or "-", report.duration)
-            self.rows[report.nodeid] = row
+            self.rows[node] = row
 
     def table(self) -> str:
         """Return the rows; cases that differ in their names only become one."""
         alike: dict[tuple[str, ...], list[tuple[str, float]]] = {}
-        for sentence, case, *verdict, seconds in self.rows.values():
+        # Processes end their tests by turns; each file's stand together.
+        rows = sorted(self.rows.items(), key=lambda row: row[0].partition("::")[0])
+        for _, (sentence, case, *verdict, seconds) in rows:
             alike.setdefault((sentence, *map(str, verdict)), []).append((case, seconds))
         lines = [HEADER]
         for (sentence, *verdict), cases in alike.items():
