@@ -199,6 +199,8 @@ def test_the_job_scores_as_the_service_does(where: str) -> None:
     # `auto` would count the GPUs of a cluster that has not started any.
     assert job.replicas != "auto"
     assert job.gpus_per_replica == 1
+    # The first GPU machine is still to be started.
+    assert job.machine_wait_s >= 600
 
 
 def test_the_service_deploys_exactly_the_serve_config_of_the_repository() -> None:
