@@ -256,7 +256,7 @@ def may_reach(source: Pod, target: Pod, port: int) -> bool:
 
 
 def open_ports(source: Pod, target: Pod) -> set[int]:
-    asked = (6379, 8000, 8080, 8265, 8404, 9101, 10001, 30000, 52365)
+    asked = (6379, 8000, 8080, 8265, 8404, 8500, 9101, 10001, 30000, 52365)
     return {port for port in asked if may_reach(source, target, port)}
 
 
