@@ -70,8 +70,9 @@ chaos: setup azurite ## kill what can be killed, under load; the table goes to d
 docs: setup ## build the manual into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file deploy/mkdocs.yml
 
-settings: setup ## write the manual's tables of settings anew from the configs
+settings: setup ## write the manual's tables of settings and metrics anew from the code
 	$(BIN)/python -m tools.settings_page
+	$(BIN)/python -m tools.metrics_page
 
 pictures: setup ## take and draw the README's pictures anew (needs chromium)
 	$(BIN)/python -m benchmarks.chart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from serve_app.http.proxy import UPGRADES
@@ -12,6 +13,9 @@ from serve_app.http.proxy import UPGRADES
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
+CLUSTER, OPERATIONS = (
+    (ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("cluster.md", "operations.md")
+)
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -45,3 +49,12 @@ def test_weights_are_baked_in_only_at_a_pinned_commit() -> None:
 def test_the_image_stops_politely_and_takes_java_clients() -> None:
     assert 'CMD ["rerank-serve", "/app/serve.yaml"]' in TEXT
     assert all(f"{name}={value}" in TEXT for name, value in UPGRADES.items())
+
+
+def test_the_extras_of_the_image_are_ours() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set(re.findall(r"EXTRAS=([\w,]+)", TEXT + CLUSTER + OPERATIONS))
+    assert {extra for names in named for extra in names.split(",")} <= set(
+        project["optional-dependencies"]
+    )
+    assert '".[$EXTRAS]"' in TEXT

@@ -199,6 +199,8 @@ def test_the_job_scores_as_the_service_does(where: str) -> None:
     # `auto` would count the GPUs of a cluster that has not started any.
     assert job.replicas != "auto"
     assert job.gpus_per_replica == 1
+    # The first GPU machine is still to be started.
+    assert job.machine_wait_s >= 600
 
 
 def test_the_service_deploys_exactly_the_serve_config_of_the_repository() -> None:
@@ -254,7 +256,7 @@ def may_reach(source: Pod, target: Pod, port: int) -> bool:
 
 
 def open_ports(source: Pod, target: Pod) -> set[int]:
-    asked = (6379, 8000, 8080, 8265, 8404, 9101, 10001, 30000, 52365)
+    asked = (6379, 8000, 8080, 8265, 8404, 8500, 9101, 10001, 30000, 52365)
     return {port for port in asked if may_reach(source, target, port)}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import plan
 from pipelines.settings import load_config
 from rerank_core import ScorerConfig
 from serve_app.config import Admission, Batching, Limits, Scaling, ServeConfig
@@ -149,6 +150,15 @@ def test_yaml_beside_the_manual_names_an_application_that_starts(path: Path) -> 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for application in config.get("applications", []):
         ServeConfig.model_validate(application["args"])
+
+
+@pytest.mark.seconds
+def test_the_planner_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    found = re.search(r"python -m benchmarks\.plan (.+?)\n.*?```text\n(.+?)```", page, re.DOTALL)
+    assert found
+    assert plan.main(shlex.split(found[1])) == 0
+    assert found[2] in capsys.readouterr().out
 
 
 ROOMS = ("rerank_core", "serve_app", "pipelines")
