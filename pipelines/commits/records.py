@@ -16,12 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.commits.store import Store, at_once, from_json, token
 from pipelines.inputs.units import Say, silent
@@ -121,26 +118,8 @@ class JobFolder:
         """Return one record, which must exist."""
         return dict(self.store.read_json(record_key(stage, name)))
 
-    def write_parquet(
-        self, folder: str, name: str, table: pa.Table, beside: Mapping[str, bytes] | None = None
-    ) -> dict[str, Any]:
-        """Write an attempt file; return its description for the record.
-
-        Readers of Parquet do not see what lies `beside` the rows, before the footer; the
-        description says where, by its name: it costs no file of its own.
-        """
-        sink, places = pa.BufferOutputStream(), {}
-        with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            for what, body in (beside or {}).items():
-                start = sink.tell()
-                sink.write(body)
-                places[what] = [start, sink.tell()]
-        made = self.write_bytes(folder, name, ".parquet", sink.getvalue())
-        return {**made, "rows": table.num_rows, **places}
-
     def write_bytes(self, folder: str, name: str, suffix: str, body: Any) -> dict[str, Any]:
-        """Write an attempt file under a name no other attempt has."""
+        """Write an attempt file under a name no other attempt has; return its description."""
         description = {"file": f"part-{name}-{self.epoch}-{token()}{suffix}"}
         content = memoryview(body).cast("B")
         self.store.replace(attempt_key(folder, description), content)

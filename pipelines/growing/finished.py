@@ -33,6 +33,7 @@ from pipelines.growing.exchange import bring
 from pipelines.identity import JobChanged
 from pipelines.inputs.units import Say, Slice, Unit, unit_name
 from pipelines.plan_file import Plan, plan_from_json
+from pipelines.ranks.parquet_file import write_file
 
 Record = dict[str, Any]
 _HISTOGRAMS = ("score_histogram", "token_histogram")
@@ -108,8 +109,7 @@ class Finished:
         if len(asides) > 1:
             bodies = folder.store.read_all(attempt_key("quarantine", aside) for aside in asides)
             tables = [pq.read_table(pa.BufferReader(body)) for body in bodies]
-            name = unit_name(number)
-            record["aside"] = folder.write_parquet("quarantine", name, pa.concat_tables(tables))
+            record["aside"] = write_file(folder, unit_name(number), tables, place="quarantine")
         folder.publish("units", unit_name(number), record)
 
 

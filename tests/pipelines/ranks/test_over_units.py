@@ -24,6 +24,7 @@ from pipelines.ranks.bucket import task_rows
 from pipelines.ranks.moves import InputOrder, input_order
 from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
+from pipelines.ranks.parquet_file import write_file
 from pipelines.ranks.rows import SCORED, in_parts, read_rows, scored_rows
 from pipelines.ranks.steps import unit_groups
 from pipelines.ranks.within_unit import ranks_within
@@ -59,7 +60,7 @@ def publish_unit(folder, name, rows, top_k):
     if len(kept):
         order = InputOrder(*(values[kept] for values in input_order(groups)))
         scores = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept], order).tobytes()
-        data = folder.write_parquet("data", name, pa.table(columns), {"beside": scores})
+        data = write_file(folder, name, [pa.table(columns)], lambda: {"beside": scores})
     counts = dict.fromkeys(BALANCE, 0) | {"rows_in": len(rows), "rows_out": len(kept)}
     counts["rows_cut"] = len(rows) - len(kept)
     record = {"counts": counts, "reasons": {}, "data": data, "aside": None, "file": "in"}
