@@ -17,7 +17,7 @@ from pipelines.identity import Look, refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import list_inputs
-from pipelines.inputs.units import Say, plan_slices
+from pipelines.inputs.units import Say, plan_slices, silent
 from pipelines.plan_file import Plan as Plan
 from pipelines.plan_file import plan_from_json, plan_to_json
 from pipelines.ranks.bucket import bucket_count
@@ -35,7 +35,7 @@ def make_plan(
     *,
     texts: str = "",
     finished: Finished | None = None,
-    say: Say | None = None,
+    say: Say = silent,
     look: Look = list_inputs,
 ) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
@@ -99,7 +99,7 @@ def fixed_plan(
     workers: Engine,
     *,
     texts: str = "",
-    say: Say | None = None,
+    say: Say = silent,
     look: Look = list_inputs,
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""

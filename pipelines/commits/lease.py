@@ -11,14 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
 from pipelines.commits.store import OutputUnusable, Store, token
-from pipelines.inputs.units import Say, silent
+from pipelines.inputs.units import Say, silent, told
 from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
@@ -108,8 +107,8 @@ def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = silent) -> in
         alive = _started(int(owner["pid"])) == owner["started"]
     else:
         who = f"process {owner.get('pid')} on {owner.get('host')}"
-        told = partial(say, f"seconds without a heartbeat of {who}")
-        alive = _beats(store, epoch, watch, lambda gone_s: told(gone_s, round(STALE_S)))
+        heard = told(say, f"seconds without a heartbeat of {who}", round(STALE_S))
+        alive = _beats(store, epoch, watch, heard)
     if alive:
         raise OutputRefused(
             f"{store} is held by another job (process {owner.get('pid')} on {owner.get('host')})."

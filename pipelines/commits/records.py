@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pipelines.commits.store import Store, at_once, from_json, token
-from pipelines.inputs.units import Say, silent
+from pipelines.inputs.units import Say, silent, told
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
@@ -105,7 +105,7 @@ class JobFolder:
         """
         wanted = sorted(self.done(stage) if names is None else names)
         keys = [record_key(stage, name) for name in wanted]
-        bodies = at_once(self.store.read, keys, lambda n: say(f"{stage} read", n, len(keys)))
+        bodies = at_once(self.store.read, keys, told(say, f"{stage} read", len(keys)))
         found = zip(wanted, keys, bodies, strict=True)
         return {n: from_json(body, self.store.address(k), lean_json) for n, k, body in found}
 

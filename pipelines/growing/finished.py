@@ -31,7 +31,7 @@ from pipelines.config import RerankJobConfig
 from pipelines.growing.append import refuse_other_schema
 from pipelines.growing.exchange import bring
 from pipelines.identity import JobChanged
-from pipelines.inputs.units import Say, Slice, Unit, unit_name
+from pipelines.inputs.units import Say, Slice, Unit, told, unit_name
 from pipelines.plan_file import Plan, plan_from_json
 from pipelines.ranks.parquet_file import write_file
 
@@ -93,8 +93,8 @@ class Finished:
             for number, (first, stop) in enumerate(spans)
             if unit_name(number) not in done
         ]
-        told = partial(say, "units of the finished output")
-        at_once(partial(self._adopt_one, folder), wanted, lambda n: told(n, len(wanted)))
+        heard = told(say, "units of the finished output", len(wanted))
+        at_once(partial(self._adopt_one, folder), wanted, heard)
 
     def _adopt_one(self, folder: JobFolder, item: tuple[int, Sequence[tuple[str, Record]]]) -> None:
         number, records = item

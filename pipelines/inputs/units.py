@@ -25,6 +25,11 @@ def silent(step: str, done: int, of: int) -> None:
     """Tell nobody."""
 
 
+def told(say: Say, step: str, of: int) -> Callable[[int], None]:
+    """Return what tells `say` how many of so many a step has done."""
+    return lambda done: say(step, done, of)
+
+
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     """What a footer says of a row group: rows, pairs (list entries, for nested rows), bytes."""
