@@ -19,7 +19,7 @@ from pipelines.commits.records import JobFolder, JobRecords, attempt_key
 from pipelines.commits.store import at_once
 from pipelines.engine import JobContext, Tasks
 from pipelines.inputs.units import Say, unit_name
-from pipelines.ranks.bucket import bucket_of, rank_bucket, task_rows
+from pipelines.ranks.bucket import by_bucket, rank_bucket, task_rows
 from pipelines.ranks.rows import (
     RANKED,
     Rows,
@@ -115,8 +115,7 @@ def gather_one(
         return part
 
     rows = np.concatenate([np.zeros(0, with_unit(kind)), *at_once(read, files)])
-    made = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(folder, "gathered", item["name"], made)
+    return publish(folder, "gathered", item["name"], by_bucket(rows, buckets))
 
 
 def rank_one(
