@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pipelines.commits.delta_log import refuse_other_types
-from pipelines.commits.records import PLAN, JobFolder
+from pipelines.commits.records import PLAN, JobFolder, existing_plan, read_plan
 from pipelines.commits.store import Store, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
@@ -104,7 +104,7 @@ def fixed_plan(
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     store = folder.store
-    fixed = store.read_json(PLAN)
+    fixed = read_plan(store)
     if fixed is None:
         gpus, root = partial(workers.gpus_per_replica, config), open_store(config.output)
         finished = finished_at(root) if config.append and store != root else None
@@ -112,7 +112,7 @@ def fixed_plan(
             config, identity, store, gpus, texts=texts, finished=finished, say=say, look=look
         )
         store.create_json(PLAN, plan_to_json(made, config))
-        fixed = store.read_json(PLAN)
+        fixed = existing_plan(store)
     plan = plan_from_json(fixed)
     refuse_change(plan.identity, identity)
     return plan

@@ -20,7 +20,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pipelines.commits.store import Store, at_once, from_json, token
+from pipelines.commits.store import Store, at_once, damaged, from_json, token
 from pipelines.inputs.units import Say, silent, told
 from rerank_core import RerankError
 
@@ -55,6 +55,21 @@ def is_job_folder(store: Store) -> bool:
 def is_complete(store: Store) -> bool:
     """Say whether a finished result is there."""
     return store.size(SUCCESS) is not None
+
+
+def read_plan(store: Store) -> dict[str, Any] | None:
+    """Return the plan of the job there, or None. Raises Damaged for what no job has planned."""
+    plan = store.read_json(PLAN)
+    if plan is None or (isinstance(plan, dict) and {"identity", "files"} <= plan.keys()):
+        return plan
+    raise damaged(store.address(PLAN))
+
+
+def existing_plan(store: Store) -> dict[str, Any]:
+    """Return the plan of the job there, which must have one: Damaged."""
+    if (plan := read_plan(store)) is None:
+        raise damaged(store.address(PLAN))
+    return plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from pipelines.commits.records import (
     DATA,
     MANIFEST,
     MODEL,
-    PLAN,
     QUARANTINE,
     JobFolder,
     attempt_key,
+    existing_plan,
 )
 from pipelines.commits.store import Store, at_once
 from pipelines.config import RerankJobConfig
@@ -114,9 +114,8 @@ class Finished:
 
 
 def finished_at(store: Store) -> Finished:
-    """Return the finished output that lies there."""
-    plan, manifest = store.read_json(PLAN), store.read_json(MANIFEST)
-    return Finished(store, plan_from_json(plan), manifest)
+    """Return the finished output that lies there. Raises Damaged."""
+    return Finished(store, plan_from_json(existing_plan(store)), store.read_json(MANIFEST))
 
 
 def refuse_to_append(
