@@ -13,10 +13,10 @@ from pipelines.engine import Engine
 from pipelines.growing.append import new_files
 from pipelines.growing.finished import Finished, finished_at, refuse_to_append
 from pipelines.growing.former_scores import kept_scores
-from pipelines.identity import Look, refuse_change, versions_of
+from pipelines.identity import refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import list_inputs
+from pipelines.inputs.listing import Look, list_inputs
 from pipelines.inputs.units import Say, plan_slices, silent
 from pipelines.plan_file import Plan as Plan
 from pipelines.plan_file import plan_from_json, plan_to_json
@@ -50,9 +50,10 @@ def make_plan(
     listing = look(config.input, versions_of(identity))
     left_out = listing.left_out
     if config.queries and config.documents:
-        tables = look((config.queries, config.documents), versions_of(identity))
-        for reason, (count, first) in tables.left_out.files.items():
-            left_out.add(reason, first, count)
+        for table in (config.queries, config.documents):
+            not_read = look((table,), versions_of(identity)).left_out.files
+            for reason, (count, first) in not_read.items():
+                left_out.add(reason, first, count)
     former = finished.plan if finished else Plan(identity, "pairs", [], [], 0, 0)
     listed = new_files(former.files, listing.files, say) if finished else listing.files
     was = former.schema

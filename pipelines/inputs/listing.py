@@ -80,9 +80,8 @@ class Listing:
     no_tables: set[str] = field(default_factory=set)
 
 
-def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
-    """Return the files behind paths, folders, globs and tables, as `list_inputs` finds them."""
-    return list_inputs(inputs).files
+# Lists inputs as `list_inputs` does: at these versions of their tables, else at current ones.
+Look = Callable[[tuple[str, ...], Mapping[str, int] | None], Listing]
 
 
 def list_inputs(inputs: tuple[str, ...], versions: Mapping[str, int] | None = None) -> Listing:

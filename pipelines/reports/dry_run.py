@@ -33,7 +33,7 @@ def describe(config: RerankJobConfig) -> str:
     """Return the plan of the job as lines of text; loads no model and starts no Ray."""
     look, root = ListOnce(), open_store(config.output)
     identity = identity_of(config, look=look)
-    texts = load_texts(config, versions_of(identity))
+    texts = load_texts(config, versions_of(identity), look)
     finished = finished_at(root) if config.append and is_complete(root) else None
     if finished:
         refuse_other_settings(finished.plan.identity, identity)
