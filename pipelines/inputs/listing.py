@@ -58,6 +58,11 @@ class InputFile:
         """The file that people know: what this one was made from, if it was."""
         return self.source or self.path
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what a plan, or a reader elsewhere, keeps of it; the fields make it again."""
+        kept = ("path", "size", "footer", "bad", "partition", "snapshot", "columns", "source")
+        return {name: getattr(self, name) for name in kept}
+
     def open(self) -> pa.NativeFile:
         """Open it: one that the job made as the job writes, any other as inputs are read."""
         if self.source:

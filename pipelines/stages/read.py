@@ -34,16 +34,8 @@ _UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
 
 def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
     """Return the row that `read_slice` takes, with a name, and for people where its units lie."""
-    plain = {
-        "path": file.path,
-        "size": file.size,
-        "footer": file.footer,
-        "partition": file.partition,
-        "columns": file.columns,
-        "source": file.source,
-    }
     where = f"{file.given}, rows {piece.units[0].start:,} to {piece.units[-1].stop:,}"
-    row = {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
+    row = {"slice": json.dumps(asdict(piece)), "file": json.dumps(file.as_json())}
     return row | {"name": piece.units[0].name, "where": where}
 
 
