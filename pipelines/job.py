@@ -23,7 +23,8 @@ from pipelines.identity import versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
 from pipelines.inputs.listing import Look, list_inputs
 from pipelines.inputs.units import Slice
-from pipelines.plan import Plan, fixed_plan
+from pipelines.plan import fixed_plan
+from pipelines.plan_file import Plan
 from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.rank_steps import check_ranks

@@ -18,8 +18,7 @@ from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
 from pipelines.inputs.listing import Look, list_inputs
 from pipelines.inputs.units import Say, plan_slices, silent
-from pipelines.plan_file import Plan as Plan
-from pipelines.plan_file import plan_from_json, plan_to_json
+from pipelines.plan_file import Plan, plan_from_json, plan_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
 

@@ -18,7 +18,8 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
 from pipelines.inputs.reading import read_units
 from pipelines.inputs.units import Slice
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import make_plan
+from pipelines.plan_file import Plan
 from pipelines.retries import retried
 from rerank_core import ScorerConfig, load_scorer
 
