@@ -41,11 +41,7 @@ from pipelines.ranks.steps import (
 
 
 def rank_over_units(
-    engine: Tasks,
-    context: JobContext,
-    records: dict[str, Record],
-    say: Say,
-    group_rows: int | None = None,
+    engine: Tasks, context: JobContext, records: dict[str, Record], say: Say
 ) -> JobRecords:
     """Rank the queries that lie in several units.
 
@@ -57,7 +53,7 @@ def rank_over_units(
     kind = scored_kind(with_documents=config.duplicates != "keep")
     run = partial(run_step, engine, folder, say)
     rows = [record["counts"]["rows_in"] for record in records.values()]
-    groups = unit_groups(rows, group_rows or task_rows(sum(rows)))
+    groups = unit_groups(rows, task_rows(sum(rows)))
     starts = [first for first, _ in groups]
     gather = partial(gather_one, folder=folder, buckets=context.buckets, kind=kind)
     gathered = run("gathered", _gathers(groups, records), gather)

@@ -20,10 +20,10 @@ from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.units import unit_name
+from pipelines.ranks import over_units
 from pipelines.ranks.bucket import task_rows
 from pipelines.ranks.moves import InputOrder, input_order
 from pipelines.ranks.output_files import write_files
-from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.parquet_file import write_file
 from pipelines.ranks.rows import SCORED, in_parts, read_rows, scored_rows
 from pipelines.ranks.steps import unit_groups
@@ -69,8 +69,10 @@ def publish_unit(folder, name, rows, top_k):
 
 
 def ranked(engine, context, records, say, group_rows):
-    """Rank over units and write the files, of a size that a few units have."""
-    done = rank_over_units(engine, context, records, say, group_rows)
+    """Rank over units, so many rows in a task, and write the files, of a size that a few have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(over_units, "task_rows", lambda rows: group_rows)
+        done = over_units.rank_over_units(engine, context, records, say)
     return write_files(engine, context.folder, done, context.config, say)
 
 
