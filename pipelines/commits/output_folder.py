@@ -1,4 +1,4 @@
-"""Which folder a job may work in, and how a new result takes the place of an old one.
+"""Which folder a job may work in, and with which jobs begun there a run may go on.
 
 A job works in the output folder itself. One that replaces a result, or adds to it, works in a
 hidden folder while the old result stays whole and readable, and they are exchanged at the end.
