@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import ByteSize, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from pipelines.columns import ColumnNames, Shape
 from pipelines.places import LocalPath, Names, Places
 from rerank_core import ScorerConfig
 
-ENV_PREFIX = "RERANK_JOB_"
 
-
-class RankingConfig(BaseSettings):
+class RankingConfig(BaseModel):
     """How rows are scored and ranked, in a job or as one stage of a pipeline."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: int | None = Field(None, ge=1, description="How many to keep per query (all)")
     scorer: ScorerConfig = Field(
@@ -54,18 +51,6 @@ class RankingConfig(BaseSettings):
             added.append("passage")
         return {field: str(getattr(self.names, field)) for field in added}
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values given in code alone; `settings.load_config` reads other sources."""
-        return (init_settings,)
-
 
 class StageConfig(RankingConfig):
     """One stage of a pipeline, as `pipelines.rerank` takes it. Frozen; unknown keys are refused."""
@@ -85,19 +70,6 @@ class StageConfig(RankingConfig):
 
 class RerankJobConfig(RankingConfig, Places):
     """One offline job. Frozen; unknown keys are refused with their path."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        cli_prog_name="python -m pipelines.rerank_job",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        cli_shortcuts={"scorer.model": "model"},
-    )
 
     columns: Names | None = Field(
         None, description="Input columns to keep in the output, separated by commas (all)"

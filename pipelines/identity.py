@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RerankJobConfig
-from pipelines.inputs.listing import Listing, list_inputs
+from pipelines.inputs.listing import Listing, Look, list_inputs
 from pipelines.inputs.paths import holds
 from rerank_core import InvalidRequest, RerankError
 
 # The options that change the output. Others (pool sizes, timeouts) may differ between runs.
 _OUTPUT_OPTIONS = ("top_k", "names", "columns", "unit_pairs", "max_text_chars", "file_size")
 _SINCE_0_2_0 = "file_size"
-
-
-# Lists inputs as `list_inputs` does: at these versions of their tables, else at current ones.
-Look = Callable[[tuple[str, ...], Mapping[str, int] | None], Listing]
 
 
 class JobChanged(RerankError):
@@ -68,12 +64,13 @@ def identity_of(
                 " be read as input; take a folder beside it",
                 "output",
             )
-    tables = tuple(path for path in (config.queries, config.documents) if path)
-    listing, texts = look(config.input, versions), look(tables, versions)
-    sizes = {file.path: file.size for file in [*listing.files, *texts.files]}
+    listing = look(config.input, versions)
+    tables = [look((path,), versions) for path in (config.queries, config.documents) if path]
+    texts = [file for table in tables for file in table.files]
+    sizes = {file.path: file.size for file in [*listing.files, *texts]}
     files = [[path, size] for path, size in sizes.items()]
     if among is not None:
-        always = {file.path for file in texts.files}
+        always = {file.path for file in texts}
         files = [file for file in files if file[0] in among or file[0] in always]
     options = config.model_dump(mode="json", include=set(_OUTPUT_OPTIONS))
     # Refusing duplicates and setting them aside are the same job: the first only does not end it.
@@ -81,7 +78,7 @@ def identity_of(
     calibration = config.scorer.calibration
     if calibration and Path(calibration).is_file():
         options["calibration"] = hashlib.sha256(Path(calibration).read_bytes()).hexdigest()[:16]
-    if found := listing.versions | texts.versions:
+    if found := dict(item for one in [listing, *tables] for item in one.versions.items()):
         options["tables"] = found
     return {"inputs": _hash(files), "scorer": config.scorer.fingerprint()} | {
         name: json.dumps(value, sort_keys=True) for name, value in options.items()

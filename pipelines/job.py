@@ -19,11 +19,12 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext, LoadScorer, Nearby, Tasks
 from pipelines.growing.finished import finished_at
 from pipelines.growing.reuse import find_known
-from pipelines.identity import Look, versions_of
+from pipelines.identity import versions_of
 from pipelines.inputs.joins import Texts, load_texts, refuse_other_texts
-from pipelines.inputs.listing import list_inputs
+from pipelines.inputs.listing import Look, list_inputs
 from pipelines.inputs.units import Slice
-from pipelines.plan import Plan, fixed_plan
+from pipelines.plan import fixed_plan
+from pipelines.plan_file import Plan
 from pipelines.ranks.output_files import write_files
 from pipelines.ranks.over_units import rank_over_units
 from pipelines.ranks.rank_steps import check_ranks
@@ -72,7 +73,8 @@ def plan(
     `look` lists the input.
     """
     fresh = folder.store.size(PLAN) is None
-    texts = load_texts(config, versions_of(identity)) if fresh else None  # errors before Ray starts
+    # Here, so that its errors come before Ray starts.
+    texts = load_texts(config, versions_of(identity), look) if fresh else None
     say = Steps(out, config.progress_s, "planning")
     digest = texts.digest if texts else ""
     fixed = fixed_plan(folder, config, identity, workers, texts=digest, say=say, look=look)

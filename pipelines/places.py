@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from pipelines.commits.store import SCHEMES
 
@@ -46,7 +46,7 @@ LocalPath = Annotated[str, AfterValidator(_local)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
-class Places(BaseSettings):
+class Places(BaseModel):
     """Where a job's rows come from and go to."""
 
     input: Names = Field(

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from functools import partial
 
 from pipelines.commits.delta_log import refuse_other_types
-from pipelines.commits.records import PLAN, JobFolder
+from pipelines.commits.records import PLAN, JobFolder, existing_plan, read_plan
 from pipelines.commits.store import Store, open_store
 from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine
 from pipelines.growing.append import new_files
 from pipelines.growing.finished import Finished, finished_at, refuse_to_append
 from pipelines.growing.former_scores import kept_scores
-from pipelines.identity import Look, refuse_change, versions_of
+from pipelines.identity import refuse_change, versions_of
 from pipelines.inputs.conversion import as_parquet
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import list_inputs
-from pipelines.inputs.units import Say, plan_slices
-from pipelines.plan_file import Plan as Plan
-from pipelines.plan_file import plan_from_json, plan_to_json
+from pipelines.inputs.listing import Look, list_inputs
+from pipelines.inputs.units import Say, plan_slices, silent
+from pipelines.plan_file import Plan, plan_from_json, plan_to_json
 from pipelines.ranks.bucket import bucket_count
 from rerank_core import InvalidRequest
 
@@ -35,7 +34,7 @@ def make_plan(
     *,
     texts: str = "",
     finished: Finished | None = None,
-    say: Say | None = None,
+    say: Say = silent,
     look: Look = list_inputs,
 ) -> Plan:
     """Read the footers and cut the input into units; TREC runs become Parquet in `scratch`.
@@ -50,9 +49,10 @@ def make_plan(
     listing = look(config.input, versions_of(identity))
     left_out = listing.left_out
     if config.queries and config.documents:
-        tables = look((config.queries, config.documents), versions_of(identity))
-        for reason, (count, first) in tables.left_out.files.items():
-            left_out.add(reason, first, count)
+        for table in (config.queries, config.documents):
+            not_read = look((table,), versions_of(identity)).left_out.files
+            for reason, (count, first) in not_read.items():
+                left_out.add(reason, first, count)
     former = finished.plan if finished else Plan(identity, "pairs", [], [], 0, 0)
     listed = new_files(former.files, listing.files, say) if finished else listing.files
     was = former.schema
@@ -99,12 +99,12 @@ def fixed_plan(
     workers: Engine,
     *,
     texts: str = "",
-    say: Say | None = None,
+    say: Say = silent,
     look: Look = list_inputs,
 ) -> Plan:
     """Return the folder's plan, making it if there is none. Raises JobChanged for another job."""
     store = folder.store
-    fixed = store.read_json(PLAN)
+    fixed = read_plan(store)
     if fixed is None:
         gpus, root = partial(workers.gpus_per_replica, config), open_store(config.output)
         finished = finished_at(root) if config.append and store != root else None
@@ -112,7 +112,7 @@ def fixed_plan(
             config, identity, store, gpus, texts=texts, finished=finished, say=say, look=look
         )
         store.create_json(PLAN, plan_to_json(made, config))
-        fixed = store.read_json(PLAN)
+        fixed = existing_plan(store)
     plan = plan_from_json(fixed)
     refuse_change(plan.identity, identity)
     return plan

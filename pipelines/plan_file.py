@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipelines.columns import Shape
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.listing import InputFile
-from pipelines.inputs.units import Slice, slices_from_json, slices_to_json
+from pipelines.inputs.units import Slice, slices_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,8 @@ def plan_to_json(plan: Plan, config: RerankJobConfig) -> dict[str, Any]:
         "left_out": plan.left_out,
         "texts": plan.texts,
         "former": plan.former,
-        "files": [
-            {
-                "path": f.path,
-                "size": f.size,
-                "footer": f.footer,
-                "bad": f.bad,
-                "partition": f.partition,
-                "snapshot": f.snapshot,
-                "columns": f.columns,
-                "source": f.source,
-            }
-            for f in plan.files
-        ],
-        "slices": slices_to_json(plan.slices),
+        "files": [file.as_json() for file in plan.files],
+        "slices": [asdict(piece) for piece in plan.slices],
     }
 
 

@@ -26,6 +26,7 @@ from pipelines.identity import JobChanged
 from pipelines.inputs.reading import FileChanged
 from pipelines.refusals import DuplicateIds, TooManyBadFiles
 from pipelines.reports.progress import Steps
+from pipelines.retries import FULL
 from pipelines.run import run_job
 from pipelines.settings import load_config
 from pipelines.stages.failures import named
@@ -50,7 +51,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 _OF_SYSTEM = dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
      errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG), 2
-) | {errno.ENOSPC: 5, errno.EDQUOT: 5}  # fmt: skip
+) | dict.fromkeys(FULL, 5)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None, load: LoadScorer = load_scorer) -> int:

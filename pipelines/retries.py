@@ -17,6 +17,8 @@ _TRANSIENT = {
     errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET,
     errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EREMOTEIO,
 }  # fmt: skip
+# What a full disk says, or a full share of one.
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _STORE_ERRORS = ("AWS Error", "google::cloud::Status", "Azure Error")
 Result = TypeVar("Result")
 
@@ -34,7 +36,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether writing again may help."""
+    """Say whether it may help to read or write again."""
     return isinstance(error, OSError) and error.errno in _TRANSIENT
 
 

@@ -16,21 +16,36 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
+    SettingsConfigDict,
     YamlConfigSettingsSource,
 )
 
-from pipelines.config import ENV_PREFIX, RerankJobConfig
+from pipelines.config import RerankJobConfig
 from rerank_core import InvalidRequest
 
+_ENV_PREFIX = "RERANK_JOB_"
 # Set for what `ray job submit` starts.
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
-class _FromOutside(RerankJobConfig):
+class _FromOutside(RerankJobConfig, BaseSettings):
     """One offline job. A YAML file, RERANK_JOB_* variables and these options say the same things.
 
     The later wins, block by block; unknown keys are refused in all three.
     """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_ENV_PREFIX,
+        env_nested_delimiter="__",
+        cli_prog_name="python -m pipelines.rerank_job",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_shortcuts={"scorer.model": "model"},
+    )
 
     config: str | None = Field(None, exclude=True, description="YAML file of settings")
 
@@ -99,8 +114,8 @@ def _refuse_unknown_variables() -> None:
     """A mistyped variable is ignored by pydantic-settings; a mistyped YAML key is not. Be equal."""
     known = {name.upper() for name in _FromOutside.model_fields}
     for variable in os.environ:
-        if variable.upper().startswith(ENV_PREFIX):
-            field = variable.upper().removeprefix(ENV_PREFIX).split("__")[0]
+        if variable.upper().startswith(_ENV_PREFIX):
+            field = variable.upper().removeprefix(_ENV_PREFIX).split("__")[0]
             if field not in known:
                 raise InvalidRequest(f"environment: no such setting {variable}", variable)
 

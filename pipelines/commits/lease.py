@@ -9,31 +9,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, newest_epoch
-from pipelines.commits.store import OutputUnusable, Store, token
-from pipelines.inputs.units import Say, silent
+from pipelines.commits.store import OutputUnusable, Store, Told, token
+from pipelines.inputs.units import Say, silent, told
 from rerank_core import RerankError
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How a heartbeat is watched: a clock that nobody sets, and a pause."""
-
-    now_s: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-WATCH = Watch()
 
 
 class Lease:
@@ -43,14 +29,14 @@ class Lease:
     would make another in its place. `say` is told how long the silence of a former owner is.
     """
 
-    def __init__(self, store: Store, watch: Watch = WATCH, say: Say = silent) -> None:
-        self._store, self._watch, self._say = store, watch, say
+    def __init__(self, store: Store, say: Say = silent) -> None:
+        self._store, self._say = store, say
         self._stop, self.still = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self.folder = JobFolder(store, 0)
 
     def __enter__(self) -> JobFolder:
-        epoch = refuse_if_alive(self._store, self._watch, self._say) + 1
+        epoch = refuse_if_alive(self._store, self._say) + 1
         mine: dict[str, Any] = {"host": socket.gethostname(), "namespace": _namespace()}
         mine |= {"pid": os.getpid(), "started": _started(os.getpid()), "token": token()}
         self.folder = JobFolder(self._store, epoch)
@@ -94,7 +80,7 @@ def heartbeat_key(epoch: int) -> str:
     return f"_job/heartbeats/{epoch}"
 
 
-def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = silent) -> int:
+def refuse_if_alive(store: Store, say: Say = silent) -> int:
     """Return the newest epoch of the folder; OutputRefused while its owner lives.
 
     An owner of this host is looked up among its processes. Of another the heartbeat is watched, by
@@ -108,8 +94,8 @@ def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = silent) -> in
         alive = _started(int(owner["pid"])) == owner["started"]
     else:
         who = f"process {owner.get('pid')} on {owner.get('host')}"
-        told = partial(say, f"seconds without a heartbeat of {who}")
-        alive = _beats(store, epoch, watch, lambda gone_s: told(gone_s, round(STALE_S)))
+        heard = told(say, f"seconds without a heartbeat of {who}", round(STALE_S))
+        alive = _beats(store, epoch, heard)
     if alive:
         raise OutputRefused(
             f"{store} is held by another job (process {owner.get('pid')} on {owner.get('host')})."
@@ -118,15 +104,15 @@ def refuse_if_alive(store: Store, watch: Watch = WATCH, say: Say = silent) -> in
     return epoch
 
 
-def _beats(store: Store, epoch: int, watch: Watch, say: Callable[[int], None]) -> bool:
+def _beats(store: Store, epoch: int, say: Told) -> bool:
     """Watch a heartbeat; False when it has stood still for STALE_S."""
-    first, began_s = _beat_of(store, epoch), watch.now_s()
-    while watch.now_s() - began_s < STALE_S:
-        watch.sleep(HEARTBEAT_S / 2)
+    first, began_s = _beat_of(store, epoch), time.monotonic()
+    while time.monotonic() - began_s < STALE_S:
+        time.sleep(HEARTBEAT_S / 2)
         now = _beat_of(store, epoch)
         if now != first:
             return now is not None
-        say(int(watch.now_s() - began_s))
+        say(int(time.monotonic() - began_s))
     return False
 
 

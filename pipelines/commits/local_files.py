@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.commits.store import Body, OutputUnusable, StorageFull
+from pipelines.retries import FULL
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FLAGS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
@@ -146,7 +146,7 @@ def _place_said(path: Path, body: Body) -> Iterator[None]:
                 " it, or take another --output",
                 "output",
             ) from None
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise StorageFull(
             f"no space left for {len(body)} bytes in {path.parent}; committed work is safe:"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.commits import local_files
-from pipelines.commits.store import Body, Say, Store
+from pipelines.commits.store import Body, Store, Told
 from pipelines.retries import is_transient, retried
 
 _retried = partial(retried, when=is_transient)
@@ -94,7 +94,7 @@ class LocalStore(Store):
     def delete_folder(self, folder: str) -> None:
         shutil.rmtree(self.root / folder, ignore_errors=True)
 
-    def place(self, work: str, folder: str, names: list[str], say: Say) -> None:
+    def place(self, work: str, folder: str, names: list[str], say: Told) -> None:
         """Rename the folder: all of it is there at once, and nothing but what is named."""
         if (self.root / work).is_dir() and not (self.root / folder).exists():
             os.rename(self.root / work, self.root / folder)

@@ -5,14 +5,13 @@ It does not know what is scored.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete, checked
 from pipelines.commits.rank_check import refuse_wrong_ranks
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, SUCCESS, JobFolder, JobRecords
-from pipelines.inputs.units import Say, silent
+from pipelines.inputs.units import Say, silent, told
 
 # Where files lie before the commit and after it, and what the manifest calls them.
 _PLACES = (("data", DATA, "files"), ("quarantine", QUARANTINE, "quarantine"))
@@ -43,22 +42,17 @@ def commit(
             _sweep(folder, work, [file["file"] for file in manifest[key]])
         if names:
             files = {f"_job/data/{file['file']}": file["bytes"] for file in manifest["files"]}
-            refuse_wrong_ranks(store, files, names, lambda n: say("ranks checked", n, len(files)))
+            refuse_wrong_ranks(store, files, names, told(say, "ranks checked", len(files)))
         if not store.create_json(MANIFEST, manifest):
             manifest = store.read_json(MANIFEST)
     for work, place, key in _PLACES:
         named = [file["file"] for file in manifest[key]]
-        told = partial(_copied, say, len(named))
-        store.place(f"_job/{work}", place, named, told)
+        store.place(f"_job/{work}", place, named, told(say, "files in place", len(named)))
     # Before the last file: a commit that is killed here is made again, one that has ended is not.
     for scratch in ("attempts", "input", "scratch", "data", "quarantine"):
         store.delete_folder(f"_job/{scratch}")
     store.replace(SUCCESS, b"")
     return dict(manifest)
-
-
-def _copied(say: Say, of: int, done: int) -> None:
-    say("files in place", done, of)
 
 
 def _sweep(folder: JobFolder, work: str, named: list[str]) -> None:

@@ -25,7 +25,7 @@ from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
 from pipelines.commits.object_errors import is_no_bucket, meaning
-from pipelines.commits.store import Body, Result, Say, Store, at_once, token
+from pipelines.commits.store import Body, Result, Store, Told, at_once, token
 from pipelines.retries import is_transient, retried
 
 # A part of a larger file; most units' files go up in one request.
@@ -130,7 +130,7 @@ class ObjectStore(Store):
     def delete_folder(self, folder: str) -> None:
         self.delete(self._asked(folder, lambda: [f["path"] for f in self._listed(folder)]))
 
-    def place(self, work: str, folder: str, names: list[str], say: Say) -> None:
+    def place(self, work: str, folder: str, names: list[str], say: Told) -> None:
         """Copy the files; a reader who does not wait for the end may see some of them."""
         there = set(self.names(folder)) if names else set()
         left = [name for name in names if name not in there]

@@ -1,4 +1,4 @@
-"""Which folder a job may work in, and how a new result takes the place of an old one.
+"""Which folder a job may work in, and with which jobs begun there a run may go on.
 
 A job works in the output folder itself. One that replaces a result, or adds to it, works in a
 hidden folder while the old result stays whole and readable, and they are exchanged at the end.
@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from pipelines.commits.local_store import LocalStore
-from pipelines.commits.records import PLAN, JobFolder, OutputRefused, is_complete, is_job_folder
+from pipelines.commits.records import (
+    JobFolder,
+    OutputRefused,
+    existing_plan,
+    is_complete,
+    is_job_folder,
+    read_plan,
+)
 from pipelines.commits.store import Store
 from pipelines.growing.exchange import drop, finish_exchange, following, is_replaced
 from pipelines.identity import identities_differ, refuse_change, refuse_other_settings
@@ -37,7 +44,7 @@ def choose_folder(store: Store, identity: dict[str, str], former: Former) -> Sto
         return store
     if not is_job_folder(store):
         raise OutputRefused(f"{store} is not empty and not a job of ours; nothing was touched")
-    plan = store.read_json(PLAN)
+    plan = read_plan(store)
     if plan is None or not identities_differ(plan["identity"], identity):
         return None if is_complete(store) else store
     if former == "append" and is_complete(store):
@@ -69,8 +76,8 @@ def enter(held: JobFolder, work: Store, identity: dict[str, str], former: Former
     root = held.store
     if work == root:
         return held
-    left = work.read_json(PLAN)
-    adds_to = root.read_json(PLAN)["identity"] if former == "append" else {}
+    left = read_plan(work)
+    adds_to = existing_plan(root)["identity"] if former == "append" else {}
     goes_on = (
         left
         and not identities_differ(left["identity"], identity)
@@ -90,7 +97,7 @@ def begun(store: Store, former: Former, say: Say) -> Iterator[dict[str, Any]]:
     finish_exchange(store, say)
     for folder in (store, following(store)):
         try:
-            plan = folder.read_json(PLAN)
+            plan = read_plan(folder)
         except NotADirectoryError:
             return  # no folder, as `choose_folder` says
         if folder == store:

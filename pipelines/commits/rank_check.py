@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.checks import Incomplete
-from pipelines.commits.store import Item, Result, Say, Store, at_once
+from pipelines.commits.store import Item, Result, Store, Told, at_once
 from pipelines.inputs.ids import plain_ids
 
 Ints = npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ _BATCH_ROWS, _HELD_ROWS = 1 << 17, 1 << 18
 
 
 def refuse_wrong_ranks(
-    store: Store, sizes: Mapping[str, int], names: ColumnNames, say: Say = lambda done: None
+    store: Store, sizes: Mapping[str, int], names: ColumnNames, say: Told = lambda done: None
 ) -> None:
     """Raise Incomplete if a query's ranks over all files are not 1 to n, each once.
 

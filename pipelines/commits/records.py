@@ -16,15 +16,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipelines.commits.store import Store, at_once, from_json, token
-from pipelines.inputs.units import Say, silent
+from pipelines.commits.store import Store, at_once, damaged, from_json, token
+from pipelines.inputs.units import Say, silent, told
 from rerank_core import RerankError
 
 MANIFEST, SUCCESS, DATA, QUARANTINE = "_manifest.json", "_SUCCESS", "data", "_quarantine"
@@ -58,6 +55,21 @@ def is_job_folder(store: Store) -> bool:
 def is_complete(store: Store) -> bool:
     """Say whether a finished result is there."""
     return store.size(SUCCESS) is not None
+
+
+def read_plan(store: Store) -> dict[str, Any] | None:
+    """Return the plan of the job there, or None. Raises Damaged for what no job has planned."""
+    plan = store.read_json(PLAN)
+    if plan is None or (isinstance(plan, dict) and {"identity", "files"} <= plan.keys()):
+        return plan
+    raise damaged(store.address(PLAN))
+
+
+def existing_plan(store: Store) -> dict[str, Any]:
+    """Return the plan of the job there, which must have one: Damaged."""
+    if (plan := read_plan(store)) is None:
+        raise damaged(store.address(PLAN))
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ class JobFolder:
         """
         wanted = sorted(self.done(stage) if names is None else names)
         keys = [record_key(stage, name) for name in wanted]
-        bodies = at_once(self.store.read, keys, lambda n: say(f"{stage} read", n, len(keys)))
+        bodies = at_once(self.store.read, keys, told(say, f"{stage} read", len(keys)))
         found = zip(wanted, keys, bodies, strict=True)
         return {n: from_json(body, self.store.address(k), lean_json) for n, k, body in found}
 
@@ -121,26 +133,8 @@ class JobFolder:
         """Return one record, which must exist."""
         return dict(self.store.read_json(record_key(stage, name)))
 
-    def write_parquet(
-        self, folder: str, name: str, table: pa.Table, beside: Mapping[str, bytes] | None = None
-    ) -> dict[str, Any]:
-        """Write an attempt file; return its description for the record.
-
-        Readers of Parquet do not see what lies `beside` the rows, before the footer; the
-        description says where, by its name: it costs no file of its own.
-        """
-        sink, places = pa.BufferOutputStream(), {}
-        with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            for what, body in (beside or {}).items():
-                start = sink.tell()
-                sink.write(body)
-                places[what] = [start, sink.tell()]
-        made = self.write_bytes(folder, name, ".parquet", sink.getvalue())
-        return {**made, "rows": table.num_rows, **places}
-
     def write_bytes(self, folder: str, name: str, suffix: str, body: Any) -> dict[str, Any]:
-        """Write an attempt file under a name no other attempt has."""
+        """Write an attempt file under a name no other attempt has; return its description."""
         description = {"file": f"part-{name}-{self.epoch}-{token()}{suffix}"}
         content = memoryview(body).cast("B")
         self.store.replace(attempt_key(folder, description), content)

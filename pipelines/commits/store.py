@@ -24,7 +24,7 @@ from rerank_core import InvalidRequest, RerankError
 
 Body = bytes | memoryview
 # Is told how many of some files are done.
-Say = Callable[[int], None]
+Told = Callable[[int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Requests under way at once where many keys are wanted: each may be a round trip to a server.
@@ -106,7 +106,7 @@ class Store(ABC):
         """Delete all that lies in a folder."""
 
     @abstractmethod
-    def place(self, work: str, folder: str, names: list[str], say: Say) -> None:
+    def place(self, work: str, folder: str, names: list[str], say: Told) -> None:
         """Make the named files of the folder `work` those of `folder`; done again, it goes on."""
 
     @abstractmethod
@@ -164,7 +164,7 @@ def open_store(address: str | PathLike[str]) -> Store:
 
 
 def at_once(
-    call: Callable[[Item], Result], items: Iterable[Item], say: Say = lambda done: None
+    call: Callable[[Item], Result], items: Iterable[Item], say: Told = lambda done: None
 ) -> list[Result]:
     """Return what the call returns for each item, in their order, many under way at once."""
     found = []

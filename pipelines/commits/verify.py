@@ -30,7 +30,7 @@ from pipelines.commits.records import (
 )
 from pipelines.commits.store import Damaged, Store, at_once, damaged, open_store
 from pipelines.growing.exchange import current
-from pipelines.inputs.units import Say, silent, slices_from_json
+from pipelines.inputs.units import Say, silent, slices_from_json, told
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -89,8 +89,8 @@ def _verified(store: Store, say: Say) -> dict[str, Any]:
         }
         sizes = {f"{DATA}/{file['file']}": file["bytes"] for file in manifest["files"]}
     for folder, files in named.items():
-        told = partial(_told, say, f"files of {folder}", len(files))
-        at_once(partial(_check_file, store, folder), files.items(), told)
+        heard = told(say, f"files of {folder}", len(files))
+        at_once(partial(_check_file, store, folder), files.items(), heard)
         extra = set(store.names(folder)) - files.keys() - {LOG}
         if extra:
             raise Incomplete(f"{folder} has files that are not in the manifest: {sorted(extra)}")
@@ -102,12 +102,8 @@ def _verified(store: Store, say: Say) -> dict[str, Any]:
     for key, value in found.items():
         if manifest[key] != value:
             raise Incomplete(f"the manifest's {key} are not those of the records")
-    refuse_wrong_ranks(store, sizes, names, partial(_told, say, "ranks", len(sizes)))
+    refuse_wrong_ranks(store, sizes, names, told(say, "ranks", len(sizes)))
     return dict(found["counts"])
-
-
-def _told(say: Say, step: str, of: int, done: int) -> None:
-    say(step, done, of)
 
 
 @contextmanager

@@ -6,27 +6,26 @@ It knows files and footers, and not what a job makes of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.commits.store import at_once
 from pipelines.inputs.conversion import made_name
 from pipelines.inputs.footers import footer_hash
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.reading import FileChanged
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, silent, told
 from pipelines.retries import retried
 from rerank_core import InvalidRequest
 
-_THREADS = 16
 _NAMED = 10
 _WAY_OUT = "--append only adds; put them back as they were, or take a new --output"
 _ALIKE = "write them alike, or take a new --output"
 
 
 def new_files(
-    former: Sequence[InputFile], listed: Sequence[InputFile], say: Say | None = None
+    former: Sequence[InputFile], listed: Sequence[InputFile], say: Say = silent
 ) -> list[InputFile]:
     """Return the listed files that are none of the former ones.
 
@@ -42,14 +41,9 @@ def new_files(
             f" {'is' if len(gone) == 1 else 'are'} not in the input any more:"
             f" {table * bool(gone[0].snapshot)}{_WAY_OUT}"
         )
-    changed, pairs = [], [(file, now[file.given]) for file in former]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for place, same in enumerate(pool.map(lambda pair: _is_same(*pair), pairs)):
-            if not same:
-                changed.append(former[place])
-            if say:
-                say("files looked at", place + 1, len(pairs))
-    if changed:
+    heard = told(say, "files looked at", len(former))
+    same = at_once(lambda file: _is_same(file, now[file.given]), former, heard)
+    if changed := [file for file, is_same in zip(former, same, strict=True) if not is_same]:
         raise FileChanged(f"{_named(changed)} changed since the output was finished: {_WAY_OUT}")
     known = {file.given for file in former}
     return [file for file in listed if file.path not in known]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from pipelines.commits.delta_log import LOG
 from pipelines.commits.records import DATA, MANIFEST, QUARANTINE, REPORT, SUCCESS, JobFolder
 from pipelines.commits.store import Store
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, told
 
 # Where the new result grows, below the old one's address.
 BELOW = "_next"
@@ -31,7 +28,7 @@ def copy_over(folder: JobFolder, found: Store, say: Say) -> None:
         for place, key in ((DATA, "files"), (QUARANTINE, "quarantine"))
     }
     for place, names in named.items():
-        store.place(f"{BELOW}/{place}", place, names, told(say, f"copied to {place}", names))
+        store.place(f"{BELOW}/{place}", place, names, told(say, f"copied to {place}", len(names)))
     _copy_job(store, found, say)
     store.delete_folder(f"{DATA}/{LOG}")  # of the old files; a later entry would stay, too
     for name in found.names(f"{DATA}/{LOG}"):
@@ -57,10 +54,5 @@ def _copy_job(store: Store, found: Store, say: Say) -> None:
         store.delete_folder(f"_job/{name}")
         if name in there:
             names = found.names(f"_job/{name}")
-            heard = told(say, f"copied to {name}", names)
+            heard = told(say, f"copied to {name}", len(names))
             store.place(f"{BELOW}/_job/{name}", f"_job/{name}", names, heard)
-
-
-def told(say: Say, step: str, names: list[str]) -> Callable[[int], Any]:
-    """Return what tells `say` how many of these files a step has done."""
-    return lambda done: say(step, done, len(names))

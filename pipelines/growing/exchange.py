@@ -15,10 +15,18 @@ from typing import Any
 from pipelines.commits import local_files
 from pipelines.commits.lease import Lease
 from pipelines.commits.local_store import LocalStore
-from pipelines.commits.records import PLAN, SUCCESS, JobFolder, OutputRefused, is_complete
+from pipelines.commits.records import (
+    PLAN,
+    SUCCESS,
+    JobFolder,
+    OutputRefused,
+    existing_plan,
+    is_complete,
+    read_plan,
+)
 from pipelines.commits.store import Store, json_bytes, open_store
-from pipelines.growing.copy_over import BELOW, STAYS, copy_over, told
-from pipelines.inputs.units import Say
+from pipelines.growing.copy_over import BELOW, STAYS, copy_over
+from pipelines.inputs.units import Say, told
 
 # Where the new result grows: beside a local folder, or below the address in a bucket.
 _NEXT = "next"
@@ -128,14 +136,14 @@ def _delete_old(store: LocalStore) -> None:
 
 def _is_copied(store: Store, found: Store) -> bool:
     """Say whether what lies in `found` has been copied, or was being deleted."""
-    if not is_complete(store) or not (left := found.read_json(PLAN)):
+    if not is_complete(store) or not (left := read_plan(found)):
         return False
-    return left["identity"] in ({}, store.read_json(PLAN)["identity"])
+    return left["identity"] in ({}, existing_plan(store)["identity"])
 
 
 def bring(store: Store, place: str, found: Store, work: str, names: list[str], say: Say) -> None:
     """Make files of the result in `store` files of the job that grows in `found`, too."""
-    heard = told(say, f"{place} of the finished output", names)
+    heard = told(say, f"{place} of the finished output", len(names))
     if not isinstance(store, LocalStore):
         store.place(place, f"{BELOW}/{work}", names, heard)
         return

@@ -21,18 +21,19 @@ from pipelines.commits.records import (
     DATA,
     MANIFEST,
     MODEL,
-    PLAN,
     QUARANTINE,
     JobFolder,
     attempt_key,
+    existing_plan,
 )
 from pipelines.commits.store import Store, at_once
 from pipelines.config import RerankJobConfig
 from pipelines.growing.append import refuse_other_schema
 from pipelines.growing.exchange import bring
 from pipelines.identity import JobChanged
-from pipelines.inputs.units import Say, Slice, Unit, unit_name
+from pipelines.inputs.units import Say, Slice, Unit, told, unit_name
 from pipelines.plan_file import Plan, plan_from_json
+from pipelines.ranks.parquet_file import write_file
 
 Record = dict[str, Any]
 _HISTOGRAMS = ("score_histogram", "token_histogram")
@@ -92,8 +93,8 @@ class Finished:
             for number, (first, stop) in enumerate(spans)
             if unit_name(number) not in done
         ]
-        told = partial(say, "units of the finished output")
-        at_once(partial(self._adopt_one, folder), wanted, lambda n: told(n, len(wanted)))
+        heard = told(say, "units of the finished output", len(wanted))
+        at_once(partial(self._adopt_one, folder), wanted, heard)
 
     def _adopt_one(self, folder: JobFolder, item: tuple[int, Sequence[tuple[str, Record]]]) -> None:
         number, records = item
@@ -108,15 +109,13 @@ class Finished:
         if len(asides) > 1:
             bodies = folder.store.read_all(attempt_key("quarantine", aside) for aside in asides)
             tables = [pq.read_table(pa.BufferReader(body)) for body in bodies]
-            name = unit_name(number)
-            record["aside"] = folder.write_parquet("quarantine", name, pa.concat_tables(tables))
+            record["aside"] = write_file(folder, unit_name(number), tables, place="quarantine")
         folder.publish("units", unit_name(number), record)
 
 
 def finished_at(store: Store) -> Finished:
-    """Return the finished output that lies there."""
-    plan, manifest = store.read_json(PLAN), store.read_json(MANIFEST)
-    return Finished(store, plan_from_json(plan), manifest)
+    """Return the finished output that lies there. Raises Damaged."""
+    return Finished(store, plan_from_json(existing_plan(store)), store.read_json(MANIFEST))
 
 
 def refuse_to_append(

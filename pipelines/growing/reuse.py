@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipelines.commits.records import DATA, JobFolder
 from pipelines.commits.store import Store, at_once
@@ -26,11 +25,11 @@ from pipelines.growing.kept import WANTED, Known, by_hash, found_in, hashes_of, 
 from pipelines.inputs.joins import Texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
-from pipelines.inputs.units import Say, Slice, Unit, unit_name
-from pipelines.ranks.bucket import bucket_count, bucket_of, task_rows
+from pipelines.inputs.units import Say, Slice, unit_name
+from pipelines.ranks.bucket import bucket_count, by_bucket, task_rows
 from pipelines.ranks.rows import Rows, as_kind, in_parts, read_rows, with_unit
 from pipelines.ranks.steps import Parts, files_of, publish, read_parts, run_step, unit_groups
-from pipelines.stages.read import read_slice, slice_row
+from pipelines.stages.read import read_tables, slice_items
 
 
 def find_known(
@@ -64,10 +63,7 @@ def find_known(
     gather = partial(gather_kept, folder=folder, former=store, kind=kind, buckets=buckets)
     kept = run("kept", items, gather)
     groups = [slices[first:stop] for first, stop in unit_groups(rows, task)]
-    items = [
-        {"name": name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
-        for n, group in enumerate(groups)
-    ]
+    items = slice_items(groups, files, name)
     hashed = run("hashed", items, partial(hash_one, context=context, texts=texts, buckets=buckets))
     units = [[unit.index for piece in group for unit in piece.units] for group in groups]
     starts = [group[0] for group in units]
@@ -94,7 +90,7 @@ def gather_kept(
         return read_rows(former, f"{DATA}/{file}", (start, stop), kind)
 
     rows = np.concatenate([np.zeros(0, kind), *at_once(read, json.loads(item["spans"]))])
-    return publish(folder, "kept", item["name"], in_parts(rows, bucket_of(rows, buckets), buckets))
+    return publish(folder, "kept", item["name"], by_bucket(rows, buckets))
 
 
 def hash_one(
@@ -102,25 +98,20 @@ def hash_one(
 ) -> dict[str, str]:
     """Put the hashes of the pairs of some slices into one file, cut by bucket."""
     rows = np.concatenate([np.zeros(0, WANTED), *_wanted(item, context, texts)])
-    made = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(context.folder, "hashed", item["name"], made)
+    return publish(context.folder, "hashed", item["name"], by_bucket(rows, buckets))
 
 
 def _wanted(item: dict[str, Any], context: JobContext, texts: Texts | None) -> Iterator[Rows]:
-    """Yield the hashes of each unit's different pairs; what cannot be read is left to scoring."""
+    """Yield the hashes of each unit's different pairs."""
     config = context.config
-    given = pa.Table.from_pylist(json.loads(item["slices"]))
-    for row in read_slice(given, config, texts, context.schema):
-        if row["bad"][0].as_py():
-            continue
-        table = pa.ipc.open_stream(row["rows"][0].as_buffer()).read_all()
+    for unit, table in read_tables(item, config, texts, context.schema):
         copies = config.duplicates == "keep"
         found = extract(table, context.shape, config.names, config.max_text_chars, copies)
         pairs = list(dict.fromkeys(found.pairs))
         wanted = np.zeros(len(pairs), WANTED)
         if pairs:
             wanted["high"], wanted["low"] = hashes_of(pairs).T
-        wanted["unit"] = Unit(**json.loads(row["unit"][0].as_py())).index
+        wanted["unit"] = unit.index
         yield wanted
 
 

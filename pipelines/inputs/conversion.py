@@ -25,7 +25,7 @@ from pipelines.inputs.left_out import EMPTY, LeftOut
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.paths import kind_of, open_filesystem
 from pipelines.inputs.trec import trec_batches
-from pipelines.inputs.units import Say
+from pipelines.inputs.units import Say, silent
 from pipelines.retries import first_line
 from rerank_core import InvalidRequest
 
@@ -44,7 +44,7 @@ def as_parquet(
     left_out: LeftOut,
     *,
     former: pa.Schema | None = None,
-    say: Say | None = None,
+    say: Say = silent,
 ) -> list[InputFile]:
     """Return the files, those that are no Parquet written as Parquet into the job's store first.
 
@@ -60,8 +60,7 @@ def as_parquet(
         if not run and not file.rows and is_parquet(file):
             done.append(file)
             continue
-        if say:
-            say("files to Parquet", number, len(files))
+        say("files to Parquet", number, len(files))
         key = f"_job/input/{number}-{made_name(file)}.parquet"
         size = store.size(key)
         if size is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,17 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.columns import Shape
+from pipelines.commits.store import at_once
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.lake.fields import columns_of_table, typed_by_tables
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.partitions import partition_type
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.unify import fitted, unify
-from pipelines.inputs.units import INT96_UNIT, RowGroup, Say
+from pipelines.inputs.units import INT96_UNIT, RowGroup, Say, silent, told
 from pipelines.retries import first_line, retried
 from rerank_core import InvalidRequest
 
-_FOOTER_THREADS = 16
 # Bytes behind a footer, its length and a word; and how much of a file's end is read at once.
 _END, _TAIL = 8, 64 << 10
 _ENCRYPTED = "encrypted: give a copy that is not, a job has no keys"
@@ -50,19 +49,14 @@ def read_footers(
     config: RerankJobConfig,
     *,
     former: tuple[str, pa.Schema] | None = None,
-    say: Say | None = None,
+    say: Say = silent,
 ) -> Footers:
     """Read every footer. A file without a readable one comes back with `bad` saying why.
 
     `former` has a file and the schema of rows to which these are added. Raises InvalidRequest when
     no file can be read, when a column is missing, or when two files differ in earnest.
     """
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        read = []
-        for found in pool.map(partial(_read_footer, config=config), files):
-            read.append(found)
-            if say:
-                say("footers", len(read), len(files))
+    read = at_once(partial(_read_footer, config=config), files, told(say, "footers", len(files)))
     good = [(file, schema) for file, schema in read if schema is not None]
     if not good and former is None:
         raise InvalidRequest(f"no input file can be read; {read[0][0].given}: {read[0][0].bad}")

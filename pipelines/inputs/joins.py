@@ -24,7 +24,7 @@ from pipelines.inputs.conversion import as_batches, is_parquet
 from pipelines.inputs.footers import reason_of
 from pipelines.inputs.ids import id_text, plain_ids
 from pipelines.inputs.lake.fields import columns_of_table
-from pipelines.inputs.listing import InputFile, list_inputs
+from pipelines.inputs.listing import InputFile, Look, list_inputs
 from pipelines.inputs.paths import open_filesystem
 from pipelines.inputs.reading import FileChanged
 from pipelines.retries import retried
@@ -43,19 +43,23 @@ class Texts:
     digest: str = ""
 
 
-def load_texts(config: RerankJobConfig, versions: Mapping[str, int] | None = None) -> Texts | None:
+def load_texts(
+    config: RerankJobConfig, versions: Mapping[str, int] | None = None, look: Look = list_inputs
+) -> Texts | None:
     """Read both tables, or return None for an input that has its texts.
 
-    Tables of a lake are read at these versions. Raises InvalidRequest when only one is given, an id
-    is there twice, or they are too large.
+    Tables of a lake are read at these versions; `look` lists their files. Raises InvalidRequest
+    when only one is given, an id is there twice, or they are too large.
     """
     if not (config.queries or config.documents):
         return None
     if not (config.queries and config.documents):
         raise InvalidRequest("give both --queries and --documents, or neither", "queries")
     names = config.names
-    queries = _read_texts(config.queries, names.query_id, names.query, versions)
-    documents = _read_texts(config.documents, names.doc_id, names.text, versions)
+    files = look((config.queries,), versions).files
+    queries = _read_texts(config.queries, files, names.query_id, names.query)
+    files = look((config.documents,), versions).files
+    documents = _read_texts(config.documents, files, names.doc_id, names.text)
     texts = Texts(queries, documents, _digest(queries, documents))
     size = texts.queries.nbytes + texts.documents.nbytes
     if size > MAX_BYTES:
@@ -73,12 +77,10 @@ def refuse_other_texts(texts: Texts | None, digest: str) -> None:
         raise FileChanged("--queries or --documents have changed since the plan was made")
 
 
-def _read_texts(
-    path: str, identity: str, text: str, versions: Mapping[str, int] | None
-) -> pa.Table:
+def _read_texts(path: str, files: list[InputFile], identity: str, text: str) -> pa.Table:
     """Return ids in order, the place of each one's text, and the texts as they came."""
     parts = []
-    for file in list_inputs((path,), versions).files:
+    for file in files:
         try:
             parts.append(_columns_of(file, ColumnNames(doc_id=identity, text=text)))
         except (pa.ArrowException, OSError) as error:

@@ -58,6 +58,11 @@ class InputFile:
         """The file that people know: what this one was made from, if it was."""
         return self.source or self.path
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what a plan, or a reader elsewhere, keeps of it; the fields make it again."""
+        kept = ("path", "size", "footer", "bad", "partition", "snapshot", "columns", "source")
+        return {name: getattr(self, name) for name in kept}
+
     def open(self) -> pa.NativeFile:
         """Open it: one that the job made as the job writes, any other as inputs are read."""
         if self.source:
@@ -80,9 +85,8 @@ class Listing:
     no_tables: set[str] = field(default_factory=set)
 
 
-def list_files(inputs: tuple[str, ...]) -> list[InputFile]:
-    """Return the files behind paths, folders, globs and tables, as `list_inputs` finds them."""
-    return list_inputs(inputs).files
+# Lists inputs as `list_inputs` does: at these versions of their tables, else at current ones.
+Look = Callable[[tuple[str, ...], Mapping[str, int] | None], Listing]
 
 
 def list_inputs(inputs: tuple[str, ...], versions: Mapping[str, int] | None = None) -> Listing:

@@ -7,7 +7,7 @@ decodes: whole row groups that hold one or more units.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,11 @@ Say = Callable[[str, int, int], None]
 
 def silent(step: str, done: int, of: int) -> None:
     """Tell nobody."""
+
+
+def told(say: Say, step: str, of: int) -> Callable[[int], None]:
+    """Return what tells `say` how many of so many a step has done."""
+    return lambda done: say(step, done, of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +130,8 @@ def _rows_per_unit(groups: Sequence[RowGroup], unit_pairs: int) -> int:
     return max(1, min(unit_pairs * rows // pairs, MAX_UNIT_BYTES * rows // size))
 
 
-def slices_to_json(slices: Sequence[Slice]) -> list[Any]:
-    """Return the slices as plain lists; `slices_from_json` reads them."""
-    return [asdict(piece) for piece in slices]
-
-
 def slices_from_json(values: Sequence[Any]) -> list[Slice]:
-    """Return the slices that `slices_to_json` wrote."""
+    """Return the slices of a plan from their plain form, that of `asdict`."""
     return [slice_from_json(value) for value in values]
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.ranks.moves import InputOrder, Ints, moves, over_units
-from pipelines.ranks.rows import RANKED, Rows, numbered
+from pipelines.ranks.rows import RANKED, Rows, in_parts, numbered
 from pipelines.ranks.within_unit import ranks_within
 
 # New ranks that are none: beyond top_k, and the same document of the same query again.
@@ -32,9 +32,9 @@ def bucket_count(pairs: int) -> int:
     return max(1, -(-pairs // task_rows(pairs)))
 
 
-def bucket_of(rows: Rows, buckets: int) -> Ints:
-    """Return each row's bucket; all rows of a query have the same."""
-    return np.asarray(rows["high"] % np.uint64(buckets), np.int64)
+def by_bucket(rows: Rows, buckets: int) -> tuple[bytes, list[int]]:
+    """Return the rows as a file in parts, one for each bucket; rows of one hash share a bucket."""
+    return in_parts(rows, np.asarray(rows["high"] % np.uint64(buckets), np.int64), buckets)
 
 
 def rank_bucket(

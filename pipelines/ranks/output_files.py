@@ -177,7 +177,7 @@ def write_one(
     data = write_file(folder, name, group.tables(given["units"], ranked), group.beside)
     record = {"units": group.changes, "data": data, "aside": None}
     if group.aside:
-        record["aside"] = folder.write_parquet("quarantine", name, pa.concat_tables(group.aside))
+        record["aside"] = write_file(folder, name, group.aside, place="quarantine")
     return _published(folder, name, record)
 
 

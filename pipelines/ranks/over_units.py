@@ -19,7 +19,7 @@ from pipelines.commits.records import JobFolder, JobRecords, attempt_key
 from pipelines.commits.store import at_once
 from pipelines.engine import JobContext, Tasks
 from pipelines.inputs.units import Say, unit_name
-from pipelines.ranks.bucket import bucket_of, rank_bucket, task_rows
+from pipelines.ranks.bucket import by_bucket, rank_bucket, task_rows
 from pipelines.ranks.rows import (
     RANKED,
     Rows,
@@ -41,11 +41,7 @@ from pipelines.ranks.steps import (
 
 
 def rank_over_units(
-    engine: Tasks,
-    context: JobContext,
-    records: dict[str, Record],
-    say: Say,
-    group_rows: int | None = None,
+    engine: Tasks, context: JobContext, records: dict[str, Record], say: Say
 ) -> JobRecords:
     """Rank the queries that lie in several units.
 
@@ -57,7 +53,7 @@ def rank_over_units(
     kind = scored_kind(with_documents=config.duplicates != "keep")
     run = partial(run_step, engine, folder, say)
     rows = [record["counts"]["rows_in"] for record in records.values()]
-    groups = unit_groups(rows, group_rows or task_rows(sum(rows)))
+    groups = unit_groups(rows, task_rows(sum(rows)))
     starts = [first for first, _ in groups]
     gather = partial(gather_one, folder=folder, buckets=context.buckets, kind=kind)
     gathered = run("gathered", _gathers(groups, records), gather)
@@ -115,8 +111,7 @@ def gather_one(
         return part
 
     rows = np.concatenate([np.zeros(0, with_unit(kind)), *at_once(read, files)])
-    made = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(folder, "gathered", item["name"], made)
+    return publish(folder, "gathered", item["name"], by_bucket(rows, buckets))
 
 
 def rank_one(

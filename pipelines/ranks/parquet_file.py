@@ -5,7 +5,7 @@ It does not know what the rows are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -21,18 +21,21 @@ _GROUP_BYTES = 128 << 20
 def write_file(
     folder: JobFolder,
     name: str,
-    tables: Iterator[pa.Table],
-    beside: Callable[[], Mapping[str, bytes]],
+    tables: Iterable[pa.Table],
+    beside: Callable[[], Mapping[str, bytes]] = dict,
+    place: str = "data",
 ) -> dict[str, Any] | None:
-    """Write the tables as one data file and return its description.
+    """Write the tables, one at least, as one attempt file; return its description for the record.
 
-    What `beside` says when the tables end lies beside the rows, where readers of Parquet do not see
-    it; the description says where. None where there is nothing to write.
+    What `beside` says when the tables end lies beside the rows, before the footer, where readers of
+    Parquet do not see it: it costs no file of its own. The description says where, by its name.
+    None where there is nothing to write.
     """
-    sink, first = pa.BufferOutputStream(), next(tables)
+    rest = iter(tables)
+    sink, first = pa.BufferOutputStream(), next(rest)
     with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
         rows = 0
-        for table in _row_groups(chain([first], tables)):
+        for table in _row_groups(chain([first], rest)):
             writer.write_table(table)
             rows += table.num_rows
         places = {}
@@ -42,7 +45,7 @@ def write_file(
             places[kind] = [start, sink.tell()]
     if not rows and not places:
         return None
-    made = folder.write_bytes("data", name, ".parquet", sink.getvalue())
+    made = folder.write_bytes(place, name, ".parquet", sink.getvalue())
     return {**made, "rows": rows, **places}
 
 

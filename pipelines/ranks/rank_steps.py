@@ -19,8 +19,8 @@ from pipelines.commits.records import JobFolder, JobRecords, attempt_key
 from pipelines.engine import Tasks
 from pipelines.inputs.ids import id_values
 from pipelines.inputs.units import Say, unit_name
-from pipelines.ranks.bucket import bucket_of, task_rows
-from pipelines.ranks.rows import hashes, in_parts
+from pipelines.ranks.bucket import by_bucket, task_rows
+from pipelines.ranks.rows import hashes
 from pipelines.ranks.steps import Parts, files_of, publish, read_parts, run_step, unit_groups
 
 # What is known of a query in some files: its hash, and counts and sums of its ranks.
@@ -61,8 +61,7 @@ def count_one(
     rows["high"], rows["low"] = hashes(id_values(table["query"])).T
     for name in SUMS:
         rows[name] = table[name].to_numpy()
-    made = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(folder, "counted", item["name"], made)
+    return publish(folder, "counted", item["name"], by_bucket(rows, buckets))
 
 
 def check_one(item: dict[str, Any], folder: JobFolder, files: list[Parts]) -> dict[str, str]:

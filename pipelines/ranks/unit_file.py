@@ -11,6 +11,7 @@ from pipelines.engine import JobContext
 from pipelines.inputs.ids import id_values
 from pipelines.inputs.pairs import Aside
 from pipelines.inputs.units import Unit
+from pipelines.ranks.parquet_file import write_file
 from pipelines.ranks.rows import Copies, scored_rows
 from pipelines.ranks.within_unit import RankedUnit, keep_columns
 
@@ -34,15 +35,15 @@ def write_unit(
         table = table.drop_columns([config.names.query, config.names.text])
     out: dict[str, Any] = {"data": None, "aside": None}
     if table.num_rows:
-        beside = {}
+        beside: dict[str, bytes] = {}
         if context.buckets or (config.keep_scores and context.shape == "pairs"):
             beside["beside"] = _scores_for_ranks(context, unit, ranked)
         if config.keep_scores and kept is not None:
             beside["scored"] = kept
-        out["data"] = folder.write_parquet("data", unit.name, table, beside)
+        out["data"] = write_file(folder, unit.name, [table], lambda: beside)
     if aside:
         lines = aside_table(aside, rows, unit, path, context.shape, config.names)
-        out["aside"] = folder.write_parquet("quarantine", unit.name, lines)
+        out["aside"] = write_file(folder, unit.name, [lines], place="quarantine")
     return out
 
 

@@ -1,1 +1,1 @@
-"""What people see of a job: its plan, progress, report and ranking as a TREC run."""
+"""What people see of a job: its plan, progress, report, result in other forms, and evaluation."""

@@ -18,7 +18,8 @@ from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import extract
 from pipelines.inputs.reading import read_units
 from pipelines.inputs.units import Slice
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import make_plan
+from pipelines.plan_file import Plan
 from pipelines.retries import retried
 from rerank_core import ScorerConfig, load_scorer
 
@@ -33,7 +34,7 @@ def describe(config: RerankJobConfig) -> str:
     """Return the plan of the job as lines of text; loads no model and starts no Ray."""
     look, root = ListOnce(), open_store(config.output)
     identity = identity_of(config, look=look)
-    texts = load_texts(config, versions_of(identity))
+    texts = load_texts(config, versions_of(identity), look)
     finished = finished_at(root) if config.append and is_complete(root) else None
     if finished:
         refuse_other_settings(finished.plan.identity, identity)

@@ -11,11 +11,10 @@ from pipelines.commits.store import Store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import versions_of
 from pipelines.inputs.left_out import left_out_line
-from pipelines.plan import Plan
-from pipelines.reports.json_lines import write_json_lines
+from pipelines.plan_file import Plan
+from pipelines.reports.forms import write_json_lines, write_trec_run
 from pipelines.reports.report import write_report
 from pipelines.reports.side_files import refuse_unwritable, writing
-from pipelines.reports.trec_run import write_trec_run
 
 
 def refuse_unwritable_extras(config: RerankJobConfig) -> None:

@@ -4,13 +4,13 @@ where it cannot.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.commits.store import StorageFull
+from pipelines.retries import FULL
 from rerank_core import InvalidRequest
 
 
@@ -49,6 +49,6 @@ def writing(path: Path, option: str) -> Iterator[None]:
         yield
     except OSError as error:
         said = f"{option} {path}: {error.strerror or type(error).__name__}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StorageFull(f"{said}; all else is done") from None
         raise InvalidRequest(f"{said}; all else is done: name another file", option) from None

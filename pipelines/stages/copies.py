@@ -7,7 +7,6 @@ nested row holds all of its query, so there the reading is enough. It does not k
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,32 +15,17 @@ import pyarrow as pa
 
 from pipelines.columns import ColumnNames
 from pipelines.commits.records import JobFolder, attempt_key
-from pipelines.config import RerankJobConfig
 from pipelines.engine import Engine, JobContext
 from pipelines.inputs.ids import id_values
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.pairs import DUPLICATE, extract
 from pipelines.inputs.units import Say, Slice, unit_name
-from pipelines.ranks.bucket import bucket_of, copies_among, task_rows
+from pipelines.ranks.bucket import by_bucket, copies_among, task_rows
 from pipelines.ranks.moves import input_order
-from pipelines.ranks.rows import (
-    SCORED_WITH_DOCUMENT,
-    Copies,
-    Rows,
-    in_parts,
-    read_rows,
-    scored_rows,
-)
-from pipelines.ranks.steps import (
-    Parts,
-    files_of,
-    publish,
-    read_parts,
-    run_step,
-    unit_groups,
-)
+from pipelines.ranks.rows import SCORED_WITH_DOCUMENT, Copies, Rows, read_rows, scored_rows
+from pipelines.ranks.steps import Parts, files_of, publish, read_parts, run_step, unit_groups
 from pipelines.ranks.within_unit import query_codes
-from pipelines.stages.read import read_slice, slice_row
+from pipelines.stages.read import read_tables, slice_items
 
 
 def count_copies(
@@ -56,10 +40,7 @@ def count_copies(
     slices = slices[context.first_new :]
     rows = [sum(unit.rows for unit in piece.units) for piece in slices]
     groups = [slices[first:stop] for first, stop in unit_groups(rows, task_rows(sum(rows)))]
-    items = [
-        {"name": unit_name(n), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
-        for n, group in enumerate(groups)
-    ]
+    items = slice_items(groups, files)
     if context.shape == "nested":
         found = run("copies", items, partial(count_nested, context=context))
     else:
@@ -75,7 +56,7 @@ def count_nested(item: dict[str, Any], context: JobContext) -> dict[str, str]:
     """Count the copies among each row's candidates."""
     config = context.config
     copies = 0
-    for table in _tables(item, config, context.schema):
+    for _, table in read_tables(item, config, schema=context.schema):
         found = extract(table, "nested", config.names, config.max_text_chars, copies=False)
         copies += sum(aside.reason == DUPLICATE for aside in found.aside)
     return publish(context.folder, "copies", item["name"], (b"", []), copies=copies)
@@ -104,7 +85,7 @@ def gather(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str,
         for key, start, stop in json.loads(item["former"])
     ]
     rows = np.concatenate([np.zeros(0, SCORED_WITH_DOCUMENT), *parts])
-    return publish(folder, "ids", item["name"], in_parts(rows, bucket_of(rows, buckets), buckets))
+    return publish(folder, "ids", item["name"], by_bucket(rows, buckets))
 
 
 def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[str, str]:
@@ -117,25 +98,15 @@ def gather_ids(item: dict[str, Any], context: JobContext, buckets: int) -> dict[
     config = context.config.model_copy(update={"names": ids, "columns": ()})
     wanted = (names.query_id, names.doc_id)
     schema = context.schema and pa.schema([f for f in context.schema if f.name in wanted])
-    parts = [_id_rows(table, names) for table in _tables(item, config, schema)]
-    rows = np.concatenate(parts) if parts else np.zeros(0, SCORED_WITH_DOCUMENT)
-    made = in_parts(rows, bucket_of(rows, buckets), buckets)
-    return publish(context.folder, "ids", item["name"], made)
+    parts = [_id_rows(table, names) for _, table in read_tables(item, config, schema=schema)]
+    rows = np.concatenate([np.zeros(0, SCORED_WITH_DOCUMENT), *parts])
+    return publish(context.folder, "ids", item["name"], by_bucket(rows, buckets))
 
 
 def count_bucket(item: dict[str, Any], folder: JobFolder, files: list[Parts]) -> dict[str, str]:
     """Count the copies in one bucket of queries."""
     copies = copies_among(read_parts(folder, files, int(item["bucket"]), SCORED_WITH_DOCUMENT))
     return publish(folder, "copies", item["name"], (b"", []), copies=copies)
-
-
-def _tables(
-    item: dict[str, Any], config: RerankJobConfig, schema: pa.Schema | None
-) -> Iterator[pa.Table]:
-    """Read the slices of an item; what cannot be read is left to the scoring."""
-    for unit in read_slice(pa.Table.from_pylist(json.loads(item["slices"])), config, None, schema):
-        if not unit["bad"][0].as_py():
-            yield pa.ipc.open_stream(unit["rows"][0].as_buffer()).read_all()
 
 
 def _id_rows(table: pa.Table, names: ColumnNames) -> Rows:

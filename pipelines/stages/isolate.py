@@ -94,9 +94,9 @@ class Isolation:
     ) -> PairScores:
         """Score a range whose note, if any, is written; it stays if the process does not."""
         share = (high - low) / max(1, len(pairs))
-        deadline_s = min(self.timeout_s, max(self.timeout_s * share * 4, 30.0))
+        limit_s = min(self.timeout_s, max(self.timeout_s * share * 4, 30.0))
         # A C thread ends the process even when a native call holds the interpreter.
-        faulthandler.dump_traceback_later(deadline_s, exit=True)
+        faulthandler.dump_traceback_later(limit_s, exit=True)
         try:
             scores = self.scorer.score(pairs[low:high])
         except ModelUnavailable:

@@ -1,4 +1,4 @@
-"""The Ray Data graphs: read and score units, then merge queries that lie in several units.
+"""The engine on Ray Data: reads and scores units, and runs the tasks of the steps behind that.
 
 Ray Data schedules, streams, retries and bounds memory. It carries units in and lines of counts out;
 results go to files from the workers. Nothing here knows how a pair is scored.

@@ -6,7 +6,7 @@ A unit's row has its description and its rows as Arrow bytes. It does not know w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipelines.inputs.footers import reason_of
 from pipelines.inputs.joins import Texts, join_texts
 from pipelines.inputs.listing import InputFile
 from pipelines.inputs.reading import read_units
-from pipelines.inputs.units import Slice, Unit, slice_from_json
+from pipelines.inputs.units import Slice, Unit, slice_from_json, unit_name
 from pipelines.retries import retried
 from pipelines.stages.failures import failure_line
 from rerank_core import InvalidRequest, RerankError
@@ -34,16 +34,8 @@ _UNIT_ROW = pa.schema(_UNIT_ROW_TYPES)
 
 def slice_row(piece: Slice, file: InputFile) -> dict[str, str]:
     """Return the row that `read_slice` takes, with a name, and for people where its units lie."""
-    plain = {
-        "path": file.path,
-        "size": file.size,
-        "footer": file.footer,
-        "partition": file.partition,
-        "columns": file.columns,
-        "source": file.source,
-    }
     where = f"{file.given}, rows {piece.units[0].start:,} to {piece.units[-1].stop:,}"
-    row = {"slice": json.dumps(asdict(piece)), "file": json.dumps(plain)}
+    row = {"slice": json.dumps(asdict(piece)), "file": json.dumps(file.as_json())}
     return row | {"name": piece.units[0].name, "where": where}
 
 
@@ -76,6 +68,30 @@ def read_slice(
             if texts:
                 rows = join_texts(rows, texts, config.names)
             yield _unit_row(unit, file.given, _to_bytes(rows), "")
+
+
+def slice_items(
+    groups: list[list[Slice]], files: list[InputFile], name: Callable[[int], str] = unit_name
+) -> list[dict[str, str]]:
+    """Return an item of a step for each group of slices; `read_tables` reads it."""
+    return [
+        {"name": name(number), "slices": json.dumps([slice_row(p, files[p.file]) for p in group])}
+        for number, group in enumerate(groups)
+    ]
+
+
+def read_tables(
+    item: dict[str, Any],
+    config: RerankJobConfig,
+    texts: Texts | None = None,
+    schema: pa.Schema | None = None,
+) -> Iterator[tuple[Unit, pa.Table]]:
+    """Yield units of an item's slices and their rows; what cannot be read is left to scoring."""
+    given = pa.Table.from_pylist(json.loads(item["slices"]))
+    for row in read_slice(given, config, texts, schema):
+        if not row["bad"][0].as_py():
+            unit = Unit(**json.loads(row["unit"][0].as_py()))
+            yield unit, pa.ipc.open_stream(row["rows"][0].as_buffer()).read_all()
 
 
 class _Source:

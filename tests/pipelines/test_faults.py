@@ -24,7 +24,7 @@ from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.reading import FileChanged
 from pipelines.refusals import TooManyBadFiles
-from pipelines.reports.trec_run import write_trec_run
+from pipelines.reports.forms import write_trec_run
 from pipelines.retries import is_outage
 from pipelines.stages.failures import read_line
 from pipelines.stages.score import ScoreUnits

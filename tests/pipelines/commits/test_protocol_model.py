@@ -19,6 +19,7 @@ from pipelines.commits.manifest import commit
 from pipelines.commits.records import BALANCE, Fenced, JobFolder, epoch_key, newest_epoch
 from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
+from pipelines.ranks.parquet_file import write_file
 from rerank_core import InvalidRequest
 
 UNITS = 4
@@ -71,7 +72,7 @@ class Protocol(RuleBasedStateMachine):
         record = {
             "counts": dict.fromkeys(BALANCE, 0)
             | {"rows_in": ROWS, "rows_out": ROWS, "pairs_in": ROWS, "pairs_out": ROWS},
-            "data": folder.write_parquet("data", name, rows),
+            "data": write_file(folder, name, [rows]),
         }
         self.pending.append((folder, name, record))
 

@@ -22,7 +22,7 @@ from protocol import LEXICAL, InProcess, job, rows_of
 
 import pipelines
 from pipelines.commits import lease
-from pipelines.commits.lease import STALE_S, Lease, Watch, heartbeat_key
+from pipelines.commits.lease import STALE_S, Lease, heartbeat_key
 from pipelines.commits.object_store import ObjectStore
 from pipelines.commits.records import Fenced, JobFolder, OutputRefused, epoch_key, is_complete
 from pipelines.commits.store import json_bytes, open_store
@@ -145,10 +145,10 @@ class Elsewhere:
     def __init__(self, beat=None):
         self.now, self.beat = 0.0, beat
 
-    def watch(self):
-        return Watch(lambda: self.now, self.wait)
+    def monotonic(self):
+        return self.now
 
-    def wait(self, seconds):
+    def sleep(self, seconds):
         self.now += seconds
         if self.beat:
             self.beat()
@@ -159,24 +159,23 @@ def give_to_another_host(folder):
     folder.store.replace(epoch_key(1), json_bytes(named))
 
 
-def test_an_owner_on_another_host_whose_heart_beats_is_not_taken_over(place):
+def test_an_owner_on_another_host_whose_heart_beats_is_not_taken_over(place, monkeypatch):
     with Lease(open_store(place.out("out"))) as old:
         give_to_another_host(old)
         elsewhere = Elsewhere(lambda: old.store.replace(heartbeat_key(1), b"another beat"))
-        with (
-            pytest.raises(OutputRefused, match="elsewhere"),
-            Lease(old.store, elsewhere.watch()),
-        ):
+        monkeypatch.setattr(lease, "time", elsewhere)
+        with pytest.raises(OutputRefused, match="elsewhere"), Lease(old.store):
             pass
         assert elsewhere.now < STALE_S
 
 
-def test_a_silent_owner_on_another_host_is_taken_over_and_fenced(place, small):
+def test_a_silent_owner_on_another_host_is_taken_over_and_fenced(place, small, monkeypatch):
     out = place.out("out")
     with Lease(open_store(out)) as old:
         give_to_another_host(old)
         silent, said = Elsewhere(), []
-        with Lease(old.store, silent.watch(), lambda *step: said.append(step)) as new:
+        monkeypatch.setattr(lease, "time", silent)
+        with Lease(old.store, lambda *step: said.append(step)) as new:
             assert new.epoch == 2
         assert silent.now >= STALE_S
         assert said[-1] == ("seconds without a heartbeat of process 1 on elsewhere", 60, 60)

@@ -63,6 +63,22 @@ def test_what_is_gone_is_named(out):
         pipelines.read_output(out)
 
 
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'"plan"', b'{"identity": {}}'])
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"append": True}])
+def test_a_plan_that_is_none_is_named_by_a_job_that_finds_it(finished, out, body, option):
+    (out / "_job/plan.json").write_bytes(body)
+    with pytest.raises(Damaged, match=r"out/_job/plan.json is missing or damaged: put a copy"):
+        job(finished.parent / "in", out, **OPTIONS, **option)
+
+
+def test_a_plan_that_is_missing_is_named_by_a_dry_run_that_appends(finished, out, capsys):
+    (out / "_job/plan.json").unlink()
+    given = ["--input", str(finished.parent / "in"), "--model", "lexical", "--dry-run", "--append"]
+    assert main([*given, "--output", str(out)]) == 1
+    said = f"error: {out}/_job/plan.json is missing or damaged: put a copy of it back"
+    assert capsys.readouterr().err.strip().startswith(said)
+
+
 def test_a_record_that_is_damaged_is_named_by_a_job_that_goes_on(finished, out):
     (out / "_SUCCESS").unlink()
     (out / "_manifest.json").unlink()

@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol import job, rows_of
 
-from pipelines.inputs.listing import list_files
+from pipelines.inputs.listing import list_inputs
 from pipelines.rerank_job import main
 
 
@@ -43,9 +43,11 @@ def test_a_name_with_signs_of_a_glob_that_exists_is_a_file_before_it_is_a_glob(t
     write(tmp_path / "plain" / "a1.parquet", "x")
     folder = write(tmp_path / name / "0.parquet", "y").parent
     file = write(tmp_path / f"{name}.parquet", "z")
-    assert [f.path for f in list_files((str(file),))] == [str(file)]
-    assert [f.path for f in list_files((str(folder),))] == [str(folder / "0.parquet")]
-    assert [f.path for f in list_files((f"{folder}/*.parquet",))] == [str(folder / "0.parquet")]
+    assert [f.path for f in list_inputs((str(file),)).files] == [str(file)]
+    assert [f.path for f in list_inputs((str(folder),)).files] == [str(folder / "0.parquet")]
+    assert [f.path for f in list_inputs((f"{folder}/*.parquet",)).files] == [
+        str(folder / "0.parquet")
+    ]
 
 
 def test_a_glob_is_a_glob_where_no_file_has_its_name(tmp_path, monkeypatch):
@@ -53,7 +55,10 @@ def test_a_glob_is_a_glob_where_no_file_has_its_name(tmp_path, monkeypatch):
         write(tmp_path / f"{name}.parquet", name)
     monkeypatch.chdir(tmp_path)
     for given in ("a[12].parquet", "a?.parquet", "./a*", f"{tmp_path}/a*"):
-        assert [Path(f.path).name for f in list_files((given,))] == ["a1.parquet", "a2.parquet"]
+        assert [Path(f.path).name for f in list_inputs((given,)).files] == [
+            "a1.parquet",
+            "a2.parquet",
+        ]
 
 
 @pytest.fixture
@@ -68,8 +73,8 @@ def parts(tmp_path):
 )
 def test_a_file_has_the_same_columns_however_it_is_named(tmp_path, parts, given):
     job(tmp_path / given, tmp_path / "out")
-    several = list_files((str(parts), str(tmp_path / given), str(tmp_path / "in")))
-    assert several == list_files((str(tmp_path / "in"),))
+    several = list_inputs((str(parts), str(tmp_path / given), str(tmp_path / "in"))).files
+    assert several == list_inputs((str(tmp_path / "in"),)).files
     (row,) = rows_of(tmp_path / "out")
     assert (row["doc_id"], row["lang"], row["n"]) == ("a", "en", 3)
 

@@ -18,6 +18,7 @@ from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import identity_of
+from pipelines.inputs import listing
 from pipelines.inputs.joins import load_texts
 from pipelines.inputs.reading import FileChanged
 from pipelines.plan import make_plan
@@ -258,6 +259,18 @@ def test_documents_rewritten_with_an_equal_size_are_not_gone_on_with(tmp_path, t
         job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
     pq.write_table(table, path, compression="none", use_dictionary=False)
     assert job(tmp_path / "ids.parquet", tmp_path / "out", **tables)["counts"]["rows_out"] == 600
+
+
+def test_a_job_lists_each_table_of_texts_once(tmp_path, tables, monkeypatch):
+    listed, expand = [], listing._expand
+
+    def count(text, *given):
+        listed.append(text)
+        return expand(text, *given)
+
+    monkeypatch.setattr(listing, "_expand", count)
+    job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
+    assert listed == [str(tmp_path / "ids.parquet"), tables["queries"], tables["documents"]]
 
 
 def test_a_plan_says_how_far_it_is(tmp_path, pairs_input):

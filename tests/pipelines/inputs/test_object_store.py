@@ -18,7 +18,7 @@ from pipelines.commits.store import open_store
 from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import list_files
+from pipelines.inputs.listing import list_inputs
 from pipelines.rerank_job import main
 from rerank_core import InvalidRequest
 
@@ -38,7 +38,7 @@ def options(s3_server, pairs_input):
 
 @pytest.mark.parametrize("path", ["in", "in/", "in/lang=*/*.parquet", "in/**"])
 def test_a_bucket_is_listed_by_folder_and_glob(options, path):
-    found = [file.path for file in list_files((f"s3://bucket/{path}{options}",))]
+    found = [file.path for file in list_inputs((f"s3://bucket/{path}{options}",)).files]
     assert found == [f"s3://bucket/in/lang=en/{n}.parquet{options}" for n in range(3)]
 
 
@@ -48,13 +48,13 @@ def test_keys_of_any_letters_are_read(pairs_input, options, s3_server):
     for name in names:
         s3_server.client().put_object(Bucket="bucket", Key=f"odd/{name}/0.parquet", Body=body)
     files, *_ = read_footers(
-        list_files((f"s3://bucket/odd{options}",)), RerankJobConfig(input=("x",), output="y")
+        list_inputs((f"s3://bucket/odd{options}",)).files, RerankJobConfig(input=("x",), output="y")
     )
     assert [file.bad for file in files] == [""] * len(names)
 
 
 def test_a_plan_reads_each_file_of_a_bucket_once(options, s3_server):
-    listed, reads = list_files((f"s3://bucket/in{options}",)), []
+    listed, reads = list_inputs((f"s3://bucket/in{options}",)).files, []
     s3_server.fault = lambda method, key: (reads.append(key) if method == "GET" else None) or ""
     read_footers(listed, RerankJobConfig(input=("x",), output="y"))
     s3_server.fault = lambda method, key: ""
@@ -83,7 +83,7 @@ def test_files_taken_out_of_a_delta_table_in_a_bucket_are_refused(pairs_input, o
         with pytest.raises(
             InvalidRequest, match="s3://bucket/parts/t is a Delta table: read as plain"
         ):
-            list_files((f"s3://bucket/{given}{options}",))
+            list_inputs((f"s3://bucket/{given}{options}",))
 
 
 def test_an_iceberg_table_in_a_bucket_is_read_as_its_snapshot(

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.config import RerankJobConfig
 from pipelines.inputs.footers import read_footers
-from pipelines.inputs.listing import InputFile, list_files
+from pipelines.inputs.listing import InputFile, list_inputs
 from pipelines.inputs.reading import FileChanged, read_units
 from pipelines.inputs.schemas import find_shape
 from pipelines.inputs.units import plan_slices
@@ -24,16 +24,16 @@ def test_folders_globs_and_files_are_listed_without_hidden_ones(tmp_path):
         path.write_bytes(b"12")
     one, two = str(tmp_path / "b/1.parquet"), str(tmp_path / "b/2.parquet")
     both = [InputFile(one, 2), InputFile(two, 2)]
-    assert list_files((str(tmp_path),)) == both
-    assert list_files((str(tmp_path / "*" / "*.parquet"),)) == both
-    assert list_files((two, one, two)) == both[::-1]
-    assert list_files((f"file://{tmp_path}",)) == both
+    assert list_inputs((str(tmp_path),)).files == both
+    assert list_inputs((str(tmp_path / "*" / "*.parquet"),)).files == both
+    assert list_inputs((two, one, two)).files == both[::-1]
+    assert list_inputs((f"file://{tmp_path}",)).files == both
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing/*.parquet", ""])
 def test_an_input_without_files_is_refused(tmp_path, name):
     with pytest.raises(InvalidRequest, match="input"):
-        list_files((str(tmp_path / name),))
+        list_inputs((str(tmp_path / name),))
 
 
 def test_the_shape_is_recognised_from_the_schema():
@@ -66,7 +66,7 @@ def test_files_with_other_columns_are_refused(tmp_path):
     pq.write_table(PAIRS.empty_table(), tmp_path / "a.parquet")
     pq.write_table(PAIRS.append(pa.field("x", pa.int8())).empty_table(), tmp_path / "b.parquet")
     with pytest.raises(InvalidRequest, match=r"b\.parquet has a column x, file .* has none"):
-        read_footers(list_files((str(tmp_path),)), config(tmp_path))
+        read_footers(list_inputs((str(tmp_path),)).files, config(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_files_with_other_columns_are_refused(tmp_path):
 )
 def test_a_file_without_a_footer_is_bad_and_the_others_are_good(tmp_path, pairs_input, body):
     (pairs_input / "bad.parquet").write_bytes(body)
-    files, shape, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, shape, *_ = read_footers(list_inputs((str(pairs_input),)).files, config(pairs_input))
     assert shape == "pairs"
     assert [bool(file.bad) for file in files] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("unit_pairs", [1, 7, 33, 70, 1000])
 def test_reading_units_gives_every_row_once(pairs_input, unit_pairs):
-    files, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, *_ = read_footers(list_inputs((str(pairs_input),)).files, config(pairs_input))
     slices = plan_slices([file.groups for file in files], unit_pairs)
     read = [
         item
@@ -95,7 +95,7 @@ def test_reading_units_gives_every_row_once(pairs_input, unit_pairs):
 
 
 def test_a_changed_file_is_not_read(pairs_input):
-    files, *_ = read_footers(list_files((str(pairs_input),)), config(pairs_input))
+    files, *_ = read_footers(list_inputs((str(pairs_input),)).files, config(pairs_input))
     (piece, *_) = plan_slices([file.groups for file in files], 50)
     pq.write_table(PAIRS.empty_table(), pairs_input / "0.parquet")
     with pytest.raises(FileChanged):
@@ -130,13 +130,13 @@ def test_a_trec_run_without_the_ids_it_needs_is_refused_before():
 
 def test_a_file_that_two_inputs_name_is_read_once(tmp_path, pairs_input, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    whole = list_files((str(pairs_input),))
-    assert list_files(("in", "in/1.parquet", f"file://{pairs_input}/2.parquet")) == whole
+    whole = list_inputs((str(pairs_input),)).files
+    assert list_inputs(("in", "in/1.parquet", f"file://{pairs_input}/2.parquet")).files == whole
 
 
 def test_an_address_with_a_secret_is_refused_without_repeating_it():
     with pytest.raises(InvalidRequest, match="through the environment") as refused:
-        list_files(("s3://AKIA:hush@bucket/in",))
+        list_inputs(("s3://AKIA:hush@bucket/in",))
     assert "hush" not in str(refused.value)
 
 
@@ -144,7 +144,7 @@ def test_a_footer_that_is_longer_than_what_is_read_at_once_is_read(tmp_path):
     wide = {f"column {n}": ["x"] for n in range(3000)}
     names = {name: ["a"] for name in PAIRS.names}
     pq.write_table(pa.table(names | wide), tmp_path / "wide.parquet")
-    (file,), shape, schema, _ = read_footers(list_files((str(tmp_path),)), config(tmp_path))
+    (file,), shape, schema, _ = read_footers(list_inputs((str(tmp_path),)).files, config(tmp_path))
     assert (file.bad, shape, len(schema)) == ("", "pairs", 3004)
     (piece,) = plan_slices([file.groups], 10)
     ((_, rows),) = read_units(piece, file, config(tmp_path))

@@ -20,10 +20,11 @@ from pipelines.commits.verify import verify
 from pipelines.config import RerankJobConfig
 from pipelines.engine import JobContext
 from pipelines.inputs.units import unit_name
+from pipelines.ranks import over_units
 from pipelines.ranks.bucket import task_rows
 from pipelines.ranks.moves import InputOrder, input_order
 from pipelines.ranks.output_files import write_files
-from pipelines.ranks.over_units import rank_over_units
+from pipelines.ranks.parquet_file import write_file
 from pipelines.ranks.rows import SCORED, in_parts, read_rows, scored_rows
 from pipelines.ranks.steps import unit_groups
 from pipelines.ranks.within_unit import ranks_within
@@ -59,7 +60,7 @@ def publish_unit(folder, name, rows, top_k):
     if len(kept):
         order = InputOrder(*(values[kept] for values in input_order(groups)))
         scores = scored_rows(groups[kept], [f"q{g}" for g in range(6)], raw[kept], order).tobytes()
-        data = folder.write_parquet("data", name, pa.table(columns), {"beside": scores})
+        data = write_file(folder, name, [pa.table(columns)], lambda: {"beside": scores})
     counts = dict.fromkeys(BALANCE, 0) | {"rows_in": len(rows), "rows_out": len(kept)}
     counts["rows_cut"] = len(rows) - len(kept)
     record = {"counts": counts, "reasons": {}, "data": data, "aside": None, "file": "in"}
@@ -68,8 +69,10 @@ def publish_unit(folder, name, rows, top_k):
 
 
 def ranked(engine, context, records, say, group_rows):
-    """Rank over units and write the files, of a size that a few units have."""
-    done = rank_over_units(engine, context, records, say, group_rows)
+    """Rank over units, so many rows in a task, and write the files, of a size that a few have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(over_units, "task_rows", lambda rows: group_rows)
+        done = over_units.rank_over_units(engine, context, records, say)
     return write_files(engine, context.folder, done, context.config, say)
 
 
