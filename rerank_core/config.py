@@ -167,11 +167,12 @@ class ScorerConfig(BaseModel):
         return name
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits, equal exactly when two configs give equal scores.
+        """Return 16 hex digits; two configs of one fingerprint give equal scores.
 
-        It is of what the settings resolve to, read off the checkpoint's small files, and of its
-        weights: a folder counts by its content, a hub model by its commit. Raises ModelUnavailable
-        where the model cannot be found, or no reranker would come out of it.
+        Not the other way round: of some limits only the loaded model knows that they are never
+        reached. It is of what the settings resolve to, read off the checkpoint's small files, and
+        of its weights: a folder counts by its content, a hub model by its commit. Raises
+        ModelUnavailable where the model cannot be found, or no reranker would come out of it.
         """
         from rerank_core.fingerprint import fingerprint
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from rerank_core.catalog.checkpoint import folder_hash
+from rerank_core.catalog.content import content_hash, folder_hash
 from rerank_core.catalog.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ def resolved_fingerprint(resolved: Resolved) -> str:
     if resolved.checkpoint is not None:
         modules = resolved.engine == "sentence_transformers"
         fields |= {
-            "weights": resolved.checkpoint.content(with_modules=modules),
+            "weights": content_hash(
+                resolved.checkpoint, with_modules=modules, with_code=resolved.code is not None
+            ),
             "adapter": resolved.adapter and folder_hash(resolved.adapter),
-            "code": config.code_revision if config.trust_remote_code else None,
+            "code": resolved.code,
             "dtype": config.dtype,
             "prompt": resolved.family and resolved.family.prompt,
             "instruction": resolved.instruction,
@@ -48,7 +50,8 @@ def resolved_fingerprint(resolved: Resolved) -> str:
             fields["int8"] = int8_scheme()
     if config.long_documents == "split":
         size = min(config.passage_tokens or resolved.max_length, resolved.max_length)
-        fields["split"] = [size, config.passage_overlap, config.passage_score, config.max_passages]
+        overlap = min(config.passage_overlap, size // 2)
+        fields["split"] = [size, overlap, config.passage_score, config.max_passages]
     first = config.first_stage_config()
     if first is not None and config.first_stage is not None:
         fields["first_stage"] = [fingerprint(first), config.first_stage.keep]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_core.catalog.checkpoint import Checkpoint
+from rerank_core.catalog.checkpoint import WEIGHTS, Checkpoint
 from rerank_core.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -26,12 +26,9 @@ def output_count(checkpoint: Checkpoint, settings: Any) -> int:
     """Return what the config says, else the rows of the head in the weights' file, else one."""
     if settings.get("num_labels") or settings.get("id2label"):
         return int(settings.get("num_labels") or len(settings["id2label"]))
-    if checkpoint.file("model.safetensors.index.json") is not None:
-        name = checkpoint.json("model.safetensors.index.json")["weight_map"]
-        shards = {shard for weight, shard in name.items() if weight.endswith(_HEADS)}
-    else:
-        shards = {"model.safetensors"}
-    for shard in shards:
+    shards = checkpoint.shards()
+    heads = {shard for weight, shard in shards.items() if weight.endswith(_HEADS)}
+    for shard in heads if shards else {WEIGHTS}:
         path = checkpoint.file(shard)
         for weight, entry in (_header(path) if path else {}).items():
             if weight.endswith(_HEADS) and len(entry["shape"]) == 2:
@@ -56,7 +53,11 @@ def positive_label(
 
     `no_then_yes` says that the order is known: a language model's answers, converted.
     """
-    names = [str(name) for name in (settings.get("id2label") or {}).values()]
+    # By number: JSON's own order is only that in which they were written.
+    labels = sorted(
+        (int(number), str(name)) for number, name in (settings.get("id2label") or {}).items()
+    )
+    names = [name for _, name in labels]
     asked = config.positive_label
     if outputs == 1:
         if asked is not None:

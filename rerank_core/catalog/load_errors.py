@@ -14,8 +14,13 @@ from huggingface_hub.errors import (
 )
 
 
-def no_safetensors(model: str, pickled: bool) -> str:
-    """Say what to do about a checkpoint without safetensors."""
+def no_safetensors(model: str, pickled: bool, others: Sequence[str] = ()) -> str:
+    """Say what to do about a checkpoint without safetensors, or with them under `others` only."""
+    if others:
+        return (
+            f"model {model!r} has no model.safetensors; loaders look for no other name, so rename"
+            f" {others[0]}, if those are its weights, or fetch the complete checkpoint"
+        )
     if pickled:
         return (
             f"model {model!r} has only pickled weights, which can run code and are never loaded;"
@@ -32,6 +37,15 @@ def no_head(model: str, absent: Sequence[str]) -> str:
         f"model {model!r}: weights are missing from the checkpoint ({shown}), so scores would be"
         " random. It is probably an embedding or language model without a reranking head; name a"
         " reranker"
+    )
+
+
+def unasked(model: str, file: str) -> str:
+    """Say what to do where the hub is gone before it said whether a model has a file."""
+    return (
+        f"model {model!r}: the hub cannot be reached, so whether the model has a {file}, which may"
+        " change its scores, is not known; check the network, or set local_files_only if the"
+        " cache has the whole model"
     )
 
 
@@ -57,7 +71,10 @@ def explain(model: str, error: BaseException) -> str:
             " if you have read that code, and pin its revision"
         )
     if said("file named model.safetensors"):
-        return no_safetensors(model, pickled=True)
+        return (
+            f"{name} has no model.safetensors; use a revision that has (pickled weights can run"
+            " code and are never loaded), or fetch the complete checkpoint"
+        )
     if met(RevisionNotFoundError):
         return f"{name} has no such revision; check `revision`"
     if met(RepositoryNotFoundError, HFValidationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.checkpoint import Checkpoint
@@ -17,10 +18,8 @@ _SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "sente
                   "tokenizer.model")  # fmt: skip
 
 
-def refuse_unsupported(
-    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, architecture: str
-) -> None:
-    """Raise ModelUnavailable for kinds of rerankers that are not served, and for unpinned code."""
+def refuse_unsupported(config: ScorerConfig, settings: Any, architecture: str) -> None:
+    """Raise ModelUnavailable for kinds of rerankers that are not served."""
     name = f"model {config.model!r}"
     if architecture.startswith(_LAYERWISE):
         raise ModelUnavailable(
@@ -37,35 +36,16 @@ def refuse_unsupported(
             f"{name} generates its answer ({architecture}); only its sequence-classification form"
             " can be scored. Convert it, or name another reranker"
         )
-    _refuse_unpinned_code(config, checkpoint, settings.get("auto_map") or {})
 
 
-def _refuse_unpinned_code(config: ScorerConfig, checkpoint: Checkpoint, auto_map: Any) -> None:
-    """Refuse code of another repository without a commit, or that is not to be had."""
-    places = [str(place) for place in auto_map.values() if "--" in str(place)]
-    if not places:
-        return
-    name, repository = f"model {config.model!r}", places[0].split("--")[0]
-    if not config.trust_remote_code:
+def refuse_adapter(adapter: Path | None, settings: Any) -> None:
+    """Refuse a classifier's adapter on a language model, whose output layer it does not know."""
+    if settings.get("task_type") == "SEQ_CLS":
         raise ModelUnavailable(
-            f"{name} comes with its own Python code, from {repository}, which is refused; set"
-            " trust_remote_code only if you have read that code, and pin it with code_revision"
+            f"adapter {str(adapter)!r} brings a classifier's head (SEQ_CLS), for which its base, a"
+            " language model, has no place; merge both first with peft"
+            " (AutoPeftModelForSequenceClassification, merge_and_unload), and give the result"
         )
-    if not config.code_revision:
-        raise ModelUnavailable(
-            f"{name} runs code of another repository, {repository}, which `revision` does not"
-            " pin; set code_revision to a commit of it"
-        )
-    # Asked for here, so that a machine without a network hears at once what it lacks.
-    offline = config.local_files_only or checkpoint.folder is not None
-    for place in places:
-        repository, _, code = place.partition("--")
-        file = f"{code.split('.')[0]}.py"
-        if Checkpoint(repository, repository, config.code_revision, offline).file(file) is None:
-            raise ModelUnavailable(
-                f"{name} needs {file} of {repository}, which is not in the local cache; fetch it:"
-                f" hf download {repository} --revision {config.code_revision}"
-            )
 
 
 def refuse_unasked(

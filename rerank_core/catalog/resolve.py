@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rerank_core.catalog.checkpoint import Checkpoint, find_checkpoint, read_json
+from rerank_core.catalog.checkpoint import (
+    INDEX,
+    WEIGHTS,
+    Checkpoint,
+    find_checkpoint,
+    read_json,
+)
+from rerank_core.catalog.code import own_code
 from rerank_core.catalog.families import Family, find_family, read_template
 from rerank_core.catalog.labels import declared_activation, output_count, positive_label
-from rerank_core.catalog.refusals import refuse_unasked, refuse_unsupported
+from rerank_core.catalog.lengths import longest_pair
+from rerank_core.catalog.modules import needs_sentence_transformers, refuse_modules
+from rerank_core.catalog.refusals import refuse_adapter, refuse_unasked, refuse_unsupported
 from rerank_core.documents import SplitPolicy
 from rerank_core.errors import ModelUnavailable
 from rerank_core.limits import query_share, usable_length
@@ -24,15 +33,6 @@ if TYPE_CHECKING:
 Engine = Literal["lexical", "transformers", "sentence_transformers"]
 
 LEXICAL_LENGTH = 8192
-# Where neither the tokenizer nor the model names a limit.
-_UNSAID_LENGTH = 512
-# Types whose positions start behind the padding token's id.
-_PADDED_POSITIONS = frozenset({
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer",
-    "roberta-prelayernorm", "xmod", "data2vec-text", "ibert", "luke", "mluke", "esm",
-})  # fmt: skip
-# Types whose positions are relative: the table, where there is one, is no limit.
-_RELATIVE_POSITIONS = frozenset({"t5", "mt5", "umt5", "xlnet"})
 _CAUSAL_TYPES = frozenset({
     "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text",
     "llama", "mistral", "mixtral", "phi", "phi3", "granite", "smollm3", "olmo2",
@@ -46,7 +46,7 @@ class Resolved:
 
     `family` is the prompt (None: the tokenizer's own pair), `causal` the body's kind, `answers`
     whether the head is the answers' rows of the output layer, `positive` which of two outputs
-    means relevant (None: there is one output).
+    means relevant (None: there is one output), `code` which code of its own it runs (None: none).
     """
 
     config: ScorerConfig
@@ -60,6 +60,7 @@ class Resolved:
     answers: bool = False
     outputs: int = 1
     positive: int | None = None
+    code: list[Any] | None = None
 
     @property
     def source(self) -> Checkpoint:
@@ -81,7 +82,7 @@ class Resolved:
     @property
     def max_query_tokens(self) -> int:
         """How much of `max_length` a query may keep."""
-        return query_share(self.max_length, self.config.max_query_tokens)
+        return min(query_share(self.max_length, self.config.max_query_tokens), self.max_length)
 
     @property
     def policy(self) -> SplitPolicy | None:
@@ -98,26 +99,38 @@ def resolve(config: ScorerConfig) -> Resolved:
         activation = "sigmoid" if config.activation == "auto" else config.activation
         return Resolved(config, "lexical", limit, activation)
     checkpoint, adapter = _find(config)
+    try:
+        return _read(config, checkpoint, adapter)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ModelUnavailable(
+            f"model {config.model!r} says something in its JSON files that is not of the kind that"
+            f" belongs there ({type(error).__name__}: {error}); fetch them again, or mend that"
+        ) from error
+
+
+def _read(config: ScorerConfig, checkpoint: Checkpoint, adapter: Path | None) -> Resolved:
     settings = checkpoint.json("config.json")
     architecture = (settings.get("architectures") or ["unknown"])[0]
-    refuse_unsupported(config, checkpoint, settings, architecture)
+    refuse_unsupported(config, settings, architecture)
+    code = own_code(config, checkpoint, settings)
     family, causal = _family(config, checkpoint, settings, architecture)
     engine: Engine = "transformers"
     if (
         family is None
         and config.template is None
-        and _needs_sentence_transformers(checkpoint, architecture)
+        and needs_sentence_transformers(checkpoint, architecture)
     ):
         engine = "sentence_transformers"
+        refuse_modules(config, checkpoint, adapter)
     answers = engine == "transformers" and architecture.endswith("ForCausalLM")
     if engine == "transformers":
         refuse_unasked(config, family, architecture, causal=causal)
     plain = engine == "transformers" and not answers
     outputs = output_count(checkpoint, settings) if plain else 1
-    return Resolved(
+    resolved = Resolved(
         config,
         engine,
-        _max_length(config, checkpoint, settings, family),
+        longest_pair(config, checkpoint, settings, family),
         declared_activation(config, checkpoint, settings, answers),
         checkpoint,
         adapter,
@@ -126,14 +139,17 @@ def resolve(config: ScorerConfig) -> Resolved:
         answers,
         outputs,
         positive_label(config, checkpoint, settings, outputs, family is not None),
+        code,
     )
+    if answers:
+        refuse_adapter(adapter, resolved.adapter_settings)
+    return resolved
 
 
 def _find(config: ScorerConfig) -> tuple[Checkpoint, Path | None]:
     model, folder, revision = config.model, config.model_dir, config.revision
     adapter = Path(config.adapter).expanduser() if config.adapter else None
-    alone = folder is not None and not (folder / "config.json").is_file()
-    if alone and adapter is None and folder and (folder / "adapter_config.json").is_file():
+    if adapter is None and folder is not None and _is_adapter(folder):
         adapter = folder
         base = read_json(folder / "adapter_config.json")
         model = str(base.get("base_model_name_or_path"))
@@ -155,6 +171,12 @@ def _find(config: ScorerConfig) -> tuple[Checkpoint, Path | None]:
     return checkpoint, adapter
 
 
+def _is_adapter(folder: Path) -> bool:
+    """Whether an adapter lies there and no model: trainers leave the base's config.json beside."""
+    model = any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    return not model and (folder / "adapter_config.json").is_file()
+
+
 def _family(
     config: ScorerConfig, checkpoint: Checkpoint, settings: Any, architecture: str
 ) -> tuple[Family | None, bool]:
@@ -167,33 +189,3 @@ def _family(
         except ValueError as error:
             raise ModelUnavailable(str(error)) from error
     return (find_family(checkpoint.name, model_type) if causal else None), causal
-
-
-def _needs_sentence_transformers(checkpoint: Checkpoint, architecture: str) -> bool:
-    """Whether its modules.json says more than "this is one transformer with a head"."""
-    modules = checkpoint.json("modules.json") or []
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    return bool(kinds) and (
-        kinds != ["Transformer"] or not architecture.endswith("ForSequenceClassification")
-    )
-
-
-def _max_length(
-    config: ScorerConfig, checkpoint: Checkpoint, settings: Any, family: Family | None
-) -> int:
-    text = settings.get("text_config") or settings
-    kind = str(settings.get("model_type", ""))
-    positions = text.get("max_position_embeddings") or text.get("n_positions")
-    if kind in _RELATIVE_POSITIONS:
-        positions = text.get("n_positions")
-    if positions and kind in _PADDED_POSITIONS:
-        pad = settings.get("pad_token_id")
-        positions -= (1 if pad is None else pad) + 1
-    if family is not None:
-        limits: list[int | None] = [family.max_length, positions]
-    else:
-        said = checkpoint.json("tokenizer_config.json").get("model_max_length")
-        modules = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
-        limits = [said and int(said), positions, modules]
-    known = [limit for limit in limits if limit and 0 < limit < 10**9]
-    return usable_length(config.max_length, *(known or [_UNSAID_LENGTH]))

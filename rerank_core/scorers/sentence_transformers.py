@@ -5,14 +5,18 @@ Every token of its frame is counted, and nothing is cut behind our back. It does
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
+from transformers import PreTrainedModel
 
+from rerank_core.catalog.load_errors import no_head
 from rerank_core.catalog.resolve import Resolved
 from rerank_core.documents import Passage
 from rerank_core.errors import ModelUnavailable
@@ -22,10 +26,12 @@ from rerank_core.scorers.encoder import Asked, PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Question, TemplateFrame
 from rerank_core.scorers.loading import clear_errors, load_options
 from rerank_core.scorers.passes.rows import Rows
-from rerank_core.scorers.texts import Ids, TextTokenizer
+from rerank_core.scorers.texts import Ids, TextTokenizer, clean_text
 from rerank_core.types import QueryDocumentPair
 
 _NONE = np.empty(0, dtype=np.int64)
+# One load at a time looks over transformers' shoulder.
+_LOADING = threading.Lock()
 
 
 def load_modules(resolved: Resolved, device: torch.device) -> tuple[ModulesEncoder, ModulesForward]:
@@ -38,13 +44,20 @@ def load_modules(resolved: Resolved, device: torch.device) -> tuple[ModulesEncod
         )
     options = load_options(resolved)
     code = {"code_revision": options.pop("code_revision")} if "code_revision" in options else {}
-    with clear_errors(resolved):
+    with clear_errors(resolved), _absent_weights() as absent:
         model = CrossEncoder(
             resolved.source.place,
             device="cpu",
             model_kwargs={"use_safetensors": True, "dtype": torch.float32, **code},
             **options,
         )
+    if absent:
+        raise ModelUnavailable(no_head(config.model, sorted(absent)))
+    with torch.inference_mode():
+        if "scores" not in model(model.preprocess([("a", "a")])):
+            raise ModelUnavailable(
+                f"model {config.model!r} has modules that end without a score; name a reranker"
+            )
     if model.num_labels != 1:
         raise ModelUnavailable(
             f"model {config.model!r} has {model.num_labels} outputs per pair; a reranker has one"
@@ -58,6 +71,30 @@ def load_modules(resolved: Resolved, device: torch.device) -> tuple[ModulesEncod
     forward = ModulesForward(model, tokenizer.pad_token_id or 0, left=left)
     forward.to(device)
     return encoder, forward
+
+
+@contextlib.contextmanager
+def _absent_weights() -> Iterator[set[str]]:
+    """Yield the names of weights that transformers makes up while it loads.
+
+    sentence-transformers asks transformers for no report, so it is asked for on the way.
+    """
+    found: set[str] = set()
+    with _LOADING:
+        usual = PreTrainedModel.__dict__["from_pretrained"]
+
+        def load(kind: type, /, *given: Any, **options: Any) -> Any:
+            asked = options.pop("output_loading_info", False)
+            model, report = usual.__func__(kind, *given, output_loading_info=True, **options)
+            found.update(report["missing_keys"], (key for key, *_ in report["mismatched_keys"]))
+            return (model, report) if asked else model
+
+        loader: Any = PreTrainedModel
+        loader.from_pretrained = classmethod(load)
+        try:
+            yield found
+        finally:
+            loader.from_pretrained = usual
 
 
 class ModulesForward(Forward):
@@ -79,24 +116,34 @@ class ModulesFrame(TemplateFrame):
     def __init__(self, model: Any, instruction: str | None) -> None:
         super().__init__(TextTokenizer(model.tokenizer), _NONE, _NONE, _NONE, None)
         self._model, self._instruction = model, instruction
-        marks = sorted(map(re.escape, model.tokenizer.all_special_tokens), key=len, reverse=True)
+        # Every added token that the tokenizer of texts reads as its characters.
+        added = {i: str(token) for i, token in model.tokenizer.added_tokens_decoder.items()}
+        steering = [mark for i, mark in added.items() if self._ids_of(mark) != [i]]
+        marks = sorted(map(re.escape, steering), key=len, reverse=True)
         self._marks = re.compile("|".join(marks) or r"(?!)")
         self.before = self.ids(Question("", 0, instruction), "")
 
     def question(self, pair: QueryDocumentPair, limit: int) -> Question:
-        """Return the query, cut, and the instruction."""
-        return Question(pair.query, limit, pair.instruction or self._instruction)
+        """Return the query, cut, and the instruction; a caller's is text like the rest."""
+        own = pair.instruction and self._as_text(pair.instruction)
+        return Question(pair.query, limit, own or self._instruction)
 
     def heads(self, asked: Iterable[Question]) -> dict[Question, tuple[Ids, bool] | None]:
         """Return the ids of a pair without its document, and whether the query was cut."""
-        cut = {question: self.texts.cut_text(question.query, question.limit) for question in asked}
-        return {one: found and (self.ids(one, ""), found[1]) for one, found in cut.items()}
+        return {question: self._asked(question) for question in asked}
+
+    def _asked(self, question: Question) -> tuple[Ids, bool] | None:
+        found = self.texts.cut_text(question.query, question.limit)
+        try:
+            return found and (self.ids(question, ""), found[1])
+        except Exception:
+            # One question's fault, and not of all that are asked beside it.
+            return None
 
     def ids(self, question: Question, document: str) -> Ids:
         """Return a pair's ids as sentence-transformers makes them."""
         query, _ = self.texts.cut_text(question.query, question.limit) or ("", False)
-        # A space inside a mark's spelling makes text of it.
-        texts = [self._marks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", t) for t in (query, document)]
+        texts = [self._as_text(text) for text in (query, document)]
         try:
             features = self._model.preprocess([tuple(texts)], prompt=question.instruction)
         except IndexError:
@@ -107,6 +154,14 @@ class ModulesFrame(TemplateFrame):
         real = features["attention_mask"][0].bool()
         found: Ids = features["input_ids"][0][real].numpy().astype(np.int64)
         return found
+
+    def _ids_of(self, text: str) -> list[int]:
+        found = self.texts.one(text)
+        return [] if found is None else found.tolist()
+
+    def _as_text(self, text: str) -> str:
+        # A space inside a mark's spelling makes text of it.
+        return self._marks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", clean_text(text))
 
 
 class ModulesEncoder(PairEncoder):

@@ -3,13 +3,16 @@
 import json
 import shutil
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import Qwen2ForSequenceClassification, Qwen3ForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import BertModel, Qwen2ForSequenceClassification, Qwen3ForSequenceClassification
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.catalog.resolve import resolve
@@ -34,6 +37,30 @@ def modules(folder: Path) -> None:
     shutil.rmtree(model)
 
 
+def embedding(folder: Path) -> None:
+    """A model that makes embeddings, of the kind of all-MiniLM and bge-m3."""
+    modules_of(folder, "SentenceTransformer", "Transformer", "Pooling")
+
+
+def headless(folder: Path) -> None:
+    """One that says that it is a reranker, and has no head either."""
+    modules_of(folder, "CrossEncoder", "Transformer")
+
+
+def modules_of(folder: Path, model_type: str, *kinds: str) -> None:
+    BertModel.from_pretrained(tiny_checkpoints.save_bert(folder)).save_pretrained(folder)
+    listed = [{"name": f"{i}", "path": "", "type": KIND[kind]} for i, kind in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    said = json.dumps({"model_type": model_type})
+    (folder / "config_sentence_transformers.json").write_text(said)
+
+
+KIND = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+}
+# What no row of docs/models.md is, and what no score may come out of.
+NO_RERANKERS = {"embedding": embedding, "headless": headless}
 # Per family, by the name of its folder, how it is saved: every row of docs/models.md.
 FAMILIES = {
     "bert": tiny_checkpoints.save_bert,
@@ -93,7 +120,7 @@ class Folders:
         folder = self.root / family
         if not folder.is_dir():
             folder.mkdir()
-            FAMILIES[family](folder)
+            (FAMILIES | NO_RERANKERS)[family](folder)
         return folder
 
     @cache  # noqa: B019
@@ -112,7 +139,69 @@ class Folders:
             shutil.copytree(self[family], folder / "checkpoint-500")
         return folder
 
+    def adapter(self, name: str) -> Path:
+        """A LoRA adapter of a BERT's second layer."""
+        folder = self.root / name
+        if not folder.is_dir():
+            folder.mkdir()
+            target = "base_model.model.bert.encoder.layer.1.attention.self.query"
+            torch.manual_seed(len(name))
+            pair = {f"{target}.lora_A.weight": torch.randn(4, 64),
+                    f"{target}.lora_B.weight": torch.randn(64, 4)}  # fmt: skip
+            save_file(pair, folder / "adapter_model.safetensors")
+            said = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+            (folder / "adapter_config.json").write_text(json.dumps(said))
+        return folder
 
+    def spoiled(self, family: str, how: str) -> Path:
+        """A family's checkpoint as trainers, mergers and strangers leave it."""
+        if how in ("as it is", "moved"):
+            return self[family] if how == "as it is" else self.moved(family)
+        folder = self.root / how.replace(" ", "-") / family
+        if not folder.is_dir():
+            shutil.copytree(self[family], folder)
+            SPOIL[how](folder)
+        return folder
+
+
+def add_shard(folder: Path) -> None:
+    """Shards beside the one file, as a merge leaves them."""
+    weights = load_file(folder / "model.safetensors")
+    shard = "model-00001-of-00001.safetensors"
+    save_file(weights, folder / shard, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def change_one_file(folder: Path) -> None:
+    """The same shards, and other weights in the one file."""
+    add_shard(folder)
+    weights = load_file(folder / "model.safetensors")
+    changed = {name: weight * 1.5 for name, weight in weights.items()}
+    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_code(folder: Path, factor: int = 2) -> None:
+    """A class of its own, of a type that transformers knows: it multiplies what comes out."""
+    path = folder / "config.json"
+    said = json.loads(path.read_text())
+    usual = said["architectures"][0]
+    kind = "CausalLM" if usual.endswith("CausalLM") else "SequenceClassification"
+    (folder / "own.py").write_text(
+        f"from transformers import {usual}\nclass Own({usual}):\n"
+        "    def forward(self, *given, **named):\n"
+        "        out = super().forward(*given, **named)\n"
+        f"        out.logits = out.logits * {factor}\n        return out\n"
+    )
+    path.write_text(json.dumps(said | {"auto_map": {f"AutoModelFor{kind}": "own.Own"}}))
+
+
+SPOIL = {
+    "both": add_shard,
+    "two files": change_one_file,
+    "code": add_code,
+    "other code": partial(add_code, factor=3),
+}
 OWN_PROMPT = (
     'name: own\nbefore: ["Q {query}"]\ndocument: "D {document}"\nbehind: ["?"]\npositive: "yes"\n'
 )
@@ -120,7 +209,12 @@ OWN_PROMPT = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return Folders(tmp_path_factory.mktemp("families"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Where transformers copies a checkpoint's own code to run it.
+        copies = tmp_path_factory.mktemp("code")
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(copies))
+        patch.syspath_prepend(copies)
+        yield Folders(tmp_path_factory.mktemp("families"))
 
 
 def config(folder, **options) -> ScorerConfig:
@@ -179,6 +273,123 @@ def test_equal_fingerprints_are_equal_scores(folders, family, data):
     # How documents are split no longer counts for nothing where they are.
     change = data.draw(st.sampled_from(changes_of(family)))
     assert asked(folders, family, spelled - {"passages"}, change).fingerprint() != plain
+
+
+# Settings of any kind, as a user may write them, with none of them neutral by our word.
+FREELY = {
+    "max_length": (None, 40, 60, 10**6),
+    "max_query_tokens": (None, 3, 500, 900),
+    "activation": ("auto", "sigmoid", "identity"),
+    "backend": ("auto", "cross_encoder"),
+    "long_documents": ("truncate", "split"),
+    "passage_tokens": (None, 16, 500),
+    "passage_overlap": (7, 32, 99),
+    "passage_score": ("max", "mean_of_top"),
+    "max_passages": (1, 64),
+    "dtype": ("float32", "bfloat16"),
+    "template": (None, "own.yaml", "qwen3-reranker"),
+    "instruction": (None, "Find the tool."),
+    "first_stage": (None, {"model": "lexical", "keep": 1}, {"model": "lexical", "keep": 2}),
+    "trust_remote_code": (False, True),
+    "code_revision": (None, "e" * 40),
+    "adapter": (None, "adapter", "another-adapter"),
+    # What is done to the checkpoint, of those below.
+    "spoiled": ("as it is", "moved", "both", "two files", "code", "other code"),
+}
+
+
+def free_config(folders: Folders, family: str, drawn: dict) -> ScorerConfig:
+    """Return the config of some drawn settings, its files made."""
+    options = {name: value for name, value in drawn.items() if name != "spoiled"}
+    if family == "two-labels":
+        options["positive_label"] = "LABEL_1"
+    if options["template"] == "own.yaml":
+        options["template"] = str(folders.root / "own.yaml")
+    if family == "lexical":
+        return config("lexical", **options)
+    if options["adapter"]:
+        options["adapter"] = str(folders.adapter(options["adapter"]))
+    return config(folders.spoiled(family, drawn["spoiled"]), **options)
+
+
+def outcome(asked: ScorerConfig):
+    """Return a config's fingerprint and scores, its loader's dice thrown anew; None: refused."""
+    torch.seed()
+    try:
+        scorer = load_scorer(asked)
+    except ModelUnavailable:
+        return None
+    assert scorer.info.fingerprint == asked.fingerprint() or asked.first_stage
+    return asked.fingerprint(), scorer.score(PAIRS).raw
+
+
+def drawn_of(family: str) -> dict:
+    """What there is to draw for a family: prompts for those with one, adapters where they fit."""
+    left_out = set() if family in TEMPLATES else {"template", "instruction"}
+    if family not in ("bert", "two-labels", "modules"):
+        left_out.add("adapter")
+    return {name: values[:1] if name in left_out else values for name, values in FREELY.items()}
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("family", [*FAMILIES, *NO_RERANKERS])
+@given(data=st.data())
+@settings(
+    max_examples=max(2, settings.default.max_examples // 20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_two_configs_of_one_fingerprint_give_one_score(folders, family, data):
+    """Both drawn freely, so that what no one thought of is drawn, too."""
+    values = drawn_of(family)
+    first = {name: data.draw(st.sampled_from(known), name) for name, known in values.items()}
+    others = data.draw(st.sets(st.sampled_from(sorted(values)), max_size=3), "changed")
+    second = first | {name: data.draw(st.sampled_from(values[name]), name) for name in others}
+    one, other = (outcome(free_config(folders, family, drawn)) for drawn in (first, second))
+    if one is None or other is None or one[0] != other[0]:
+        return
+    within = 1e-5 if first["dtype"] == "float32" else 0.02
+    np.testing.assert_allclose(one[1], other[1], rtol=0, atol=within)
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("family", ["bert", *NO_RERANKERS])
+def test_of_a_whole_table_of_configs_those_of_one_fingerprint_give_one_score(folders, family):
+    """Every file, code and adapter beside each other, and each other setting alone; all twice."""
+    plain = {name: values[0] for name, values in FREELY.items()}
+    files = ("spoiled", "trust_remote_code", "code_revision", "adapter")
+    values = drawn_of(family)
+    table = [dict(zip(files, row, strict=True)) for row in product(*(values[n] for n in files))]
+    table += [{name: value} for name, known in values.items() for value in known]
+    found: dict[str, np.ndarray] = {}
+    for changes in [*table, {}]:
+        drawn = plain | changes
+        known = outcome(free_config(folders, family, drawn))
+        if known is not None:
+            within = 1e-5 if drawn["dtype"] == "float32" else 0.02
+            expected = found.setdefault(*known)
+            np.testing.assert_allclose(
+                known[1], expected, rtol=0, atol=within, err_msg=str(changes)
+            )
+    assert bool(found) is (family == "bert")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_query_tokens": 500}, {"max_query_tokens": 900}),
+        ({"passage_overlap": 10}, {"passage_overlap": 99}),
+        ({"passage_tokens": 500}, {}),
+        ({"trust_remote_code": True}, {}),
+        ({"code_revision": "e" * 40, "trust_remote_code": True}, {}),
+    ],
+)
+def test_settings_that_can_change_no_score_are_one_fingerprint(folders, one, other):
+    split = {"long_documents": "split", "passage_tokens": 20}
+    first, second = (config(folders["bert"], **(split | asked)) for asked in (one, other))
+    if "passage_tokens" in one:
+        second = config(folders["bert"], long_documents="split")
+    assert first.fingerprint() == second.fingerprint()
 
 
 @pytest.mark.parametrize(

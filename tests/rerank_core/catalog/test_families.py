@@ -2,7 +2,7 @@
 
 import pytest
 
-from rerank_core.catalog import (
+from rerank_core.catalog.families import (
     BGE_GEMMA,
     FAMILIES,
     MXBAI_V2,

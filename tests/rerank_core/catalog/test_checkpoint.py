@@ -1,0 +1,151 @@
+"""What is read of a checkpoint is what loaders read; what is damaged or unknown is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from huggingface_hub import _CACHED_NO_EXIST
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.catalog.checkpoint import Checkpoint
+from rerank_core.catalog.resolve import resolve
+from tests.rerank_core.catalog.conftest import asked, change
+
+PAIR = QueryDocumentPair("who", "a river")
+
+
+def refusal(config: ScorerConfig) -> str:
+    with pytest.raises(ModelUnavailable) as caught:
+        config.fingerprint()
+    return str(caught.value)
+
+
+def add_shard(folder) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights, folder / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors"),
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_beside_shards_the_one_file_is_what_serves_and_what_is_hashed(bert):
+    """The shards were hashed, so that another model had the fingerprint of the first."""
+    add_shard(bert)
+    before = load_scorer(asked(bert))
+    weights = load_file(bert / "model.safetensors")
+    weights["classifier.weight"] *= -3
+    save_file(weights, bert / "model.safetensors", metadata={"format": "pt"})
+    after = load_scorer(asked(bert))
+    assert before.score([PAIR]).raw != pytest.approx(after.score([PAIR]).raw, abs=1e-3)
+    assert before.info.fingerprint != after.info.fingerprint
+
+
+def test_shards_alone_are_hashed(bert):
+    whole = load_scorer(asked(bert)).score([PAIR]).raw
+    add_shard(bert)
+    (bert / "model.safetensors").unlink()
+    before = load_scorer(asked(bert))
+    np.testing.assert_array_equal(before.score([PAIR]).raw, whole)
+    shard = bert / "model-00001-of-00001.safetensors"
+    weights = load_file(shard)
+    weights["classifier.weight"] *= -3
+    save_file(weights, shard, metadata={"format": "pt"})
+    assert asked(bert).fingerprint() != before.info.fingerprint
+
+
+def test_weights_under_another_name_are_named_and_not_called_pickled(bert):
+    (bert / "model.safetensors").rename(bert / "mine.safetensors")
+    message = refusal(asked(bert))
+    assert "no model.safetensors" in message
+    assert "rename mine.safetensors" in message
+
+
+def test_an_adapter_is_one_although_the_base_s_config_lies_beside(bert, tmp_path):
+    """Trainers leave it there; the folder was said to have only pickled weights."""
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(bert)}
+    (lora / "adapter_config.json").write_text(json.dumps(settings))
+    shutil.copy(bert / "config.json", lora)
+    found = resolve(asked(lora))
+    assert (found.adapter, found.source.folder) == (lora, bert)
+
+
+def test_a_classifier_s_adapter_on_a_language_model_says_to_merge_both(bert, tmp_path):
+    """It was told to name the model that it was trained on, which it did."""
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    settings = {"task_type": "SEQ_CLS", "base_model_name_or_path": str(bert)}
+    (lora / "adapter_config.json").write_text(json.dumps(settings))
+    change(bert / "config.json", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
+    assert "merge both first with peft" in refusal(asked(lora, template="qwen3-reranker"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", "[]", "config.json is damaged: it is not an object"),
+        ("config.json", '{"architectures": 3}', "belongs there (TypeError"),
+        ("config.json", '{"id2label": ["a", "b"]}', "belongs there (AttributeError"),
+        ("modules.json", "{}", "modules.json is damaged: it is not a list"),
+        ("modules.json", "[3]", "modules.json is damaged: it lists no modules"),
+        ("tokenizer_config.json", '{"model_max_length": "512"}', "model_max_length is '512'"),
+    ],
+)
+def test_a_damaged_small_file_is_a_line_and_no_traceback(bert, name, content, told):
+    (bert / name).write_text(content)
+    assert told in refusal(asked(bert))
+
+
+def test_an_index_without_its_map_is_a_line_and_no_traceback(bert):
+    (bert / "model.safetensors").unlink()
+    (bert / "model.safetensors.index.json").write_text("{}")
+    assert "it has no weight_map; fetch it again" in refusal(asked(bert))
+
+
+@pytest.fixture
+def hub(bert, tmp_path, monkeypatch):
+    """A model on a hub that can be switched off, after its config.json was read."""
+    commit = shutil.copytree(bert, tmp_path / "snapshots" / ("c" * 40))
+    identity = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (commit / "config_sentence_transformers.json").write_text(json.dumps(identity))
+    state = {"down": False}
+
+    def download(repository, name, **options):
+        if state["down"] and name != "config.json":
+            raise LocalEntryNotFoundError("the hub cannot be reached")
+        if not (commit / name).is_file():
+            raise EntryNotFoundError("no such file")
+        return str(commit / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return state
+
+
+def test_a_hub_that_goes_away_is_no_file_that_is_not_there(hub):
+    """What it did not say was taken for no: another activation, and another fingerprint."""
+    config = ScorerConfig(model="some/reranker")
+    assert resolve(config).activation == "identity"
+    hub["down"] = True
+    message = refusal(config)
+    assert "the hub cannot be reached, so whether the model has a modules.json" in message
+    assert "set local_files_only if the cache has the whole model" in message
+
+
+@pytest.mark.parametrize("known", ["local_files_only", "offline", "seen"])
+def test_a_file_that_is_known_to_be_none_needs_no_hub(hub, monkeypatch, known):
+    hub["down"] = True
+    if known == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    if known == "seen":
+        monkeypatch.setattr(
+            "huggingface_hub.try_to_load_from_cache", lambda *a, **k: _CACHED_NO_EXIST
+        )
+    checkpoint = Checkpoint("some/reranker", "some/reranker", "c" * 40, known == "local_files_only")
+    assert checkpoint.file("modules.json") is None
