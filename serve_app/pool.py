@@ -1,7 +1,7 @@
 """The seam between gateway and replicas: what crosses it, and nothing else.
 
 A gateway knows the replicas of a model only as a ScoringPool. Behind it stand Ray (`ray_pool`) or a
-scorer in this process (`local_pool`).
+replica in this process (`application`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ with warnings.catch_warnings():
 from rerank_core import PairScores
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.local_pool import LocalPool
 from serve_app.pool import UnitScores
+from tests.serve_app.local_pool import LocalPool
 from tests.serve_app.raw_http import stays_open
 from tests.serve_app.waiting import wait_for
 

@@ -15,8 +15,8 @@ from rerank_core import (
     load_scorer,
 )
 from rerank_core.calibration import Calibration
+from serve_app.application import FusedPool
 from serve_app.config import ServeConfig
-from serve_app.local_pool import FusedPool
 from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.replica import ScorerReplica
 

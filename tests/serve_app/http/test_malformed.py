@@ -19,7 +19,7 @@ from serve_app.dialects.decoding import slice_fields
 from serve_app.dialects.jina import JINA
 from serve_app.dialects.nvidia import NVIDIA
 from serve_app.gateway import Gateway
-from serve_app.local_pool import LocalPool
+from tests.serve_app.local_pool import LocalPool
 
 SECRET = "zebra-canary-text"
 GOOD = {"query": "q", "documents": ["q", SECRET]}
