@@ -163,8 +163,8 @@ class OtherModel(RerankError):
     """This replica has not the model that the unit is meant for; another one may have it."""
 
 
-class ScoringPool(Protocol):
-    """The replicas of one model, which during an update have two versions of it."""
+class Scoring(Protocol):
+    """What scores units: a pool, or what stands before it."""
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit on some replica.
@@ -173,14 +173,22 @@ class ScoringPool(Protocol):
         """
         ...
 
+
+class Reporting(Protocol):
+    """What can be asked how the replicas are."""
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica there is; none where nobody could be asked."""
+        ...
+
+
+class ScoringPool(Scoring, Reporting, Protocol):
+    """The replicas of one model, which during an update have two versions of it."""
+
     def has_other(self, unit: WorkUnit) -> bool:
         """Say whether there is a replica that the unit was not sent to."""
         ...
 
     async def loaded(self) -> LoadedModel:
         """Return what one of the replicas has loaded."""
-        ...
-
-    async def reports(self) -> list[ReplicaReport]:
-        """Return a report of every replica there is; none where nobody could be asked."""
         ...
