@@ -118,7 +118,7 @@ class AdmissionGate:
         few = self.settings.min_requests
         if not can_wait and len(self._costs) < few and mine.requests < max(1, few // keys):
             costs = list(self._costs.values())
-            if capacity.few_have_time(cost, costs, now, few=few, time_left_s=time_left_s):
+            if capacity.few_have_time(cost, costs, now, time_left_s=time_left_s):
                 return
         bound = self.bound / 2 if can_wait else self.bound
         room = bound if mine.requests else bound * _NEWCOMER_ROOM

@@ -119,7 +119,7 @@ def test_one_piece_that_fails_fails_its_unit(replica_of):
 def test_scores_say_which_model_made_them_and_units_for_another_are_refused(replica_of):
     replica = replica_of()
     model = asyncio.run(replica.loaded())
-    unit = WorkUnit.of(PAIRS, 4, "caller", 5.0, model.fingerprint)
+    unit = replace(WorkUnit.of(PAIRS, 4, "caller", 5.0), fingerprint=model.fingerprint)
     assert asyncio.run(replica.score(unit)).model == model
     with pytest.raises(OtherModel):
         asyncio.run(replica.score(replace(unit, fingerprint="another")))
