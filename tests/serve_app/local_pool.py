@@ -7,9 +7,11 @@ from serve_app.pool import LoadedModel, OtherModel, UnitScores
 class LocalPool:
     """Scores each unit when it comes, on the event loop, and keeps it in `units`."""
 
-    def __init__(self, scorer=None):
-        self.scorer = scorer or load_scorer(ScorerConfig(model="lexical"))
-        self.model = LoadedModel(self.scorer.info)
+    def __init__(self, scorer=None, calibration=None):
+        if scorer is None or isinstance(scorer, ScorerConfig):
+            scorer = load_scorer(scorer or ScorerConfig(model="lexical"))
+        self.scorer = scorer
+        self.model = LoadedModel(scorer.info, calibration)
         self.units = []
 
     async def score(self, unit):
