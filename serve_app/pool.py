@@ -106,7 +106,7 @@ class WorkUnit:
             cost,
             caller,
             timeout_s,
-            "",
+            "",  # Whichever model the replica has.
             *shared,
             can_wait=can_wait,
             pieces=pieces if len(pieces) > 1 else (),
