@@ -30,8 +30,7 @@ from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send
 from serve_app.http.early_body import with_early_body, without_expect
 from serve_app.live_settings import LiveSettings
-from serve_app.local_pool import FusedPool
-from serve_app.pool import ScoringPool
+from serve_app.pool import ReplicaReport, ScoringPool, WorkUnit
 from serve_app.ray_pool import LeastLoadedRouter, RayPool
 from serve_app.replica import ScorerReplica
 from serve_app.serve_command import prepare
@@ -43,10 +42,25 @@ Load = Callable[[ScorerConfig], LoadedScorer]
 # The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
 # than they tell.
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
-
-
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 10}
 _ROUTER = f"{LeastLoadedRouter.__module__}:{LeastLoadedRouter.__name__}"
+
+
+class FusedPool:
+    """The one replica of a small service, called as it is: it batches as it does behind Ray."""
+
+    def __init__(self, replica: ScorerReplica) -> None:
+        self._replica = replica
+        self.score = replica.score
+        self.loaded = replica.loaded
+
+    def has_other(self, unit: WorkUnit) -> bool:
+        """There is one replica."""
+        return False
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return the replica's report."""
+        return [await self._replica.report()]
 
 
 @serve.ingress()

@@ -74,16 +74,12 @@ def over(asked: float, now: UnderWay, most: float) -> float:
     return now.tokens + now.others + asked - most
 
 
-def few_have_time(
-    cost: int, costs: list[int], now: UnderWay, *, few: int, time_left_s: float
-) -> bool:
-    """Say whether a request belongs to the few that are admitted even where tokens are too many.
+def few_have_time(cost: int, costs: list[int], now: UnderWay, *, time_left_s: float) -> bool:
+    """Say whether one of the few that are admitted even where tokens are too many ends in time.
 
     `costs` are those under way here. Replicas take turns between requests, so each of them delays
     this one by no more than this one's own size. Without a measured rate nobody can know.
     """
-    if len(costs) >= few:
-        return False
     ahead = now.others + sum(min(cost, other) for other in costs)
     return ahead + cost <= now.tokens_per_s * time_left_s * FEW_SHARE_OF_TIME or (
         now.tokens_per_s <= 0

@@ -129,7 +129,7 @@ class ServeConfig(Settings):
             return next(iter(served))
         return None
 
-    @property
+    @cached_property
     def served(self) -> dict[str, ScorerConfig]:
         """Every model by its public name, the default first. A folder's path is never a name."""
         name = self.scorer.model

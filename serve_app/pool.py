@@ -1,7 +1,7 @@
 """The seam between gateway and replicas: what crosses it, and nothing else.
 
 A gateway knows the replicas of a model only as a ScoringPool. Behind it stand Ray (`ray_pool`) or a
-scorer in this process (`local_pool`).
+replica in this process (`application`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class WorkUnit:
         cost: int,
         caller: str,
         timeout_s: float = 0.0,
-        fingerprint: str = "",
         *,
         can_wait: bool = False,
         pieces: tuple[tuple[int, int], ...] = (),
@@ -107,7 +106,7 @@ class WorkUnit:
             cost,
             caller,
             timeout_s,
-            fingerprint,
+            "",  # Whichever model the replica has.
             *shared,
             can_wait=can_wait,
             pieces=pieces if len(pieces) > 1 else (),
@@ -163,8 +162,8 @@ class OtherModel(RerankError):
     """This replica has not the model that the unit is meant for; another one may have it."""
 
 
-class ScoringPool(Protocol):
-    """The replicas of one model, which during an update have two versions of it."""
+class Scoring(Protocol):
+    """What scores units: a pool, or what stands before it."""
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit on some replica.
@@ -173,14 +172,22 @@ class ScoringPool(Protocol):
         """
         ...
 
+
+class Reporting(Protocol):
+    """What can be asked how the replicas are."""
+
+    async def reports(self) -> list[ReplicaReport]:
+        """Return a report of every replica there is; none where nobody could be asked."""
+        ...
+
+
+class ScoringPool(Scoring, Reporting, Protocol):
+    """The replicas of one model, which during an update have two versions of it."""
+
     def has_other(self, unit: WorkUnit) -> bool:
         """Say whether there is a replica that the unit was not sent to."""
         ...
 
     async def loaded(self) -> LoadedModel:
         """Return what one of the replicas has loaded."""
-        ...
-
-    async def reports(self) -> list[ReplicaReport]:
-        """Return a report of every replica there is; none where nobody could be asked."""
         ...

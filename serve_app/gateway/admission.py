@@ -18,14 +18,7 @@ from rerank_core import Overloaded
 from serve_app import capacity
 from serve_app.config import Admission
 from serve_app.gateway.known_replicas import KnownReplicas
-from serve_app.pool import (
-    GatewayDemand,
-    LoadedModel,
-    ReplicaReport,
-    ScoringPool,
-    UnitScores,
-    WorkUnit,
-)
+from serve_app.pool import GatewayDemand, Scoring, UnitScores, WorkUnit
 
 _SHARE_USED = "this key's share of admission.max_wait_s is used up; try again later"
 # A key counts as active this long after its last request.
@@ -125,7 +118,7 @@ class AdmissionGate:
         few = self.settings.min_requests
         if not can_wait and len(self._costs) < few and mine.requests < max(1, few // keys):
             costs = list(self._costs.values())
-            if capacity.few_have_time(cost, costs, now, few=few, time_left_s=time_left_s):
+            if capacity.few_have_time(cost, costs, now, time_left_s=time_left_s):
                 return
         bound = self.bound / 2 if can_wait else self.bound
         room = bound if mine.requests else bound * _NEWCOMER_ROOM
@@ -161,9 +154,9 @@ class AdmissionGate:
 
 
 class CountedPool:
-    """A ScoringPool for one admitted request: its units count, and both sides tell each other."""
+    """Scores for one admitted request: its units count, and both sides tell each other."""
 
-    def __init__(self, pool: ScoringPool, gate: AdmissionGate, share: float) -> None:
+    def __init__(self, pool: Scoring, gate: AdmissionGate, share: float) -> None:
         self._pool = pool
         self._gate = gate
         self._share = share
@@ -176,15 +169,3 @@ class CountedPool:
             answer = await self._pool.score(unit)
         self._gate.replicas.hear(answer.report)
         return answer
-
-    def has_other(self, unit: WorkUnit) -> bool:
-        """Say whether there is a replica that the unit was not sent to."""
-        return self._pool.has_other(unit)
-
-    async def loaded(self) -> LoadedModel:
-        """Return what the replicas have loaded."""
-        return await self._pool.loaded()
-
-    async def reports(self) -> list[ReplicaReport]:
-        """Return a report of every replica."""
-        return await self._pool.reports()

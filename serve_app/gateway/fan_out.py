@@ -1,6 +1,6 @@
 """Sends a request's units to replicas all at once, one to each, and gathers their scores.
 
-It knows a replica only as a ScoringPool, so Ray is not needed here. A unit whose replica died is
+It knows replicas only as what scores, so Ray is not needed here. A unit whose replica died is
 sent once more, inside the deadline. Scores of one request come from one model: during an update two
 versions of it answer, and the units of the smaller part are asked again of the other version. The
 first failure cancels all other units.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from rerank_core import DeadlineExceeded, ModelUnavailable, PairScores, QueryDocumentPair
 from serve_app.gateway.retries import RetryBudget
 from serve_app.gateway.units import cut_units, share_out
-from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, ScoringPool, UnitScores, WorkUnit
+from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, Scoring, UnitScores, WorkUnit
 from serve_app.together import all_or_none
 
 # Serve picks the replica, so a version is found by asking until it answers. With a half of the
@@ -47,7 +47,7 @@ class Gathered:
 
 
 async def score_in_units(
-    pool: ScoringPool,
+    pool: Scoring,
     pairs: Sequence[QueryDocumentPair],
     costs: Sequence[int],
     *,
@@ -107,7 +107,7 @@ class _FanOut:
     """One request's units on their way."""
 
     def __init__(
-        self, pool: ScoringPool, units: Sequence[WorkUnit], deadline: float, retries: RetryBudget
+        self, pool: Scoring, units: Sequence[WorkUnit], deadline: float, retries: RetryBudget
     ) -> None:
         self._pool = pool
         self._units = units

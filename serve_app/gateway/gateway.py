@@ -27,8 +27,9 @@ from serve_app.gateway.units import estimate_tokens, most_tokens, tokens_of
 from serve_app.http import headers as sent
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.asgi import Receive, Scope, Send, answer_server, local_path
-from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, discard_body, read_body
+from serve_app.http.body import BodyBudget, ClientGone, IncomingBody, read_body
 from serve_app.http.cors import Cors
+from serve_app.http.lingering import Lingering
 from serve_app.http.pages import Pages
 from serve_app.http.replies import Reply, json_reply, send_reply
 from serve_app.http.routes import dialects_at, model_name, plain
@@ -62,6 +63,7 @@ class Gateway:
         self._retries = RetryBudget(config.admission.retry_share)
         self._bodies = BodyBudget(config.limits.max_held_bytes)
         self._draining = Draining()
+        self._lingering = Lingering()
         self._readiness = Readiness(
             pools,
             probed=[name for name, one in config.by_model.items() if one.scaling.min_replicas],
@@ -94,17 +96,21 @@ class Gateway:
         if scope["type"] != "http":
             await answer_server(scope, receive, send)
             return
+        incoming = IncomingBody(receive)
         with self._draining.request():
-            await self._serve(scope, receive, send)
+            await self._serve(scope, incoming, send)
+        await self._lingering.end(incoming, send, self.config.limits)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, incoming: IncomingBody, send: Send) -> None:
         record = RequestRecord(plain(local_path(scope)))
         try:
-            reply = await self._answer(scope, receive, record)
+            reply = await self._answer(scope, incoming, record)
             headers = {"x-request-id": record.id} if self._names_requests else {}
             record.status = reply.status
             record.ended = time.monotonic()
-            await send_reply(send, reply, headers | record.headers() | self._cors.headers(scope))
+            headers |= record.headers() | self._cors.headers(scope)
+            incoming.lingers = self._lingering.wanted(scope, incoming, reply)
+            await send_reply(send, reply, headers, ends=not incoming.lingers)
         except ClientGone:
             record.status = 499
         except BaseException:
@@ -115,10 +121,9 @@ class Gateway:
             self._meter(record)
             self._observe(record)
 
-    async def _answer(self, scope: Scope, receive: Receive, record: RequestRecord) -> Reply:
+    async def _answer(self, scope: Scope, incoming: IncomingBody, record: RequestRecord) -> Reply:
         dialect: Dialect | None = None
         limits = self.config.limits
-        incoming = IncomingBody(receive)
         if preflight := self._cors.preflight(scope):
             return preflight
         try:
@@ -128,8 +133,7 @@ class Gateway:
             record.key = self._api_keys.check(record.path, headers)
             dialects = dialects_at(scope["method"], record.path)
             if not dialects:
-                mount = scope.get("root_path", "")
-                return await self._pages.answer(scope["method"], record.path, mount)
+                return await self._pages.answer(scope, record.path)
             self._draining.check()
             dialect = dialects[0]
             record.dialect = dialect.name
@@ -151,10 +155,7 @@ class Gateway:
         except ClientGone:
             raise
         except Exception as error:
-            reply = refusal(error, dialect, record)
-            if reply.status == 413:
-                await discard_body(scope, incoming, limits)
-            return reply
+            return refusal(error, dialect, record)
 
     def _check_open(self, headers: Mapping[bytes, bytes], record: RequestRecord) -> None:
         """Refuse before the body is read what will be refused; of several models it names one."""
@@ -192,9 +193,8 @@ class Gateway:
         record.answered(answer)
         return answer
 
-    def _unit_tokens(self, name: str, costs: Sequence[int], max_batch_tokens: int) -> int:
+    def _unit_tokens(self, name: str, costs: Sequence[int], most: int) -> int:
         if self._scorers[name].first_stage is not None:
             # A cascade must see all candidates of a query together.
             return max(1, sum(costs))
-        known = self.admission[name].replicas
-        return self.config.unit_tokens or known.unit_tokens(costs, max_batch_tokens)
+        return self.config.unit_tokens or self.admission[name].replicas.unit_tokens(costs, most)

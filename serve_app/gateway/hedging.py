@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from serve_app.gateway.retries import RetryBudget
-from serve_app.pool import LoadedModel, ReplicaReport, ScoringPool, UnitScores, WorkUnit
+from serve_app.pool import ReplicaReport, ScoringPool, UnitScores, WorkUnit
 
 _LATE_TIMES_P95 = 3.0
 # Below this a second call costs more than the wait.
@@ -43,7 +43,7 @@ class UnitTimes:
 
 
 class HedgedPool:
-    """A ScoringPool that asks another replica for a late unit, as often as the budget allows."""
+    """Scores on a pool, and on another of its replicas what is late, as the budget allows."""
 
     def __init__(self, pool: ScoringPool, budget: RetryBudget) -> None:
         self._pool = pool
@@ -53,14 +53,14 @@ class HedgedPool:
 
     async def score(self, unit: WorkUnit) -> UnitScores:
         """Score a unit. Raises what the pool raises, once every call for it has failed."""
-        if not self.has_other(unit):
+        if not self._pool.has_other(unit):
             return await self._pool.score(unit)
         self.budget.earn()
         begun = time.monotonic()
         calls: set[asyncio.Future[UnitScores]] = {asyncio.ensure_future(self._pool.score(unit))}
         try:
             in_time, _ = await asyncio.wait(calls, timeout=self.times.late_s)
-            hedged = not in_time and self.has_other(unit) and self.budget.allows("")
+            hedged = not in_time and self._pool.has_other(unit) and self.budget.allows("")
             if hedged:
                 left_s = unit.timeout_s - (time.monotonic() - begun)
                 calls.add(asyncio.ensure_future(self._pool.score(replace(unit, timeout_s=left_s))))
@@ -81,14 +81,6 @@ class HedgedPool:
         self._overtaken.discard(call)
         if not call.cancelled():
             call.exception()  # Nobody waits for it; unread, it would be logged.
-
-    def has_other(self, unit: WorkUnit) -> bool:
-        """Say whether there is a replica that the unit was not sent to."""
-        return self._pool.has_other(unit)
-
-    async def loaded(self) -> LoadedModel:
-        """Return what the replicas have loaded."""
-        return await self._pool.loaded()
 
     async def reports(self) -> list[ReplicaReport]:
         """Return a report of every replica."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from serve_app import capacity
-from serve_app.pool import ReplicaReport, ScoringPool
+from serve_app.pool import ReplicaReport, Reporting
 
 log = logging.getLogger("ray.serve")
 
@@ -80,7 +80,7 @@ class KnownReplicas:
             self._heard = heard
             self.tokens_per_s = sum(report.tokens_per_s for report, _ in heard.values())
 
-    async def ask(self, pool: ScoringPool) -> None:
+    async def ask(self, pool: Reporting) -> None:
         """Ask all replicas when the last round is old; wait for it only if it is the first."""
         if self._round is None and self._clock() - self._round_at > _ROUND_S:
             self._round = asyncio.ensure_future(self._ask(pool))
@@ -88,7 +88,7 @@ class KnownReplicas:
             # Whoever leaves early must not take it from the others who wait.
             await asyncio.shield(self._round)
 
-    async def _ask(self, pool: ScoringPool) -> None:
+    async def _ask(self, pool: Reporting) -> None:
         try:
             self.hear_all(await pool.reports())
         except Exception as error:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from serve_app.config import Limits
-from serve_app.http.asgi import Receive, Scope
+from serve_app.http.asgi import Receive
 from serve_app.http.errors import refused
 from serve_app.http.headers import too_large
 
 # zlib's number for "with the header of gzip".
 _GZIP = 31
-# Of a body that is too large this many times the limit is read, so that its sender sees the answer.
-_DISCARDED = 8
-# Then nothing more is waited for. Behind HAProxy a sender who is left before that hears nothing.
-_IDLE_S = 10.0
 
 
 class ClientGone(Exception):
@@ -25,11 +21,15 @@ class ClientGone(Exception):
 
 
 class IncomingBody:
-    """The chunks of a body as they come in; `ended` once the last one is there."""
+    """The chunks of a body as they come in; `ended` once the last one is there.
+
+    It `lingers` where the rest of it is to be read when the request has been answered.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self.ended = False
+        self.lingers = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield what has not been read yet. Raises ClientGone."""
@@ -99,22 +99,3 @@ async def read_body(
     if inflater is not None and not inflater.eof:
         raise refused(400, "bad_json", "the gzip of the body is cut off")
     return b"".join(chunks)
-
-
-async def discard_body(scope: Scope, body: IncomingBody, limits: Limits) -> None:
-    """Read what a client still sends, within bounds: who is sending does not read a refusal.
-
-    Who asked first (`expect: 100-continue`) sends nothing now.
-    """
-    if any(name.lower() == b"expect" for name, _ in scope["headers"]):
-        return
-    left = limits.max_body_bytes * _DISCARDED
-    now = asyncio.get_running_loop().time
-    end = now() + limits.body_timeout_s
-    with suppress(TimeoutError, ClientGone):
-        async with asyncio.timeout_at(min(end, now() + _IDLE_S)) as patience:
-            async for chunk in body.chunks():
-                left -= len(chunk)
-                if left < 0:
-                    return
-                patience.reschedule(min(end, now() + _IDLE_S))

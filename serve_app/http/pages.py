@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rerank_core import ScorerInfo
 from serve_app.config import ServeConfig
+from serve_app.http.asgi import Scope
 from serve_app.http.openapi import openapi
 from serve_app.http.replies import Reply, json_reply
 from serve_app.http.routes import (
@@ -90,14 +91,14 @@ class Pages:
             **dict.fromkeys(LIVE, json_reply(200, {"status": "alive"})),
         }
 
-    async def answer(self, method: str, path: str, mount: str) -> Reply:
+    async def answer(self, scope: Scope, path: str) -> Reply:
         """Return the page at `path`. Raises a 404, a 405, and a 503 while a model is not ready."""
         if not path:
             # Without the last slash the playground would look for its neighbours one level up.
-            return Reply(307, b"", headers={"location": f"{mount}/"})
+            return Reply(307, b"", headers={"location": f"{scope.get('root_path', '')}/"})
         if path not in (*READY, *LIVE, *PAGES) and not path.startswith(f"{MODELS}/"):
             raise unknown_path(path)
-        check_method(method, *methods_of(path))
+        check_method(scope["method"], *methods_of(path))
         if path in READY:
             await self._state.check()
             return json_reply(200, {"status": "ready"})

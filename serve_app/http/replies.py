@@ -26,8 +26,10 @@ def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None
     return Reply(status, msgspec.json.encode(value), headers=headers or {})
 
 
-async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:
-    """Send a response, with more headers."""
+async def send_reply(
+    send: Send, reply: Reply, headers: Mapping[str, str], *, ends: bool = True
+) -> None:
+    """Send a response, with more headers; unless it `ends` now, the server waits for its end."""
     named = {
         "content-type": reply.media,
         "content-length": str(len(reply.body)),
@@ -36,4 +38,4 @@ async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> No
     }
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": not ends})

@@ -20,8 +20,9 @@ with warnings.catch_warnings():
 from rerank_core import PairScores
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.local_pool import LocalPool
+from serve_app.http import upgrades
 from serve_app.pool import UnitScores
+from tests.serve_app.local_pool import LocalPool
 from tests.serve_app.raw_http import stays_open
 from tests.serve_app.waiting import wait_for
 
@@ -120,6 +121,20 @@ def pools():
 def serve_over_http():
     """Return the context manager that serves a gateway on a loopback port."""
     return over_http
+
+
+@pytest.fixture
+def serve_as_ray_does(monkeypatch):
+    """Return the context manager behind a server of a process in which our callback was called."""
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    monkeypatch.setattr(upgrades, "HTTP_PROTOCOLS", uvicorn.config.HTTP_PROTOCOLS)
+
+    def serve(app):
+        for middleware in reversed(upgrades.callback()):
+            app = middleware.cls(app)
+        return over_http(app)
+
+    return serve
 
 
 @pytest.fixture

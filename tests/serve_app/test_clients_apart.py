@@ -100,6 +100,7 @@ def test_a_wrong_key_is_xinferences_error(apart, locked_url):
         ("hosted_vllm", {}),
         ("infinity", {"return_documents": False}),
         ("huggingface", {"return_documents": False}),
+        # Without top_n its body is Jina's to the letter.
         ("voyage", {"top_n": 3}),
         ("nvidia_nim/ranking", {}),
     ],

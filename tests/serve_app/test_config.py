@@ -151,3 +151,9 @@ def test_each_of_several_models_has_its_own_settings():
 def test_what_one_model_cannot_have_is_refused(settings, says):
     with pytest.raises(ValidationError, match=says):
         ServeConfig.model_validate(settings)
+
+
+def test_the_name_of_a_folder_is_found_once_and_not_by_each_request(tmp_path, monkeypatch):
+    config = ServeConfig.model_validate({"model": str(tmp_path / "reranker")})
+    monkeypatch.setattr(Path, "resolve", None)
+    assert [config.model_for(asked) for asked in (None, "another")] == ["reranker"] * 2

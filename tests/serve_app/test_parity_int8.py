@@ -13,8 +13,8 @@ import pytest
 from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
 from serve_app.config import ServeConfig
 from serve_app.gateway import Gateway
-from serve_app.local_pool import LocalPool
 from tests.pipelines.protocol import job, rows_of
+from tests.serve_app.local_pool import LocalPool
 
 pytestmark = pytest.mark.seconds
 

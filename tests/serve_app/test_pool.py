@@ -17,15 +17,10 @@ from serve_app.pool import WorkUnit
     ],
 )
 def test_a_unit_has_the_pairs_that_it_was_made_of(pairs):
-    unit = WorkUnit.of(pairs, 12, "caller", 3.0, "print")
+    unit = WorkUnit.of(pairs, 12, "caller", 3.0)
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert unit.pairs == tuple(pairs)
-    assert (unit.cost, unit.caller, unit.timeout_s, unit.fingerprint) == (
-        12,
-        "caller",
-        3.0,
-        "print",
-    )
+    assert (unit.cost, unit.caller, unit.timeout_s) == (12, "caller", 3.0)
 
 
 def test_one_query_for_all_documents_crosses_once():

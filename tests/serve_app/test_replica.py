@@ -15,8 +15,8 @@ from rerank_core import (
     load_scorer,
 )
 from rerank_core.calibration import Calibration
+from serve_app.application import FusedPool
 from serve_app.config import ServeConfig
-from serve_app.local_pool import FusedPool
 from serve_app.pool import OtherModel, ReplicaLost, WorkUnit
 from serve_app.replica import ScorerReplica
 
@@ -119,7 +119,7 @@ def test_one_piece_that_fails_fails_its_unit(replica_of):
 def test_scores_say_which_model_made_them_and_units_for_another_are_refused(replica_of):
     replica = replica_of()
     model = asyncio.run(replica.loaded())
-    unit = WorkUnit.of(PAIRS, 4, "caller", 5.0, model.fingerprint)
+    unit = replace(WorkUnit.of(PAIRS, 4, "caller", 5.0), fingerprint=model.fingerprint)
     assert asyncio.run(replica.score(unit)).model == model
     with pytest.raises(OtherModel):
         asyncio.run(replica.score(replace(unit, fingerprint="another")))

@@ -126,6 +126,15 @@ def test_who_sends_too_much_can_read_the_413(service, expects, chunked):
     assert b"limits.max_body_bytes" in received
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_who_sends_too_much_to_no_path_can_read_the_404(service, version):
+    first = head(6_000_000, "connection: close").replace(
+        b"/v2/rerank HTTP/1.1", b"/no HTTP/" + version
+    )
+    received = exchange(service, first + b" " * 6_000_000)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"404"]
+
+
 CONTENT = json.dumps(BODY).encode()
 JSON_TYPE = "content-type: application/json"
 PREFLIGHT = ("origin: https://app.example", "access-control-request-method: POST")

@@ -9,8 +9,8 @@ import pytest
 from rerank_core import Overloaded, QueryDocumentPair
 from serve_app.config import Admission
 from serve_app.gateway.admission import AdmissionGate, CountedPool
-from serve_app.local_pool import LocalPool
 from serve_app.pool import GatewayDemand, ReplicaReport, WorkUnit
+from tests.serve_app.local_pool import LocalPool
 
 
 class Clock:

@@ -11,8 +11,8 @@ import pytest
 from rerank_core import ModelUnavailable, PairScores, QueryDocumentPair
 from serve_app.gateway.fan_out import score_in_units
 from serve_app.gateway.retries import RetryBudget
-from serve_app.local_pool import LocalPool
 from serve_app.pool import LoadedModel, OtherModel, ReplicaLost, UnitScores
+from tests.serve_app.local_pool import LocalPool
 
 INFO = LocalPool().model.info
 

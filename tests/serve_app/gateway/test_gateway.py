@@ -15,8 +15,8 @@ from rerank_core import ModelUnavailable, Overloaded, ScoringFailed
 from serve_app.config import Admission, ServeConfig
 from serve_app.gateway import Gateway
 from serve_app.http.asgi import local_path
-from serve_app.local_pool import LocalPool
 from serve_app.pool import ReplicaLost, ReplicaReport
+from tests.serve_app.local_pool import LocalPool
 
 BODY = {"query": "capital", "documents": ["capital", "banana"]}
 

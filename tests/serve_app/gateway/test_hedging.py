@@ -9,8 +9,8 @@ import pytest
 from rerank_core import PairScores, QueryDocumentPair
 from serve_app.gateway.hedging import HedgedPool, UnitTimes
 from serve_app.gateway.retries import RetryBudget
-from serve_app.local_pool import LocalPool
 from serve_app.pool import ReplicaLost, UnitScores, WorkUnit
+from tests.serve_app.local_pool import LocalPool
 
 UNIT = WorkUnit.of([QueryDocumentPair("q", "d")], 10, "caller", 30.0)
 MODEL = LocalPool().model

@@ -3,23 +3,15 @@
 import re
 
 import pytest
-from uvicorn import config
 
-from serve_app.http import upgrades
 from tests.serve_app.raw_http import exchange, head, offers_of_upgrade
 
 pytestmark = pytest.mark.seconds
 
 
 @pytest.fixture
-def served(gateway_of, serve_over_http, monkeypatch):
-    """A gateway behind a server of a process in which the callback was called, as Ray does."""
-    monkeypatch.setattr(config, "HTTP_PROTOCOLS", dict(config.HTTP_PROTOCOLS))
-    monkeypatch.setattr(upgrades, "HTTP_PROTOCOLS", config.HTTP_PROTOCOLS)
-    app = gateway_of().gateway
-    for middleware in reversed(upgrades.callback()):
-        app = middleware.cls(app)
-    with serve_over_http(app) as url:
+def served(gateway_of, serve_as_ray_does):
+    with serve_as_ray_does(gateway_of().gateway) as url:
         yield url
 
 
