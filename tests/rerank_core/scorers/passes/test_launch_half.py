@@ -13,7 +13,7 @@ from rerank_core.scorers.attention import plug_attention
 from rerank_core.scorers.body import PackedForward, body_of
 from rerank_core.scorers.device import set_precision
 from rerank_core.scorers.encoder import TokenizedPair, items_of
-from rerank_core.scorers.heads import ClassifierHead, one_row
+from rerank_core.scorers.heads import OwnHead, one_row
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL, OTHERS
@@ -107,10 +107,10 @@ def bge_reranker_v2_m3() -> PackedForward:
         model = XLMRobertaForSequenceClassification(config).eval()
     plug_attention(model)
     body = body_of(model)
-    assert flatten_layers(body, first_only=True)
+    assert flatten_layers(body)
     fold_biases(body)
     set_precision(body, torch.bfloat16)
-    head = ClassifierHead(model, body)
+    head = OwnHead(model, body)
     forward = PackedForward(body, head, one_row, Rows(None, 2, 1), None)
     forward.to(META)
     forward.kernel = True
