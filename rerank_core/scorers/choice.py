@@ -67,7 +67,7 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
     tokenizer = load_tokenizer(resolved, model.get_input_embeddings().num_embeddings)
     frame: Frame
     if resolved.family is None:
-        frame = read_frame(tokenizer, TextTokenizer(tokenizer), resolved.max_query_tokens)
+        frame = read_frame(tokenizer, TextTokenizer(tokenizer))
     else:
         frame = PromptFrame(resolved.family, resolved.instruction, tokenizer)
     pairs = PairEncoder(frame, resolved.max_length, config.max_query_tokens, resolved.policy)

@@ -84,6 +84,7 @@ class PairEncoder:
     ) -> None:
         self.frame = frame
         self.limits = PairLimits.of(max_length, max_query_tokens, frame.tokens)
+        frame.most = self.limits.max_query_tokens
         self.policy = policy
         self.passage_score = "max" if policy is None else policy.score
         longest = max_length

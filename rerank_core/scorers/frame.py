@@ -41,8 +41,8 @@ class TemplateFrame:
     """The tokenizer's own pair: special tokens before, between and behind.
 
     `types` has the token types of query and document, and of what is behind (None: no types).
-    `prefix` stands in the document's own text, for `prefix_tokens` of its tokens. No query keeps
-    more than `most` tokens.
+    `prefix` stands in the document's own text, for `prefix_tokens` of its tokens. `most` is what a
+    query may keep at most, set by the encoder.
     """
 
     texts: TextTokenizer
@@ -85,6 +85,7 @@ class PromptFrame:
     """A family's prompt: every piece tokenised on its own, control tokens only in its own words."""
 
     types = None
+    most = 0
 
     def __init__(self, family: Family, instruction: str | None, tokenizer: Any) -> None:
         self.texts = TextTokenizer(tokenizer)
@@ -165,7 +166,7 @@ class PromptFrame:
 Frame = TemplateFrame | PromptFrame
 
 
-def read_frame(tokenizer: Any, texts: TextTokenizer, most: int) -> TemplateFrame:
+def read_frame(tokenizer: Any, texts: TextTokenizer) -> TemplateFrame:
     """Read the frame off the tokenizer's own pairs, and check it on several.
 
     Raises ModelUnavailable where before, between and behind do not reproduce them.
@@ -189,4 +190,4 @@ def read_frame(tokenizer: Any, texts: TextTokenizer, most: int) -> TemplateFrame
         if ids[place] != [*head, *document, *behind] or (types and types[place] != wanted):
             raise ModelUnavailable(_UNREADABLE)
     first, middle, last = (np.array(part, np.int64) for part in (before, between, behind))
-    return TemplateFrame(texts, first, middle, last, kinds, most=most)
+    return TemplateFrame(texts, first, middle, last, kinds)

@@ -83,7 +83,7 @@ class FragileFrame(TemplateFrame):
 def test_a_query_or_an_instruction_that_crashes_the_frame_fails_alone():
     """Queries were encoded outside of what guards a pair."""
     tokenizer = bert_tokenizer()
-    whole = read_frame(tokenizer, TextTokenizer(tokenizer), 64)
+    whole = read_frame(tokenizer, TextTokenizer(tokenizer))
     frame = FragileFrame(**vars(whole))
     pairs = [
         PLAIN,
@@ -100,7 +100,7 @@ def test_a_query_or_an_instruction_that_crashes_the_frame_fails_alone():
 def test_a_text_that_crashes_the_tokenizer_fails_alone():
     tokenizer = bert_tokenizer()
     texts = TextTokenizer(tokenizer, backend=Fragile(tokenizer.backend_tokenizer))
-    encoder = PairEncoder(read_frame(tokenizer, texts, 64), 64, None, None)
+    encoder = PairEncoder(read_frame(tokenizer, texts), 64, None, None)
     prepared = encoder.encode(
         [PLAIN, QueryDocumentPair("who", "crash"), QueryDocumentPair("crash", "a")]
     )
