@@ -19,7 +19,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_LMS
 from transformers.utils import logging as transformers_logging
 
-from rerank_core.catalog.checkpoint import read_json
 from rerank_core.catalog.load_errors import explain, no_head
 from rerank_core.catalog.refusals import no_tokenizer
 from rerank_core.catalog.resolve import Resolved
@@ -132,17 +131,11 @@ def load_tokenizer(resolved: Resolved, embeddings: int) -> Any:
 
 def _merge_adapter(resolved: Resolved, folder: Path, model: Any) -> set[str]:
     """Add a LoRA adapter's products to the weights; return the names of weights it replaced."""
-    settings, name = read_json(folder / "adapter_config.json"), f"adapter {str(folder)!r}"
+    settings, name = resolved.adapter_settings, f"adapter {str(folder)!r}"
     if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
         raise ModelUnavailable(f"{name} is not plain LoRA; merge it with peft, and give the result")
     if "lora_alpha" not in settings:
         raise ModelUnavailable(f"{name} has no lora_alpha in adapter_config.json; fetch it again")
-    if resolved.answers and settings.get("task_type") == "SEQ_CLS":
-        raise ModelUnavailable(
-            f"{name} makes a classifier of a language model (task_type SEQ_CLS), which is served"
-            " merged: load it with peft's AutoPeftModelForSequenceClassification, save what its"
-            " merge_and_unload() returns, and give that folder"
-        )
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise ModelUnavailable(f"{name} has no adapter_model.safetensors; save it as safetensors")

@@ -263,16 +263,6 @@ def test_an_adapter_that_lacks_its_alpha_is_refused_by_that_name(tmp_path):
     assert "cannot be loaded (" in refusal(tmp_path / "lora")
 
 
-def test_an_adapter_that_makes_a_classifier_of_a_language_model_is_told_to_be_merged(tmp_path):
-    """It was told to name the model that it was trained on, which it did."""
-    base = save_causal(tmp_path / "base", "qwen3")
-    target = "model.layers.0.self_attn.q_proj"
-    adapter(tmp_path / "lora", base, target, (64, 64), task_type="SEQ_CLS")
-    message = refusal(tmp_path / "lora", template="qwen3-reranker")
-    assert "makes a classifier of a language model (task_type SEQ_CLS)" in message
-    assert "merge_and_unload()" in message
-
-
 def test_an_adapter_without_its_base_names_it(tmp_path):
     adapter(tmp_path / "lora", "/home/trainer/base", TARGET, (64, 64))
     message = refusal(tmp_path / "lora")
