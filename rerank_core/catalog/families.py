@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 _PLACE = re.compile(r"\{(instruction_line|instruction|query)\}")
+_ANY_PLACE = re.compile(r"\{(?:instruction_line|instruction|query|document)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,11 @@ PAIR = "pair"
 _FILE_ENDINGS = (".yaml", ".yml")
 
 
+def has_place(piece: str) -> bool:
+    """Whether a caller's text comes into this piece of a prompt."""
+    return _PLACE.search(piece) is not None
+
+
 def is_template(name: str) -> bool:
     """Whether `template` may be this: a family's name, `pair`, or the name of a YAML file."""
     return name in FAMILIES or name == PAIR or name.endswith(_FILE_ENDINGS)
@@ -149,14 +155,29 @@ def read_template(name: str) -> Family | None:
         raise ValueError(f"template {name}: {told} (quote words such as yes and no)") from None
     except (OSError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"template {name} cannot be read ({type(error).__name__})") from None
+    _refuse_places(name, family)
+    return family
+
+
+def _refuse_places(name: str, family: Family) -> None:
+    """Raise ValueError where a text has no place, or a placeholder stands where none is filled."""
     if (
         not any("{query}" in piece for piece in family.before)
         or "{document}" not in family.document
     ):
         raise ValueError(f"template {name} needs {{query}} in `before`, {{document}} in `document`")
-    if not family.document.endswith("{document}"):
-        raise ValueError(f"`document` in template {name} must end with {{document}}")
-    return family
+    if not family.document.endswith("{document}") or family.document.count("{document}") > 1:
+        raise ValueError(f"`document` in template {name} must end with {{document}}, its only one")
+    around = {"{instruction}", "{instruction_line}"}
+    for part, pieces, filled in (
+        ("before", family.before, around | {"{query}"}),
+        ("document", (family.document,), {"{document}"}),
+        ("behind", family.behind, around),
+        ("instruction_line", (family.instruction_line,), {"{instruction}"}),
+    ):
+        for place in sorted({p for piece in pieces for p in _ANY_PLACE.findall(piece)} - filled):
+            told = " and ".join(sorted(filled))
+            raise ValueError(f"{place} in `{part}` of template {name} is never filled; use {told}")
 
 
 def find_family(model: str, model_type: str) -> Family | None:

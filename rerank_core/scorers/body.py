@@ -41,7 +41,7 @@ class Forward:
     graphs: Graphs | None = None
 
     def __init__(self, module: Any, *parts: Any, positive: int | None = None) -> None:
-        self.module, self._parts, self._positive = module, parts, positive
+        self.module, self._parts, self.positive = module, parts, positive
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> None:
@@ -67,7 +67,7 @@ class Forward:
     @torch.inference_mode()
     def __call__(self, batch: Sequence[TokenizedPair]) -> Tensor:
         """Return one logit a pair."""
-        return one_logit(self._logits(batch), self._positive)
+        return one_logit(self._logits(batch), self.positive)
 
     def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
         raise NotImplementedError
@@ -105,7 +105,7 @@ class PackedForward(Forward):
     def compute_filled(self, row: Row, parts: Sequence[Tensor], longest: int) -> Tensor:
         """Return the logits of a row whose arrays lie on the device, by the kernel."""
         found = self._compute(self.module, *row.arguments(parts, kernel=True, longest=longest))
-        return one_logit(found, self._positive)
+        return one_logit(found, self.positive)
 
     def _compute(self, body: Any, inputs: Any, bounds: Tensor) -> Any:
         with products_in_tf32() if self.tf32 else contextlib.nullcontext():
@@ -114,19 +114,18 @@ class PackedForward(Forward):
 
 
 class PaddedForward(Forward):
-    """The whole model on a padded rectangle; with `head`, its body alone and each last token."""
+    """The whole model on a padded rectangle; once `head` is set, its body and each last token."""
 
-    def __init__(
-        self, model: Any, head: nn.Module | None, rows: Rows, positive: int | None
-    ) -> None:
+    head: nn.Module | None = None
+
+    def __init__(self, model: Any, rows: Rows, positive: int | None) -> None:
         body = body_of(model)
-        rest = model if head is None else head
-        super().__init__(model if body is None else body, rest, positive=positive)
-        self._model, self._head, self._rows = model, head, rows
+        super().__init__(model if body is None else body, model, positive=positive)
+        self._model, self._rows = model, rows
 
     def _logits(self, batch: Sequence[TokenizedPair]) -> Any:
         inputs = self._rows.pad(batch, self.device)
-        if self._head is None:
+        if self.head is None:
             # Half precision ends with the body; what stands behind it is float32. For this call
             # alone: the same body may serve packed, where every state would be copied for nothing.
             with self.module.register_forward_hook(_in_float32):
@@ -134,7 +133,13 @@ class PaddedForward(Forward):
         hidden = self.module(**inputs, use_cache=False).last_hidden_state
         # Padding stands behind: no token of a causal body sees it.
         last = inputs["attention_mask"].sum(1) - 1
-        return self._head(hidden[torch.arange(len(batch), device=self.device), last].float())
+        return self.head(hidden[torch.arange(len(batch), device=self.device), last].float())
+
+    @torch.inference_mode()
+    def own_score(self, pair: TokenizedPair) -> Tensor:
+        """Return a pair's score by the model's own code, of its last token where it has all."""
+        logits: Tensor = self._model(**self._rows.pad([pair], self.device), use_cache=False).logits
+        return one_logit(logits.flatten(0, -2)[-1:], self.positive)
 
 
 def _in_float32(module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -29,7 +29,7 @@ from rerank_core.scorers.device import DTYPES, optimize, resolve_device, set_pre
 from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
-from rerank_core.scorers.loading import load_model, load_tokenizer
+from rerank_core.scorers.loading import clear_errors, load_model, load_tokenizer
 from rerank_core.scorers.passes.agreement import disagreement, take_best_way
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.float8 import to_float8
@@ -75,7 +75,9 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
     left = model.config.model_type == "xlnet"
     offset = _first_position(resolved, body_of(model))
     rows = Rows(frame.types, offset, tokenizer.pad_token_id or 0, left=left)
-    return TorchScorer(resolved, fingerprint, pairs, _choose(resolved, model, rows, pairs, device))
+    with clear_errors(resolved):
+        chosen = _choose(resolved, model, rows, pairs, device)
+    return TorchScorer(resolved, fingerprint, pairs, chosen)
 
 
 def _choose(
@@ -94,8 +96,7 @@ def _choose(
             if model.config._attn_implementation == ATTENTION_NAME:
                 # It was taken apart on the way; what serves is a whole one.
                 model = load_model(resolved)
-    head = _rows_head(resolved, model, encoder.frame)
-    padded = PaddedForward(model, head, rows, resolved.positive)
+    padded = _padded(resolved, model, rows, encoder, device)
     set_precision(padded.module, DTYPES[config.dtype])
     padded.to(device)
     return padded
@@ -110,16 +111,14 @@ def _packed(
     settings = model.config
     window = getattr(settings, "local_attention", None) or getattr(settings, "sliding_window", None)
     probes = items_of(encoder.encode(probe_pairs(min(int(window or 0), 4096))))
-    head: Any = _rows_head(resolved, model, encoder.frame)
-    padded = PaddedForward(model, head, rows, resolved.positive)
-    if resolved.causal:
-        # Large, and loaded in the precision it serves in: the reference is computed where it runs.
-        padded.to(device)
+    padded = _padded(resolved, model, rows, encoder, device)
+    if resolved.causal and padded.head is None:
+        raise NotPackable(f"{type(model).__name__} has no head that is found")
     expected = padded(probes)
     plug_attention(model)
     mean = not resolved.causal and getattr(settings, "classifier_pooling", "cls") == "mean"
     pool = heads.last_token if resolved.causal else heads.first_token
-    flat = flatten_layers(body, first_only=not mean)
+    flat = not mean and flatten_layers(body)
     if mean:
         pool = heads.mean_of_tokens
     elif flat or narrow_last_layer(body):
@@ -129,8 +128,8 @@ def _packed(
         optimize(body)
     elif flat and config.dtype in ("bfloat16", "float16"):
         fold_biases(body)
-    head = head or heads.ClassifierHead(model, body)
-    forward = PackedForward(body, head, pool, rows, resolved.positive)
+    head = padded.head or heads.OwnHead(model, body)
+    forward = PackedForward(body, head, pool, rows, padded.positive)
     set_precision(body, dtype)
     forward.to(device)
     forward.tf32 = config.dtype == "tf32"
@@ -148,19 +147,36 @@ def _packed(
     return forward
 
 
-def _rows_head(resolved: Resolved, model: Any, frame: Frame) -> heads.RowsHead | None:
-    """Return the head of a language model: its answers' rows, or its classifier's."""
-    if resolved.answers and isinstance(frame, PromptFrame):
-        return heads.RowsHead(model.get_output_embeddings(), *frame.answers())
-    if not resolved.causal:
-        return None
-    if not isinstance(model, GenericForSequenceClassification):
-        raise ModelUnavailable(
-            f"model {resolved.config.model!r} ({type(model).__name__}) keeps its head where it is"
-            " not found; name another reranker"
-        )
-    positive = resolved.positive
-    return heads.RowsHead(model.score, *((0,) if positive is None else (positive, 1 - positive)))
+def _padded(
+    resolved: Resolved, model: Any, rows: Rows, encoder: PairEncoder, device: torch.device
+) -> PaddedForward:
+    """Return the padded forward; a language model's where it will run, with its head apart.
+
+    Such a one's score is held against what the model's own code makes of a pair.
+    """
+    converted, positive = isinstance(model, GenericForSequenceClassification), resolved.positive
+    name = f"model {resolved.config.model!r} ({type(model).__name__})"
+    if resolved.answers and isinstance(encoder.frame, PromptFrame):
+        answers, layer = encoder.frame.answers(), model.get_output_embeddings()
+        if body_of(model) is None or layer in (None, model.get_input_embeddings()):
+            raise ModelUnavailable(f"{name} has no head that is found; name another reranker")
+        heads.keep_answers(layer, answers)
+        positive = 0 if len(answers) > 1 else None
+    padded = PaddedForward(model, rows, positive)
+    if resolved.answers or converted:
+        # Large, and loaded in the precision it serves in: the reference is computed where it runs.
+        padded.to(device)
+        probe = items_of(encoder.encode(probe_pairs(0)))[:1]
+        own = padded.own_score(probe[0])
+        rest = model.score if converted else heads.OwnHead(model, padded.module)
+        padded.head = rest.float()
+        if reason := disagreement(padded, probe, own, resolved.config.dtype):
+            raise ModelUnavailable(f"{name} does not score as its own code ({reason});"
+                                   " name another reranker")  # fmt: skip
+    elif resolved.causal:
+        # Its own code computes all of it, and what is not its body in float32.
+        model.float()
+    return padded
 
 
 def _first_position(resolved: Resolved, body: Any) -> int:

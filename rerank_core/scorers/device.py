@@ -56,18 +56,14 @@ def resolve_device(config: ScorerConfig) -> torch.device:
             f"device {config.device!r} is not here: {count} {kind.upper()} devices are"
             " visible. Use device auto or cpu, or start on a machine that has one"
         )
-    warn_of_float32(config, device)
-    return device
-
-
-def warn_of_float32(config: ScorerConfig, device: torch.device) -> None:
-    """Say what float32 costs on a GPU, where few mean to choose it: it is the default."""
     if device.type == "cuda" and config.dtype == "float32":
+        # It is the default, which few mean to choose here.
         logger.warning(
             "%s serves in float32 on a GPU: by the makers' figures bfloat16 has 4 to 15 times the"
             " peak, and half the memory; set dtype: bfloat16 (scores change a little)",
             config.model,
         )
+    return device
 
 
 def set_precision(model: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -147,7 +143,6 @@ class _OneDnnLinear(nn.Module):
         self._bias = None if linear.bias is None else linear.bias.detach()
         self._activation = activation
         self._apply_linear = operators._linear_pointwise
-        self.in_features, self.out_features = linear.in_features, linear.out_features
 
     def forward(self, rows: Tensor) -> Tensor:
         """Multiply; `algorithm` "none" is the exact GELU, not the tanh one."""

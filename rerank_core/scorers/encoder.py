@@ -84,6 +84,7 @@ class PairEncoder:
     ) -> None:
         self.frame = frame
         self.limits = PairLimits.of(max_length, max_query_tokens, frame.tokens)
+        frame.most = self.limits.max_query_tokens
         self.policy = policy
         self.passage_score = "max" if policy is None else policy.score
         longest = max_length
@@ -95,7 +96,7 @@ class PairEncoder:
         """Return what becomes of each pair, in input order."""
         frame = self.frame
         asked = [frame.question(pair, self.limits.query(pair)) for pair in pairs]
-        heads = frame.heads(dict.fromkeys(asked))
+        heads = self._heads(list(dict.fromkeys(asked)))
         texts = [frame.prefix + pair.document for pair in pairs]
         offsets = self.policy is not None
         documents = frame.texts.batch(texts, self._document_tokens, offsets=offsets)
@@ -103,6 +104,15 @@ class PairEncoder:
             self._prepare(pair, question, heads[question], documents[text])
             for pair, question, text in zip(pairs, asked, texts, strict=True)
         ]
+
+    def _heads(self, asked: list[Question]) -> dict[Question, tuple[Ids, bool] | None]:
+        try:
+            return self.frame.heads(asked)
+        except Exception:
+            # One text's fault, which is found, and then is its pairs' alone.
+            if len(asked) < 2:
+                return dict.fromkeys(asked)
+            return self._heads(asked[: len(asked) // 2]) | self._heads(asked[len(asked) // 2 :])
 
     def _prepare(
         self,
@@ -114,8 +124,8 @@ class PairEncoder:
         if head is None or document is None:
             part = "query" if head is None else "document"
             return PreparedPair(error=f"the tokenizer failed on the {part}; send other text")
-        tail = self.frame.tail(question.instruction)
         try:
+            tail = self.frame.tail(question.instruction)
             return self._cut(Asked(pair, question, document, *head, tail))
         except Exception as error:
             # A text that the tokenizer changed may not fit its offsets: one pair's fault.

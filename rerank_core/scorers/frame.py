@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rerank_core.catalog import Family
+from rerank_core.catalog.families import Family, has_place
 from rerank_core.errors import ModelUnavailable
 from rerank_core.scorers.texts import Ids, TextIds, TextTokenizer
 from rerank_core.types import QueryDocumentPair
@@ -41,7 +41,8 @@ class TemplateFrame:
     """The tokenizer's own pair: special tokens before, between and behind.
 
     `types` has the token types of query and document, and of what is behind (None: no types).
-    `prefix` stands in the document's own text, for `prefix_tokens` of its tokens.
+    `prefix` stands in the document's own text, for `prefix_tokens` of its tokens. `most` is what a
+    query may keep at most, set by the encoder.
     """
 
     texts: TextTokenizer
@@ -51,6 +52,7 @@ class TemplateFrame:
     types: tuple[tuple[int, int], tuple[int, ...]] | None
     prefix: str = ""
     prefix_tokens: int = 0
+    most: int = 0
 
     @property
     def tokens(self) -> int:
@@ -64,8 +66,8 @@ class TemplateFrame:
     def heads(self, asked: Iterable[Question]) -> dict[Question, tuple[Ids, bool] | None]:
         """Return the ids before the document and whether the query was cut; None: unreadable."""
         wanted = list(asked)
-        most = max((question.limit for question in wanted), default=0)
-        found = self.texts.batch([question.query for question in wanted], most)
+        # Not the largest limit among these: a query's ids would depend on its company.
+        found = self.texts.batch([question.query for question in wanted], self.most)
         return {question: self._head(found[question.query], question.limit) for question in wanted}
 
     def tail(self, instruction: str | None) -> Ids:
@@ -83,6 +85,7 @@ class PromptFrame:
     """A family's prompt: every piece tokenised on its own, control tokens only in its own words."""
 
     types = None
+    most = 0
 
     def __init__(self, family: Family, instruction: str | None, tokenizer: Any) -> None:
         self.texts = TextTokenizer(tokenizer)
@@ -94,11 +97,25 @@ class PromptFrame:
         self.prefix = family.around("")
         # Most calls ask for one tail; a caller's instructions may be many.
         self.tail = lru_cache(1000)(self._tail)
+        self._refuse_marks()
         (probe,) = self.texts.batch([self.prefix + "word"], 64, offsets=True).values()
         self.prefix_tokens = (
             sum(end <= len(self.prefix) for _, end in probe.encoding.offsets) if probe else 0
         )
         self.tokens = len(self._before("", None)) + len(self.tail(None)) + self.prefix_tokens
+
+    def _refuse_marks(self) -> None:
+        """Raise ModelUnavailable for a control token where a caller's text stands beside it."""
+        family = self._family
+        own = [family.document, family.instruction_line, family.instruction]
+        for piece in [*own, *(p for p in family.before + family.behind if has_place(p))]:
+            plain = self.texts.one(piece)
+            known = self._tokenizer(piece, add_special_tokens=False)["input_ids"]
+            if plain is None or plain.tolist() != known:
+                raise ModelUnavailable(
+                    f"template {family.name} has a control token beside a placeholder, where it is"
+                    f" read as plain text ({piece!r}); give it a piece of its own"
+                )
 
     def question(self, pair: QueryDocumentPair, limit: int) -> Question:
         """Return query and instruction; the instruction before the query without a place for it."""
@@ -129,10 +146,7 @@ class PromptFrame:
 
     def _head(self, question: Question) -> tuple[Ids, bool] | None:
         query = self.texts.cut_text(question.query, question.limit)
-        readable = not question.instruction or self.texts.one(question.instruction) is not None
-        if query is None or not readable:
-            return None
-        return self._before(query[0], question.instruction), query[1]
+        return query and (self._before(query[0], question.instruction), query[1])
 
     def _before(self, query: str, instruction: str | None) -> Ids:
         pieces = self._family.pieces(self._family.before, query, instruction or self._instruction)
@@ -144,7 +158,7 @@ class PromptFrame:
             own = None if from_caller else self._tokenizer(piece, add_special_tokens=False)
             ids = self.texts.one(piece) if own is None else np.array(own["input_ids"], np.int64)
             if ids is None:
-                raise ValueError("the tokenizer failed on the prompt itself")
+                raise ValueError("the tokenizer failed on a piece of the prompt")
             parts.append(ids)
         return np.concatenate(parts)
 

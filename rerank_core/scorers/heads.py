@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 # Of a packed row's hidden states (tokens, size), with the places that bound its pairs, one state
 # per pair.
@@ -37,29 +37,17 @@ def one_row(hidden: Tensor, bounds: Tensor) -> Tensor:
     return hidden[1 - len(bounds) :].float()
 
 
-class RowsHead(nn.Module):
-    """A row of an output layer, less another: a classifier's, or those of the answers' tokens."""
-
-    def __init__(self, layer: Any, plus: int, minus: int | None = None) -> None:
-        super().__init__()
-        self.weight = self._row(layer.weight, plus, minus)
-        bias = getattr(layer, "bias", None)
-        self.bias = None if bias is None else self._row(bias, plus, minus)
-
-    @staticmethod
-    def _row(values: Tensor, plus: int, minus: int | None) -> nn.Parameter:
-        row = values.detach()[plus : plus + 1].float()
-        if minus is not None:
-            row = row - values.detach()[minus : minus + 1].float()
-        return nn.Parameter(row, requires_grad=False)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Return (pairs, 1) logits."""
-        return nn.functional.linear(pooled, self.weight, self.bias)
+def keep_answers(layer: nn.Module, answers: list[int]) -> None:
+    """Let a language model's output layer give the logits of these tokens and no others."""
+    for name, values in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(values.detach()[answers], requires_grad=False))
 
 
-class ClassifierHead(nn.Module):
-    """What is left of a classification model when its body is taken out, whatever it is called."""
+class OwnHead(nn.Module):
+    """What is left of a model when its body is taken out, whatever it is called: its own code.
+
+    Language models are among those that scale, or bound, what their output layer gives.
+    """
 
     def __init__(self, model: Any, body: Any) -> None:
         super().__init__()
@@ -71,7 +59,7 @@ class ClassifierHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Return (pairs, outputs) logits; to the head every pair looks like a text of one token."""
         logits: Tensor = self._model(inputs_embeds=pooled.unsqueeze(1)).logits
-        return logits
+        return logits[:, 0] if logits.ndim > 2 else logits
 
 
 class _Gathered(nn.Module):
@@ -81,9 +69,14 @@ class _Gathered(nn.Module):
         super().__init__()
         self.pooler = pooler
 
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPooling:
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
         pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+        return _Output(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+class _Output(BaseModelOutputWithPoolingAndCrossAttentions):
+    # Of a mixture of experts its head wants more.
+    router_logits = None
 
 
 def one_logit(logits: Tensor, positive: int | None) -> Tensor:

@@ -94,8 +94,16 @@ class BatchRunner:
             logger.warning("%d scores are not finite and are computed again in float32; if this"
                            " model overflows often, use dtype bfloat16", len(places))  # fmt: skip
         self.rescued += len(places)
-        with self._exact():
-            logits, failed = self._pass([items[i] for i in places])
+        try:
+            with self._exact():
+                logits, failed = self._pass([items[i] for i in places])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release_memory(error)
+            reason = "the model's score is not a finite number; in float32 its weights do not fit"
+            errors |= dict.fromkeys(places, reason)
+            return
         for place, logit in zip(places, logits.tolist(), strict=True):
             if np.isfinite(logit):
                 raw[place] = logit

@@ -85,7 +85,8 @@ class TextTokenizer:
             return None
         if len(found.ids) <= max_tokens and not found.cut:
             return clean_text(text), False
-        end = found.encoding.offsets[:max_tokens][-1][1] if max_tokens > 0 else 0
+        # There are none of white space, nor of nothing.
+        *_, end = [0, *(end for _, end in found.encoding.offsets[:max_tokens])]
         return clean_text(text)[:end], True
 
     def _encode(self, texts: list[str], offsets: bool) -> list[Any]:

@@ -35,8 +35,7 @@ class QuantizedLayers(nn.Module):
         """Take (1, tokens, size) as transformers' encoders do; the states are overwritten."""
         rows = hidden_states[0].contiguous().numpy()
         bounds = segments.bounds.numpy().astype(np.int64)
-        first_only = self._layers[-1].query is not None
-        out = np.empty((len(bounds) - 1, rows.shape[1]), np.float32) if first_only else rows
+        out = np.empty((len(bounds) - 1, rows.shape[1]), np.float32)
         groups = _groups(bounds)
         if len(groups) < torch.get_num_threads():
             self._run(rows, bounds, out, share_out)
@@ -45,8 +44,7 @@ class QuantizedLayers(nn.Module):
             def part(low: int, high: int) -> None:
                 for first, last in groups[low:high]:
                     own = bounds[first : last + 1]
-                    goal = out[first:last] if first_only else out[own[0] : own[-1]]
-                    self._run(rows[own[0] : own[-1]], own - own[0], goal, alone)
+                    self._run(rows[own[0] : own[-1]], own - own[0], out[first:last], alone)
 
             share_out(len(groups), part, least=1)
         found = torch.from_numpy(out)[None]

@@ -55,7 +55,7 @@ def disagreement(
     wanted = expected.float().cpu()
     finite = wanted.isfinite()
     if not bool((found.isfinite() == finite).all()):
-        return "packed and padded scores are not finite for different pairs"
+        return "scores and those they are held against are not finite for different pairs"
     # What overflows is scored again in float32: the others are held against each other.
     found, wanted = found[finite], wanted[finite]
     if not len(wanted):
@@ -63,4 +63,4 @@ def disagreement(
     difference = float((found - wanted).abs().max())
     if difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
         return None
-    return f"packed and padded scores differ by {difference:.2g}"
+    return f"scores differ by {difference:.2g}"

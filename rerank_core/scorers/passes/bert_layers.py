@@ -19,15 +19,22 @@ from rerank_core.scorers.attention import How, Segments, attend
 _KIN = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
-def flatten_layers(body: Any, *, first_only: bool) -> bool:
+def flatten_layers(body: Any) -> bool:
     """Replace the layers of `body` where they are BERT's; return whether they were.
 
-    With `first_only` its last hidden state is (1, pairs, size): the first token of each pair.
+    Its last hidden state is then (1, pairs, size): the first token of each pair.
     """
-    if body.config.model_type not in _KIN:
+    if body.config.model_type not in _KIN or not (layers := own_layers(body, "encoder.layer")):
         return False
-    body.encoder = PackedLayers(body.encoder.layer, first_only=first_only)
+    body.encoder = PackedLayers(layers)
     return True
+
+
+def own_layers(body: Any, place: str) -> Any:
+    """Return a body's layers; nothing where they are a model's own code, whose parts are others."""
+    layers = dict(body.named_modules()).get(place, ())
+    known = [type(layer).__module__.startswith("transformers.models.") for layer in layers]
+    return layers if all(known) else ()
 
 
 def fold_biases(body: Any) -> None:
@@ -62,13 +69,12 @@ class _Adding(nn.Module):
 
 
 class PackedLayers(nn.Module):
-    """Stands where the body's encoder was; a last layer for first tokens has a `query` apart."""
+    """Stands where the body's encoder was; its last layer has a `query` apart."""
 
-    def __init__(self, layers: Any, *, first_only: bool) -> None:
+    def __init__(self, layers: Any) -> None:
         super().__init__()
         *others, last = layers
-        kind = _FirstTokensLayer if first_only else _Layer
-        self.layers: Any = nn.ModuleList([*map(_Layer, others), kind(last)])
+        self.layers: Any = nn.ModuleList([*map(_Layer, others), _FirstTokensLayer(last)])
 
     def forward(self, hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Any:
         """Take (1, tokens, size) as transformers' encoders do."""

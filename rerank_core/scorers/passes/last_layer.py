@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rerank_core.scorers.attention import How, Segments, attend
+from rerank_core.scorers.passes.bert_layers import own_layers
 
 # Whose layers are spelled as Qwen2's are. Whether they also compute what those do is seen at load.
 _CAUSAL = ("gemma", "qwen2", "qwen3")
@@ -23,16 +24,13 @@ def narrow_last_layer(body: Any) -> bool:
 
     It is of each segment's last token in a causal body, of its first in another.
     """
-    if body.config.model_type == "modernbert":
-        # torch's kernel counts a window from the last key, not from the first.
-        known = body.layers[-1].attn.sliding_window is None
-    else:
-        known = body.config.model_type in _CAUSAL
-    # Code of a model's own may have its type and not its parts.
-    known = known and type(body.layers[-1]).__module__.startswith("transformers.models.")
-    if known:
-        body.layers[-1] = _OneRowLayer(body.layers[-1])
-    return known
+    layers = own_layers(body, "layers")
+    known = bool(layers) and body.config.model_type in (*_CAUSAL, "modernbert")
+    # torch's kernel counts a window from the last key, not from the first.
+    if not known or getattr(getattr(layers[-1], "attn", None), "sliding_window", None) is not None:
+        return False
+    layers[-1] = _OneRowLayer(layers[-1])
+    return True
 
 
 class _OneRowLayer(nn.Module):

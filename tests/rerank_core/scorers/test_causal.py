@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
-from rerank_core.catalog import BGE_GEMMA, MXBAI_V2, QWEN3_RERANKER
-from rerank_core.catalog import FAMILIES as KNOWN
+from rerank_core.catalog.families import BGE_GEMMA, MXBAI_V2, QWEN3_RERANKER
+from rerank_core.catalog.families import FAMILIES as KNOWN
 from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_causal
@@ -60,6 +60,77 @@ def test_scores_are_the_answers_logits(checkpoint):
     assert scores.errors == {}
     np.testing.assert_allclose(scores.raw, expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 0.01
+
+
+BEHIND_THE_OUTPUT_LAYER = {
+    "granite": {"logits_scaling": 8.0},
+    "gemma2": {"final_logit_softcapping": 1.0},
+    "cohere": {"logit_scale": 0.25},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+}
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+@pytest.mark.parametrize("kind", BEHIND_THE_OUTPUT_LAYER)
+def test_what_stands_behind_the_output_layer_is_in_the_score(tmp_path, kind, backend):
+    """Granite's scaling and Gemma 2's cap were left out: 0.501 for 0.0626."""
+    folder = save_causal(tmp_path, kind, **BEHIND_THE_OUTPUT_LAYER[kind])
+    scorer = load(folder, QWEN3_RERANKER, backend=backend)
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    assert scorer.info.backend == backend
+    np.testing.assert_allclose(scorer.score(PAIRS).raw, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_what_stands_behind_the_output_layer_is_in_a_rounded_score(tmp_path, dtype):
+    folder = save_causal(tmp_path, "granite", **BEHIND_THE_OUTPUT_LAYER["granite"])
+    scores = load(folder, QWEN3_RERANKER, dtype=dtype).score(PAIRS).raw
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
+def test_a_language_model_that_computes_otherwise_by_its_own_code_is_refused(
+    tmp_path, monkeypatch, backend
+):
+    """The padded reference has our own head, so what both leave out was not seen."""
+    folder = save_causal(tmp_path, "qwen3")
+    plain = Qwen3ForCausalLM.forward
+
+    def doubled(self, *args, **inputs):
+        found = plain(self, *args, **inputs)
+        found.logits = found.logits * (2 if "input_ids" in inputs else 1)
+        return found
+
+    monkeypatch.setattr(Qwen3ForCausalLM, "forward", doubled)
+    with pytest.raises(
+        ModelUnavailable, match=r"does not score as its own code \(scores differ by"
+    ):
+        load(folder, QWEN3_RERANKER, backend=backend)
+
+
+def test_a_control_token_beside_a_placeholder_is_refused(tmp_path):
+    """It was read as the characters of its spelling."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        'name: mine\nbefore: ["<|im_start|>user Q {query}"]\ndocument: "D {document}"\n'
+        'behind: ["?"]\npositive: "yes"\n'
+    )
+    folder = save_causal(tmp_path, "qwen3")
+    with pytest.raises(ModelUnavailable, match="template mine has a control token beside a"):
+        load_scorer(random_config(model=str(folder), device="cpu", template=str(path)))
+    path.write_text(path.read_text().replace("user Q", 'user", "Q'))
+    load_scorer(random_config(model=str(folder), device="cpu", template=str(path)))
+
+
+def test_a_query_of_white_space_fails_no_other_pair(tmp_path):
+    """It has no token to end at: an IndexError for the whole call."""
+    scorer = load(save_causal(tmp_path, "qwen3"), QWEN3_RERANKER, max_length=400)
+    blank = QueryDocumentPair(" " * 100_000 + "x", "a")
+    scores = scorer.score([PAIRS[0], blank])
+    alone = scorer.score(PAIRS[:1]).raw[0]
+    assert (scores.errors, scores.truncated.tolist()) == ({}, [False, True])
+    assert scores.raw[0] == pytest.approx(alone, abs=1e-5)
 
 
 def test_only_the_document_is_cut_and_the_prompt_stays_whole(checkpoint):

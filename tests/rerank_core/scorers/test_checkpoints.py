@@ -15,8 +15,10 @@ from transformers import (
 )
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
-from rerank_core.catalog import MXBAI_V2, QWEN3_RERANKER
+from rerank_core.catalog import resolve as resolve_module
+from rerank_core.catalog.families import MXBAI_V2, QWEN3_RERANKER
 from rerank_core.scorers.encoder import items_of
+from tests.rerank_core.scorers import tiny_checkpoints
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import (
     ENCODERS,
@@ -235,6 +237,32 @@ def test_an_adapter_brings_the_head_that_it_trained(tmp_path):
     assert abs(before.score(PAIRS).raw - after.score(PAIRS).raw).max() > 0.1
 
 
+@pytest.mark.parametrize(
+    "pattern", ["layer.1.attention.self.(query|key)", r"bert\..*\.query", TARGET]
+)
+def test_an_adapters_pattern_of_alphas_is_an_expression_as_in_peft(tmp_path, pattern):
+    """It was compared letter by letter, and the default taken in silence."""
+    base = save_bert(tmp_path / "base")
+    adapter(tmp_path / "whole", base, TARGET, (64, 64), lora_alpha=32)
+    others = {"uery": 1, "layer.0.attention.self.query": 2}
+    adapter(tmp_path / "lora", base, TARGET, (64, 64), alpha_pattern=others | {pattern: 32})
+    expected, scores = (load(tmp_path / name).score(PAIRS).raw for name in ("whole", "lora"))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_that_lacks_its_alpha_is_refused_by_that_name(tmp_path):
+    """It was a bare KeyError."""
+    base = save_bert(tmp_path / "base")
+    adapter(tmp_path / "lora", base, TARGET, (64, 64))
+    path = tmp_path / "lora" / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    del settings["lora_alpha"]
+    path.write_text(json.dumps(settings))
+    assert "has no lora_alpha in adapter_config.json" in refusal(tmp_path / "lora")
+    path.write_text(json.dumps(settings | {"lora_alpha": 8, "alpha_pattern": {"(": 1}}))
+    assert "cannot be loaded (" in refusal(tmp_path / "lora")
+
+
 def test_an_adapter_without_its_base_names_it(tmp_path):
     adapter(tmp_path / "lora", "/home/trainer/base", TARGET, (64, 64))
     message = refusal(tmp_path / "lora")
@@ -287,6 +315,139 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     change_config(folder, vocab_size=50)
     assert "has the tokenizer of another model" in refusal(folder)
+
+
+def add_weights(folder, *names):
+    path = folder / "model.safetensors"
+    extra = {name: torch.ones(2, 2) for name in names}
+    save_file(load_file(path) | extra, path, metadata={"format": "pt"})
+
+
+def test_weights_of_layers_that_transformers_leaves_out_are_not_left_out_in_silence(tmp_path):
+    """BERT's relative positions: transformers 5 drops them, and the scores were without them."""
+    folder = save_bert(tmp_path)
+    change_config(folder, position_embedding_type="relative_key_query")
+    name = "bert.encoder.layer.{}.attention.self.distance_embedding.weight"
+    add_weights(folder, *map(name.format, range(3)))
+    message = refusal(folder)
+    assert "has no place for weights of its layers (bert.encoder.layer.0.attention" in message
+    assert "name another reranker" in message
+
+
+# As real checkpoints have them: other heads, poolers, layers that the config leaves out, masks,
+# frequencies, positions.
+BESIDE = (
+    "cls.predictions.transform.dense.weight", "cls.predictions.bias", "cls.seq_relationship.weight",
+    "lm_head.weight", "lm_head.dense.weight", "discriminator_predictions.dense.weight",
+    "lm_predictions.lm_head.dense.weight", "vocab_transform.weight", "{}.pooler.dense.weight",
+    "{}.embeddings.position_ids", "{}.embeddings.token_type_ids", "{}.mtp.0.norm.weight",
+    "{}.embeddings.position_embeddings.weight", "{}.layers.99.mlp.up_proj.weight",
+    "{}.encoder.layer.99.output.dense.weight", "{}.rotary_emb.inv_freq",
+    "{}.layers.0.self_attn.rotary_emb.inv_freq", "{}.layers.0.self_attn.masked_bias",
+    "{}.layers.0.self_attn.bias", "{}.encoder.layer.0.attention.self.bias",
+    "{}.encoder.layer.0.attention.self.masked_bias", "{}.layers.0.self_attn.k_proj.k_scale",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, "bert", "roberta", "xlm_roberta", "modernbert",
+                                  "deberta", "qwen2", "qwen3", "gemma", "seq_cls"])  # fmt: skip
+def test_what_real_checkpoints_have_beside_their_layers_refuses_none(tmp_path, kind):
+    options = {}
+    if kind in ENCODERS:
+        folder = save_encoder(tmp_path, kind)
+    elif kind in ("qwen2", "qwen3", "gemma"):
+        template = "mxbai-rerank-v2" if kind == "qwen2" else "qwen3-reranker"
+        folder, options = save_causal(tmp_path, kind), {"template": template}
+    elif kind == "seq_cls":
+        model_class, family, _ = SEQ_CLS["qwen3"]
+        folder = save_causal(tmp_path, "qwen3", model_class=model_class, num_labels=1)
+        options = {"template": family.name}
+    else:
+        folder = getattr(tiny_checkpoints, f"save_{kind}")(tmp_path)
+    expected = load(folder, **options).score(PAIRS)
+    weights = load_file(folder / "model.safetensors")
+    prefixes = {name.split(".")[0] for name in weights} - {"score", "classifier", "pooler"}
+    names = {name.format(prefix) for name in BESIDE for prefix in prefixes} - set(weights)
+    # What is a part of these two kinds under another name.
+    names -= {"lm_head.weight"} if "template" in options else set()
+    names -= {"deberta.pooler.dense.weight"}
+    add_weights(folder, *names)
+    np.testing.assert_array_equal(load(folder, **options).score(PAIRS).raw, expected.raw)
+
+
+def test_a_language_models_classifier_of_an_unknown_type_is_not_asked_with_a_plain_pair(
+    tmp_path, monkeypatch
+):
+    """GLM's kind was, whatever it was trained with."""
+    monkeypatch.setattr(resolve_module, "_CAUSAL_TYPES", frozenset())
+    folder = save_causal(tmp_path, "glm", num_labels=1)
+    assert "(GlmForSequenceClassification) is a language model turned" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["glm", "gpt2"])
+def test_a_language_models_classifier_that_was_trained_on_plain_pairs_is_asked_so_if_told(
+    tmp_path, monkeypatch, kind
+):
+    """Where its head is not found, its own code computes all of it, padded."""
+    monkeypatch.setattr(resolve_module, "_CAUSAL_TYPES", frozenset({kind}))
+    folder = save_causal(tmp_path, kind, num_labels=1)
+    assert "or to `pair` for a classifier trained on plain pairs" in refusal(folder)
+    scorer = load(folder, template="pair")
+    assert scorer.info.backend == {"glm": "packed", "gpt2": "cross_encoder"}[kind]
+    expected = reference(folder, PAIRS[:2])[:, 0]
+    np.testing.assert_allclose(scorer.score(PAIRS[:2]).raw, expected, rtol=0, atol=1e-5)
+    half = load(folder, template="pair", dtype="bfloat16").score(PAIRS[:2])
+    np.testing.assert_allclose(half.raw, expected, rtol=0, atol=0.05)
+
+
+OWN_ENCODER = """
+from torch import nn
+from transformers import BertForSequenceClassification
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+class Encoder(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, hidden_states, *args, **options):
+        {body}
+
+class OwnBert(BertForSequenceClassification):
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert.encoder = Encoder(self.bert.encoder.layer)
+"""
+
+
+def own_bert(folder, body):
+    """Save a model of BERT's type whose encoder is its own code's."""
+    save_bert(folder)
+    (folder / "own.py").write_text(OWN_ENCODER.replace("{body}", body))
+    change_config(folder, auto_map={"AutoModelForSequenceClassification": "own.OwnBert"})
+    path = folder / "model.safetensors"
+    weights = {
+        name.replace("encoder.layer.", "encoder.layers."): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_own_code_of_a_known_type_with_other_parts_is_scored(tmp_path):
+    """An AttributeError: it was taken apart as BERT is."""
+    output = "BaseModelOutputWithPoolingAndCrossAttentions"
+    folder = own_bert(tmp_path / "own", f"return {output}(last_hidden_state=hidden_states)")
+    ways = [load(folder, trust_remote_code=True, backend=b) for b in ("packed", "cross_encoder")]
+    packed, padded = (way.score(PAIRS).raw for way in ways)
+    np.testing.assert_allclose(packed, padded, rtol=0, atol=1e-5)
+
+
+def test_own_code_that_fails_is_one_line(tmp_path):
+    folder = own_bert(tmp_path / "broken", "return hidden_states.nowhere")
+    message = refusal(folder, trust_remote_code=True)
+    assert "cannot be loaded (AttributeError: 'Tensor' object has no attribute 'now" in message
 
 
 def test_code_of_another_repository_is_named_at_once(tmp_path):

@@ -30,3 +30,11 @@ def test_a_score_is_the_share_of_words_and_a_little_for_shortness(document, shar
 def test_a_chinese_word_is_as_many_words_as_it_has_characters():
     pair = QueryDocumentPair("首都", "北京是首都。")
     assert load_scorer(ScorerConfig(model="lexical")).score([pair]).tokens.tolist() == [2 + 5]
+
+
+def test_words_are_counted_alike_whatever_limits_stand_beside():
+    scorer = load_scorer(ScorerConfig(model="lexical"))
+    cut = QueryDocumentPair("red apple", "a red apple", max_query_tokens=1)
+    alone, together = scorer.score([cut]), scorer.score([cut, QueryDocumentPair("red apple", "a")])
+    assert (alone.raw[0], alone.tokens[0]) == (together.raw[0], together.tokens[0])
+    assert alone.tokens.tolist() == [1 + 3]

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
-from rerank_core.scorers.device import warn_of_float32
+from rerank_core.scorers import device as device_module
+from rerank_core.scorers.device import resolve_device
 from rerank_core.scorers.encoder import items_of
 from tests.rerank_core.scorers.conftest import random_config
 
@@ -223,8 +224,9 @@ def test_a_device_of_apple_or_intel_that_is_not_here(checkpoint, device):
     ("kind", "dtype", "warned"),
     [("cuda", "float32", 1), ("cuda", "bfloat16", 0), ("cpu", "float32", 0)],
 )
-def test_float32_on_a_gpu_is_warned_of(caplog, kind, dtype, warned):
-    warn_of_float32(ScorerConfig(model="m", dtype=dtype), torch.device(kind))
+def test_float32_on_a_gpu_is_warned_of(caplog, monkeypatch, kind, dtype, warned):
+    monkeypatch.setitem(device_module._KINDS, "cuda", lambda: 1)
+    resolve_device(ScorerConfig(model="m", dtype=dtype, device=kind))
     assert len(caplog.messages) == warned
     assert all("set dtype: bfloat16" in message for message in caplog.messages)
 

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from rerank_core import QueryDocumentPair
-from rerank_core.catalog import BGE_GEMMA, FAMILIES, MXBAI_V2, QWEN3_RERANKER
+from rerank_core.catalog.families import BGE_GEMMA, FAMILIES, MXBAI_V2, QWEN3_RERANKER
 from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import PromptFrame
 from tests.rerank_core.scorers.tiny_checkpoints import CONTROL, TEXT

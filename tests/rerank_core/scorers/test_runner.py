@@ -150,6 +150,23 @@ def test_a_score_that_is_never_finite_fails_alone():
     assert errors == {1: "the model's score is not a finite number, also in float32"}
 
 
+def test_no_memory_for_weights_in_float32_costs_only_the_pairs_that_need_them():
+    """It ended the call."""
+
+    @contextlib.contextmanager
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        yield
+
+    model = Model(scores=lambda item: NAN if len(item) == 7 else 1.0)
+    model.exact = full
+    raw, errors = model.runner().run(items(3, 7, 9))
+    np.testing.assert_array_equal(raw, [1, NAN, 1])
+    assert errors == {
+        1: "the model's score is not a finite number; in float32 its weights do not fit"
+    }
+
+
 def test_a_pair_that_crashes_its_batch_is_found_and_fails_alone():
     bad = ValueError("text of the pair")
     model = Model(fails=lambda batch: bad if any(len(item) == 7 for item in batch) else None)

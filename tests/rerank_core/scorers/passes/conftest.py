@@ -3,8 +3,11 @@
 What needs no device runs on both, so that no test is first executed on the day that a GPU comes.
 """
 
+from functools import partial
+
 import pytest
 import torch
+from transformers import Qwen3ForSequenceClassification
 
 from rerank_core import QueryDocumentPair
 from rerank_core.scorers import attention
@@ -15,6 +18,18 @@ from tests.rerank_core.scorers.passes import reference_kernel
 BERTS = ("bert", "roberta", "xlm_roberta", "modernbert")
 CAUSAL = ("qwen3", "gemma")
 TEMPLATES = {"qwen3": "qwen3-reranker", "gemma": "bge-reranker-v2-gemma"}
+# More families that are packed: how each is saved, with the settings that it needs.
+OTHERS = {
+    **{kind: (partial(tiny_checkpoints.save_encoder, kind=kind), {})
+       for kind in ("electra", "distilbert", "camembert")},
+    "modernbert-mean": (partial(tiny_checkpoints.save_modernbert, classifier_pooling="mean"), {}),
+    "qwen2": (partial(tiny_checkpoints.save_causal, kind="qwen2"), {"template": "mxbai-rerank-v2"}),
+    "qwen3-classifier": (
+        partial(tiny_checkpoints.save_causal, kind="qwen3", num_labels=1,
+                model_class=Qwen3ForSequenceClassification),
+        {"template": "qwen3-reranker"},
+    ),
+}  # fmt: skip
 ON_CUDA = pytest.mark.gpu
 
 
@@ -61,6 +76,8 @@ def gpu_models(tmp_path_factory):
     for name in CAUSAL:
         folder = tiny_checkpoints.save_causal(tmp_path_factory.mktemp(name), name)
         found[name] = {"model": str(folder), "template": TEMPLATES[name]}
+    for name, (save, settings) in OTHERS.items():
+        found[name] = {"model": str(save(tmp_path_factory.mktemp(name)))} | settings
     return found
 
 

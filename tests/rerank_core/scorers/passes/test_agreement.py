@@ -12,11 +12,19 @@ NAN, INF = float("nan"), float("inf")
     ("found", "expected", "reason"),
     [
         ([5.0, 1.0], [5.01, 1.0], None),
-        ([5.0, 1.0], [4.0, 1.0], "packed and padded scores differ by 1"),
+        ([5.0, 1.0], [4.0, 1.0], "scores differ by 1"),
         ([NAN, 1.0], [INF, 1.01], None),
-        ([NAN, 5.0], [NAN, 1.0], "packed and padded scores differ by 4"),
-        ([5.0, 5.0], [NAN, 5.0], "packed and padded scores are not finite for different pairs"),
-        ([INF, 5.0], [5.0, 5.0], "packed and padded scores are not finite for different pairs"),
+        ([NAN, 5.0], [NAN, 1.0], "scores differ by 4"),
+        (
+            [5.0, 5.0],
+            [NAN, 5.0],
+            "scores and those they are held against are not finite for different pairs",
+        ),
+        (
+            [INF, 5.0],
+            [5.0, 5.0],
+            "scores and those they are held against are not finite for different pairs",
+        ),
         ([NAN, INF], [NAN, NAN], None),
     ],
 )

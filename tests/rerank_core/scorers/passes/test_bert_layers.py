@@ -9,7 +9,7 @@ from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers.attention import plug_attention
 from rerank_core.scorers.body import PackedForward, body_of
 from rerank_core.scorers.encoder import TokenizedPair
-from rerank_core.scorers.heads import ClassifierHead, one_row
+from rerank_core.scorers.heads import OwnHead, one_row
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.rows import Rows
 from tests.rerank_core.scorers import tiny_checkpoints
@@ -33,10 +33,10 @@ def packed(checkpoint, fold):
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     plug_attention(model)
     body = body_of(model)
-    assert flatten_layers(body, first_only=True)
+    assert flatten_layers(body)
     if fold:
         fold_biases(body)
-    return PackedForward(body, ClassifierHead(model, body), one_row, Rows(None, 2, 1), None)
+    return PackedForward(body, OwnHead(model, body), one_row, Rows(None, 2, 1), None)
 
 
 def test_folded_biases_change_nothing_but_last_digits(checkpoint):

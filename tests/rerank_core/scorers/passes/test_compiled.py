@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from rerank_core import ScorerConfig, load_scorer
 from rerank_core.scorers import choice
 from rerank_core.scorers.encoder import items_of
+from rerank_core.scorers.heads import one_logit
 from tests.rerank_core.scorers.passes.conftest import BERTS
 
 META = torch.device("meta")
@@ -65,7 +66,8 @@ def test_the_compiled_body_gives_the_plain_ones_scores(
         row = forward._rows.pack(batch, share=forward.shares)
         parts = [torch.tensor(part) for part in row.arrays()]
         with torch.inference_mode():
-            return forward._compute(compiled, *row.arguments(parts, kernel=False)).reshape(-1)
+            logits = forward._compute(compiled, *row.arguments(parts, kernel=False))
+            return one_logit(logits, forward.positive)
 
     found = launch(items_of(scorer.prepare(unequal_pairs[:3])))
     assert counters["stats"]["unique_graphs"] >= 1

@@ -13,10 +13,10 @@ from rerank_core.scorers.attention import plug_attention
 from rerank_core.scorers.body import PackedForward, body_of
 from rerank_core.scorers.device import set_precision
 from rerank_core.scorers.encoder import TokenizedPair, items_of
-from rerank_core.scorers.heads import ClassifierHead, one_row
+from rerank_core.scorers.heads import OwnHead, one_row
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.rows import Rows
-from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL
+from tests.rerank_core.scorers.passes.conftest import BERTS, CAUSAL, OTHERS
 from tests.rerank_core.scorers.passes.operations import Operations
 
 META = torch.device("meta")
@@ -30,7 +30,7 @@ def on_meta(scorer):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("family", [*BERTS, *CAUSAL])
+@pytest.mark.parametrize("family", [*BERTS, *CAUSAL, *OTHERS])
 def test_every_family_launches_without_waiting_and_with_one_copy(
     family, dtype, gpu_models, unequal_pairs
 ):
@@ -45,10 +45,11 @@ def test_every_family_launches_without_waiting_and_with_one_copy(
         "meta", torch.float32, (len(items),)
     )  # fmt: skip
     assert len(seen.crossings) == 1, seen.crossings
-    assert seen.names["_varlen_attn"] == 3, "one call of the kernel in each layer"
+    layers = forward.module.config.num_hidden_layers
+    assert seen.names["_varlen_attn"] == layers, "one call of the kernel in each"
 
 
-@pytest.mark.parametrize("family", [*BERTS, *CAUSAL])
+@pytest.mark.parametrize("family", [*BERTS, *CAUSAL, *OTHERS])
 def test_the_padded_reference_leaves_nothing_on_a_packed_body(family, gpu_models):
     """Its hook stayed there, and copied every hidden state to float32 in each pass."""
     scorer = load_scorer(
@@ -106,10 +107,10 @@ def bge_reranker_v2_m3() -> PackedForward:
         model = XLMRobertaForSequenceClassification(config).eval()
     plug_attention(model)
     body = body_of(model)
-    assert flatten_layers(body, first_only=True)
+    assert flatten_layers(body)
     fold_biases(body)
     set_precision(body, torch.bfloat16)
-    head = ClassifierHead(model, body)
+    head = OwnHead(model, body)
     forward = PackedForward(body, head, one_row, Rows(None, 2, 1), None)
     forward.to(META)
     forward.kernel = True
