@@ -34,10 +34,17 @@ Engine = Literal["lexical", "transformers", "sentence_transformers"]
 
 LEXICAL_LENGTH = 8192
 _CAUSAL_TYPES = frozenset({
-    "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text",
-    "llama", "mistral", "mixtral", "phi", "phi3", "granite", "smollm3", "olmo2",
-    "starcoder2", "stablelm", "ministral", "minicpm",
+    "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text", "llama",
+    "mistral", "mixtral", "phi", "phi3", "granite", "smollm3", "olmo2", "starcoder2", "stablelm",
+    "ministral", "minicpm", "arcee", "axk1", "axk2", "cohere_compass_text", "deepseek_v2",
+    "deepseek_v3", "diffllama", "doge", "exaone4", "glm", "glm4", "gpt_oss", "helium",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "minicpm3", "minimax", "ministral3",
+    "mistral4", "nemotron", "olmo", "olmo3", "persimmon", "phimoe", "qwen3_5", "qwen3_5_text",
+    "qwen3_next", "seed_oss", "biogpt", "bloom", "ctrl", "falcon", "gpt-sw3", "gpt2", "gpt_bigcode",
+    "gpt_neo", "gpt_neox", "gptj", "modernbert-decoder", "mpt", "openai-gpt", "opt", "zamba",
+    "zamba2",
 })  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
