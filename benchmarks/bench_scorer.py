@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -35,9 +36,10 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.gpu.session import DRY, FULL, Session
+from benchmarks.gpu.shapes import bge_reranker_v2_m3, body_flops
 from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
 from benchmarks.scorer_rivals import (
     DTYPES,
@@ -49,7 +51,6 @@ from benchmarks.scorer_rivals import (
     Rival,
 )
 from rerank_core import ScorerConfig
-from rerank_core.config import EMBEDDED_MODEL_DIR
 
 SHAPE = "bge-reranker-v2-m3-shape"
 SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
@@ -62,32 +63,6 @@ ENGINES = (
     "onnxruntime-int8",
     "cross-encoder-openvino",
 )
-
-
-def write_shape(folder: Path, small: bool) -> Path:
-    """Save bge-reranker-v2-m3's architecture with seeded weights and the embedded tokenizer."""
-    size = (64, 2, 4, 128) if small else (1024, 24, 16, 4096)
-    torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=250002,
-        hidden_size=size[0],
-        num_hidden_layers=size[1],
-        num_attention_heads=size[2],
-        intermediate_size=size[3],
-        max_position_embeddings=8194,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        num_labels=1,
-        pad_token_id=1,
-    )
-    XLMRobertaForSequenceClassification(config).eval().save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        text = (EMBEDDED_MODEL_DIR / name).read_text(encoding="utf-8")
-        if name == "tokenizer_config.json":
-            names = {"model_input_names": ["input_ids", "attention_mask"], "model_max_length": 8192}
-            text = json.dumps(json.loads(text) | names)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 class Machine:
@@ -215,7 +190,7 @@ class Bench:
                         record["seconds"] = rival.cpu_s
                 records[rival.name].append(record)
         peak = statistics.median(peaks)
-        work = self._flops(lengths)
+        work = body_flops(self.encoder.transformers_model, lengths)
         found = {
             "pairs": len(pairs),
             "tokens": int(sum(lengths)),
@@ -304,18 +279,6 @@ class Bench:
             "of_peak": round(ideal_s / seconds, 3),
         }
 
-    def _flops(self, lengths: Sequence[int]) -> float:
-        """Return what real tokens need: the body's linear layers, and attention inside pairs."""
-        model: Any = self.encoder.transformers_model
-        body = getattr(model, model.base_model_prefix)
-        weights = sum(
-            module.weight.numel() for module in body.modules() if type(module) is torch.nn.Linear
-        )
-        config = model.config
-        squares = sum(int(length) ** 2 for length in lengths)
-        attention = 4 * config.hidden_size * config.num_hidden_layers * squares
-        return float(2 * weights * sum(map(int, lengths)) + attention)
-
 
 def order(pairs: Sequence[Pair], ours: Any, theirs: Any) -> dict[str, float | None]:
     """Compare two orders of each query's documents; None where no query has 20."""
@@ -342,7 +305,9 @@ def _median(records: Sequence[dict[str, float]], key: str) -> float:
 
 def _folder(options: argparse.Namespace, work: Path) -> Path:
     if options.model == SHAPE:
-        return write_shape(work / "shape", options.small)
+        sizes = DRY if options.small else FULL
+        file = work / "not written"
+        return bge_reranker_v2_m3(Session(file, work, options.device, math.inf, sizes))
     folder = ScorerConfig(model=options.model).model_dir
     if folder is None:
         raise SystemExit("give `embedded`, a folder, or bge-reranker-v2-m3-shape")

@@ -7,6 +7,7 @@ tokens, in the real model's vocabulary, so that text costs what it costs.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,12 @@ def texts(folder: Path, longest: int) -> Texts:
     return Texts(offsets, longest)
 
 
-def body_flops(config: Any, lengths: list[int]) -> float:
+def body_flops(model: Any, lengths: Sequence[int]) -> float:
     """Return what an encoder's real tokens need: linear layers, and attention inside pairs."""
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
-    squares = sum(length**2 for length in lengths)
-    return float(2 * weights * sum(lengths) + 4 * hidden * layers * squares)
+    body = getattr(model, model.base_model_prefix)
+    weights = sum(
+        module.weight.numel() for module in body.modules() if type(module) is torch.nn.Linear
+    )
+    hidden, layers = model.config.hidden_size, model.config.num_hidden_layers
+    squares = sum(int(length) ** 2 for length in lengths)
+    return float(2 * weights * sum(map(int, lengths)) + 4 * hidden * layers * squares)
