@@ -6,7 +6,6 @@ python benchmarks/bench_scorer.py --model bge-reranker-v2-m3-shape --device cuda
     the real config of bge-reranker-v2-m3 with weights from a seed: its compute, not its scores
 python benchmarks/bench_scorer.py --int8 --engines-python PYTHON --pairs chinese.json
     int8 beside float32, OpenVINO and ONNX Runtime, on the mixes and on pairs of your own
-python benchmarks/bench_scorer.py --seed-table         10 texts of 512 tokens, 20 of 1024, 5 of 8192
 
 Every round runs every rival once, in turning order, beside a measurement of the machine's matmul
 peak; ratios are medians over rounds of ours against the rival in the same round. Memory is what a
@@ -53,7 +52,6 @@ from benchmarks.scorer_rivals import (
 from rerank_core import ScorerConfig
 
 SHAPE = "bge-reranker-v2-m3-shape"
-SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
 _CLOCK_HELP = "cpu: this process's CPU seconds, for a busy machine; use one thread, no infinity"
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 ENGINES = (
@@ -218,31 +216,6 @@ class Bench:
             seconds[engine.batch_size] = engine.cpu_s if cpu else record["seconds"]
         return min(seconds, key=lambda size: seconds[size])
 
-    def seed_table(self) -> list[dict[str, Any]]:
-        """Time the reference table's requests, as far as the model reads so many tokens."""
-        rows = []
-        for documents, tokens in SEED_TABLE:
-            length = min(tokens, self.texts_limit)
-            exact = Mix("", length - 24, 0.0, length)
-            pairs = self.texts.request(documents, exact, seed=1)
-            self.ours.score(pairs[:1])
-            records: list[dict[str, float]] = []
-            for _ in range(self.options.rounds):
-                record: dict[str, float] = {}
-                with self.machine.call(record):
-                    self.ours.score(pairs)
-                records.append(record)
-            rows.append(
-                {
-                    "documents": documents,
-                    "tokens": length,
-                    "wanted_tokens": tokens,
-                    "latency_ms": round(_median(records, "seconds") * 1000, 1),
-                    "memory_mb": round(max(r["memory_mb"] for r in records)),
-                }
-            )
-        return rows
-
     @property
     def texts_limit(self) -> int:
         """Tokens of a pair that the model reads."""
@@ -319,8 +292,6 @@ def measure(options: argparse.Namespace, dtype: str, work: Path) -> dict[str, An
     bench = Bench(options, dtype, work)
     result: dict[str, Any] = {"dtype": dtype, "max_length": bench.texts_limit}
     try:
-        if options.seed_table:
-            return result | {"seed_table": bench.seed_table()}
         warm = bench.texts.pool(MIXES["chunks"], 600, seed=9)
         for rival in bench.rivals:
             rival.score(warm)
@@ -423,7 +394,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--documents", type=int, nargs="*", default=[], help="requests of documents of 100 tokens"
     )
-    parser.add_argument("--seed-table", action="store_true")
     parser.add_argument(
         "--small", action="store_true", help="a smoke run: its figures mean nothing"
     )
@@ -459,13 +429,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "machine": _machine(options.device),
         "runs": runs,
     }
-    if options.picture and not options.seed_table:
+    if options.picture:
         draw(result, options.picture)
     if options.record:
         options.record.mkdir(parents=True, exist_ok=True)
-        kind = "seed-table" if options.seed_table else "scorer"
-        kind += "-int8" if options.int8 else ""
-        name = f"{kind}-{Path(options.model).name}-{options.device}.json"
+        kind = "-int8" if options.int8 else ""
+        name = f"scorer{kind}-{Path(options.model).name}-{options.device}.json"
         (options.record / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
     return result
