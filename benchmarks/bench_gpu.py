@@ -44,6 +44,10 @@ PARTS = {
 }
 
 
+# Less is not worth starting a process for.
+LEAST_S = 5
+
+
 def run_part(name: str, session: Session) -> None:
     """Measure one part in this process."""
     import torch
@@ -90,7 +94,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, object]:
         left_s = min(PARTS[name], ends_s - time.time())
         started_s = time.time()
         state = "skipped: no time was left"
-        if left_s > 5:
+        if left_s > LEAST_S:
             state = _run_one(name, options, work, left_s)
         result = read(file)
         result.setdefault("runs", {})[name] = {
@@ -176,9 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_part(options.only, Session(file, work, options.device, float(options.until), FULL))
             return
         result = run(options, work)
-    from benchmarks.gpu.pictures import draw
-
     try:
+        from benchmarks.gpu.pictures import draw
+
         pictures = [str(path) for path in draw(result, options.out)]
     except ImportError:
         pictures = ["none: matplotlib is not installed"]

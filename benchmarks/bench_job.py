@@ -59,7 +59,6 @@ from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
-from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
 from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, activate, load_scorer
 
@@ -545,17 +544,17 @@ def commit() -> str:
 
 def picture(result: dict[str, Any]) -> str:
     """Return the result as an SVG file: pairs/s side by side, or peak memory as rows grow."""
+    # matplotlib is not everywhere that this runs.
+    from benchmarks.chart import bars, chart
+
     if "runs" in result:
-        memory = [
-            (float(r["rows"]), float(r["driver_mb"] + r["worker_mb"])) for r in result["runs"]
-        ]
-        svg = pictures.curve(memory, "peak MB of driver and largest worker", "rows")
-    else:
-        known = ("job", "job_scoring", "core", "script", "folder", "bucket")
-        names = [name for name in known if result.get(f"{name}_pairs_s")]
-        values = [result[f"{name}_pairs_s"] for name in names]
-        svg = pictures.bars(values, f"pairs/s: {', '.join(names)}", "", "pairs per second")
-    return pictures.standalone(svg)
+        memory = [(r["rows"] / 1e6, r["driver_mb"] + r["worker_mb"]) for r in result["runs"]]
+        lines = {"driver and largest worker": memory}
+        return chart("Peak memory as rows grow", "million rows", "MB", lines)
+    names = ("job", "job_scoring", "core", "script", "folder", "bucket")
+    found = {name: result[f"{name}_pairs_s"] for name in names if result.get(f"{name}_pairs_s")}
+    rates = {name.replace("_", ", "): rate for name, rate in found.items()}
+    return bars("Pairs per second", rates, coloured={"job", "job, scoring", "bucket"})
 
 
 def main() -> None:

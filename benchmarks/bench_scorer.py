@@ -335,30 +335,17 @@ def _table(title: str, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw tokens per second of every rival on every mix, as an SVG."""
-    import matplotlib as mpl
+def picture(result: dict[str, Any]) -> str:
+    """Return tokens per second of every rival on every mix, as an SVG."""
+    # matplotlib is not everywhere that this runs.
+    from benchmarks.chart import grouped
 
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    mpl.rcParams["svg.hashsalt"] = "bench_scorer"
-    mixes = result["runs"][0]["mixes"]
-    names = list(next(iter(mixes.values()))["rivals"])
-    figure, axes = pyplot.subplots(figsize=(9, 1.1 + 0.9 * len(mixes)), layout="constrained")
-    height = 0.8 / len(names)
-    for place, name in enumerate(names):
-        at = [row + place * height for row in range(len(mixes))]
-        rates = [found["rivals"][name]["tokens_s"] for found in mixes.values()]
-        colour = "#0f766e" if name == "ours" else f"C{place}"
-        axes.barh(at, rates, height * 0.9, label=name, color=colour, alpha=0.9)
-    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(mixes))], list(mixes))
-    axes.invert_yaxis()
-    axes.set_xlabel(f"tokens per second, {result['machine']['cpu']}")
-    axes.legend(fontsize="small", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    rates = {
+        mix: {name: row["tokens_s"] for name, row in found["rivals"].items()}
+        for mix, found in result["runs"][0]["mixes"].items()
+    }
+    where = result["machine"]["cpu"]
+    return grouped(f"Tokens per second: the {result['model']} model on an {where}", rates)
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -430,7 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "runs": runs,
     }
     if options.picture:
-        draw(result, options.picture)
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        options.picture.write_text(picture(result), encoding="utf-8")
     if options.record:
         options.record.mkdir(parents=True, exist_ok=True)
         kind = "-int8" if options.int8 else ""
