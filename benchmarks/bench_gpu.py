@@ -29,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from benchmarks.about import commit  # noqa: E402
 from benchmarks.gpu.session import DRY, FULL, Session, read, write  # noqa: E402
 
 # Parts in their order, and the seconds that each may take at most.
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, object]:
     """Run every part that was asked for, and return the record."""
     file = options.out / "gpu.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    write(file, {"benchmark": "gpu", "commit": _commit(), "settings": _settings(options)})
+    write(file, {"benchmark": "gpu", "commit": commit(), "settings": _settings(options)})
     ends_s = time.time() + options.seconds
     for name in options.parts:
         left_s = min(PARTS[name], ends_s - time.time())
@@ -130,15 +131,6 @@ def unpack(wheels: Path, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target)
     sys.path.insert(0, str(target))
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:

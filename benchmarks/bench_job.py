@@ -25,8 +25,6 @@ priority; nothing else should run beside it.
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import io
 import json
 import multiprocessing
@@ -54,6 +52,8 @@ import pyarrow.parquet as pq
 import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import commit
+from benchmarks.pair_mixes import documentation
 from pipelines import run as job_run
 from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder
@@ -71,16 +71,8 @@ SCHEMA = pa.schema([(name, pa.string()) for name in ("query_id", "query", "doc_i
 
 
 def documents() -> list[str]:
-    """Real text in chunks: the documentation of Python's modules and classes, to 1,200 letters."""
-    found: dict[str, None] = {}
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for owner in [module, *[v for v in vars(module).values() if inspect.isclass(v)]]:
-            for value in vars(owner).values():
-                text = inspect.getdoc(value) if callable(value) else None
-                if text and len(text) > 80:
-                    found.setdefault(textwrap.shorten(text, 1200, placeholder=""))
-    return list(found)
+    """Real text in chunks, to 1,200 letters."""
+    return documentation(MODULES, lambda text: textwrap.shorten(text, 1200, placeholder=""))
 
 
 def write_pairs(path: Path, rows: int) -> None:
@@ -532,14 +524,6 @@ def write_crossing(path: Path, rows: int) -> None:
                 pc.binary_join_element_wise(text, numbers[1], " "),
             ]
             writer.write_table(pa.table(columns, schema=SCHEMA))
-
-
-def commit() -> str:
-    """Return the commit of the code that is measured."""
-    folder = Path(__file__).parent
-    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    return said.stdout.strip()
 
 
 def picture(result: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ import json
 import logging
 import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -37,11 +36,12 @@ from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import cpu
+from benchmarks.gpu.scorers import DTYPES
 from benchmarks.gpu.session import DRY, FULL, Session
 from benchmarks.gpu.shapes import bge_reranker_v2_m3, body_flops
 from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
 from benchmarks.scorer_rivals import (
-    DTYPES,
     CpuEngine,
     FlagStyle,
     Infinity,
@@ -349,12 +349,8 @@ def picture(result: dict[str, Any]) -> str:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    names = [platform.processor() or platform.machine()]
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else "unknown",
+        "cpu": cpu(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
+from benchmarks.about import cpu
 from rerank_core import load_scorer
 from serve_app.application import Load, build
 from serve_app.config import ServeConfig
@@ -192,9 +192,4 @@ def free_port() -> int:
 
 def machine() -> str:
     """Return what the figures were measured on."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{len(names)} x {names[0] if names else platform.machine()}"
+    return f"{os.cpu_count()} x {cpu()}"
