@@ -25,6 +25,7 @@ priority; nothing else should run beside it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import multiprocessing
@@ -328,31 +329,45 @@ def serve_bucket(port: Any) -> None:
     server.serve_forever()
 
 
-def bucket(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure the job into a bucket and into a folder."""
+@contextlib.contextmanager
+def local_bucket() -> Iterator[None]:
+    """Serve `s3://bench` while the block runs, and say where in the environment.
+
+    A Ray has the environment of when it started. Inside another one it is that one.
+    """
+    if "AWS_ENDPOINT_URL" in os.environ:
+        yield
+        return
     import boto3
 
-    path = work / "pairs.parquet"
-    write_pairs(path, options.pairs)
     processes = multiprocessing.get_context("spawn")
     port = processes.Queue()
     server = processes.Process(target=serve_bucket, args=(port,), daemon=True)
     server.start()
-    os.environ |= {
+    wanted = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.get(timeout=60)}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
-    config = ScorerConfig(model=options.model, dtype=options.dtype)
-    result: dict[str, Any] = {"model": options.model, "load_before": os.getloadavg()[0]}
-    for place, out in (("folder", work / "out"), ("bucket", "s3://bench/out")):
-        result[place] = run(path, out, config, options.unit_pairs)
-        result[f"{place}_pairs_s"] = round(options.pairs / result[place]["whole_s"], 1)
-        sys.stderr.write(f"{place}: {result[place]}\n")
+    with mock.patch.dict(os.environ, wanted):
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
+        yield
     server.terminate()
     server.join()
+
+
+def bucket(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the job into a bucket and into a folder."""
+    path = work / "pairs.parquet"
+    write_pairs(path, options.pairs)
+    config = ScorerConfig(model=options.model, dtype=options.dtype)
+    result: dict[str, Any] = {"model": options.model, "load_before": os.getloadavg()[0]}
+    with local_bucket():
+        for place, out in (("folder", work / "out"), ("bucket", "s3://bench/out")):
+            result[place] = run(path, out, config, options.unit_pairs)
+            result[f"{place}_pairs_s"] = round(options.pairs / result[place]["whole_s"], 1)
+            sys.stderr.write(f"{place}: {result[place]}\n")
     whole_s = result["bucket"]["whole_s"] / result["folder"]["whole_s"]
     return {**result, "bucket_of_folder_whole_s": round(whole_s, 3)}
 
