@@ -140,8 +140,11 @@ def local_serve(*, cpus: int = 16, gpus: int = 0) -> Iterator[str]:
         try:
             yield _running[-1]
         finally:
-            for name in serve.status().applications:
-                serve.delete(name)
+            names = list(serve.status().applications)
+            # All begin to end at once. Deployed again before it is gone, one keeps its replicas.
+            for waits in (False, True):
+                for name in names:
+                    serve.delete(name, _blocking=waits)
         return
     ray.init(
         address="local",
