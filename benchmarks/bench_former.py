@@ -68,11 +68,12 @@ def compare(sides: dict[str, Any], pairs: Sequence[Any], rounds: int) -> dict[st
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Start both sides and compare them on each mix and request."""
     sys.path.insert(0, str(ROOT))
-    from benchmarks.gpu.shapes import embedded_folder, texts
+    from benchmarks.gpu.shapes import texts
     from benchmarks.pair_mixes import MIXES
     from benchmarks.scorer_rivals import Apart
+    from rerank_core.config import EMBEDDED_MODEL_DIR
 
-    cut = texts(embedded_folder(), 470)
+    cut = texts(EMBEDDED_MODEL_DIR, 470)
     asked = {name: cut.pool(MIXES[name], options.tokens, seed=1) for name in options.mixes}
     for count in options.requests:
         asked[f"request of {count}"] = cut.request(count, MIXES["mixed"], seed=2)

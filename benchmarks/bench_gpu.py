@@ -29,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from benchmarks.about import commit  # noqa: E402
 from benchmarks.gpu.session import DRY, FULL, Session, read, write  # noqa: E402
 
 # Parts in their order, and the seconds that each may take at most.
@@ -42,6 +43,10 @@ PARTS = {
     "precision": 80,
     "profile": 50,
 }
+
+
+# Less is not worth starting a process for.
+LEAST_S = 5
 
 
 def run_part(name: str, session: Session) -> None:
@@ -84,13 +89,13 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, object]:
     """Run every part that was asked for, and return the record."""
     file = options.out / "gpu.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    write(file, {"benchmark": "gpu", "commit": _commit(), "settings": _settings(options)})
+    write(file, {"benchmark": "gpu", "commit": commit(), "settings": _settings(options)})
     ends_s = time.time() + options.seconds
     for name in options.parts:
         left_s = min(PARTS[name], ends_s - time.time())
         started_s = time.time()
         state = "skipped: no time was left"
-        if left_s > 5:
+        if left_s > LEAST_S:
             state = _run_one(name, options, work, left_s)
         result = read(file)
         result.setdefault("runs", {})[name] = {
@@ -126,15 +131,6 @@ def unpack(wheels: Path, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target)
     sys.path.insert(0, str(target))
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:
@@ -176,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_part(options.only, Session(file, work, options.device, float(options.until), FULL))
             return
         result = run(options, work)
-    from benchmarks.gpu.pictures import draw
-
     try:
+        from benchmarks.gpu.pictures import draw
+
         pictures = [str(path) for path in draw(result, options.out)]
     except ImportError:
         pictures = ["none: matplotlib is not installed"]

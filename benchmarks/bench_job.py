@@ -25,8 +25,7 @@ priority; nothing else should run beside it.
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
+import contextlib
 import io
 import json
 import multiprocessing
@@ -54,12 +53,13 @@ import pyarrow.parquet as pq
 import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import commit
+from benchmarks.pair_mixes import documentation
 from pipelines import run as job_run
 from pipelines.commits.local_store import LocalStore
 from pipelines.commits.records import JobFolder
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
-from pipelines.reports import pictures
 from pipelines.rerank_job import run_job
 from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, activate, load_scorer
 
@@ -72,16 +72,8 @@ SCHEMA = pa.schema([(name, pa.string()) for name in ("query_id", "query", "doc_i
 
 
 def documents() -> list[str]:
-    """Real text in chunks: the documentation of Python's modules and classes, to 1,200 letters."""
-    found: dict[str, None] = {}
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for owner in [module, *[v for v in vars(module).values() if inspect.isclass(v)]]:
-            for value in vars(owner).values():
-                text = inspect.getdoc(value) if callable(value) else None
-                if text and len(text) > 80:
-                    found.setdefault(textwrap.shorten(text, 1200, placeholder=""))
-    return list(found)
+    """Real text in chunks, to 1,200 letters."""
+    return documentation(MODULES, lambda text: textwrap.shorten(text, 1200, placeholder=""))
 
 
 def write_pairs(path: Path, rows: int) -> None:
@@ -337,31 +329,45 @@ def serve_bucket(port: Any) -> None:
     server.serve_forever()
 
 
-def bucket(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure the job into a bucket and into a folder."""
+@contextlib.contextmanager
+def local_bucket() -> Iterator[None]:
+    """Serve `s3://bench` while the block runs, and say where in the environment.
+
+    A Ray has the environment of when it started. Inside another one it is that one.
+    """
+    if "AWS_ENDPOINT_URL" in os.environ:
+        yield
+        return
     import boto3
 
-    path = work / "pairs.parquet"
-    write_pairs(path, options.pairs)
     processes = multiprocessing.get_context("spawn")
     port = processes.Queue()
     server = processes.Process(target=serve_bucket, args=(port,), daemon=True)
     server.start()
-    os.environ |= {
+    wanted = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.get(timeout=60)}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
-    config = ScorerConfig(model=options.model, dtype=options.dtype)
-    result: dict[str, Any] = {"model": options.model, "load_before": os.getloadavg()[0]}
-    for place, out in (("folder", work / "out"), ("bucket", "s3://bench/out")):
-        result[place] = run(path, out, config, options.unit_pairs)
-        result[f"{place}_pairs_s"] = round(options.pairs / result[place]["whole_s"], 1)
-        sys.stderr.write(f"{place}: {result[place]}\n")
+    with mock.patch.dict(os.environ, wanted):
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
+        yield
     server.terminate()
     server.join()
+
+
+def bucket(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the job into a bucket and into a folder."""
+    path = work / "pairs.parquet"
+    write_pairs(path, options.pairs)
+    config = ScorerConfig(model=options.model, dtype=options.dtype)
+    result: dict[str, Any] = {"model": options.model, "load_before": os.getloadavg()[0]}
+    with local_bucket():
+        for place, out in (("folder", work / "out"), ("bucket", "s3://bench/out")):
+            result[place] = run(path, out, config, options.unit_pairs)
+            result[f"{place}_pairs_s"] = round(options.pairs / result[place]["whole_s"], 1)
+            sys.stderr.write(f"{place}: {result[place]}\n")
     whole_s = result["bucket"]["whole_s"] / result["folder"]["whole_s"]
     return {**result, "bucket_of_folder_whole_s": round(whole_s, 3)}
 
@@ -535,27 +541,19 @@ def write_crossing(path: Path, rows: int) -> None:
             writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
-def commit() -> str:
-    """Return the commit of the code that is measured."""
-    folder = Path(__file__).parent
-    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    return said.stdout.strip()
-
-
 def picture(result: dict[str, Any]) -> str:
     """Return the result as an SVG file: pairs/s side by side, or peak memory as rows grow."""
+    # matplotlib is not everywhere that this runs.
+    from benchmarks.chart import bars, chart
+
     if "runs" in result:
-        memory = [
-            (float(r["rows"]), float(r["driver_mb"] + r["worker_mb"])) for r in result["runs"]
-        ]
-        svg = pictures.curve(memory, "peak MB of driver and largest worker", "rows")
-    else:
-        known = ("job", "job_scoring", "core", "script", "folder", "bucket")
-        names = [name for name in known if result.get(f"{name}_pairs_s")]
-        values = [result[f"{name}_pairs_s"] for name in names]
-        svg = pictures.bars(values, f"pairs/s: {', '.join(names)}", "", "pairs per second")
-    return pictures.standalone(svg)
+        memory = [(r["rows"] / 1e6, r["driver_mb"] + r["worker_mb"]) for r in result["runs"]]
+        lines = {"driver and largest worker": memory}
+        return chart("Peak memory as rows grow", "million rows", "MB", lines)
+    names = ("job", "job_scoring", "core", "script", "folder", "bucket")
+    found = {name: result[f"{name}_pairs_s"] for name in names if result.get(f"{name}_pairs_s")}
+    rates = {name.replace("_", ", "): rate for name, rate in found.items()}
+    return bars("Pairs per second", rates, coloured={"job", "job, scoring", "bucket"})
 
 
 def main() -> None:

@@ -237,7 +237,7 @@ class Empty:
 
 def overload(small: bool) -> tuple[dict[str, Any], str]:
     """Find the capacity of one replica, then offer four fifths of that and ten times that."""
-    seconds = 2.0 if small else 20.0
+    seconds = 1.0 if small else 20.0
     changed = fixed(1)
     settings = shipped(**changed)
     with local_serve(gpus=1) as url:

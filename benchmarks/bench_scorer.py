@@ -6,7 +6,6 @@ python benchmarks/bench_scorer.py --model bge-reranker-v2-m3-shape --device cuda
     the real config of bge-reranker-v2-m3 with weights from a seed: its compute, not its scores
 python benchmarks/bench_scorer.py --int8 --engines-python PYTHON --pairs chinese.json
     int8 beside float32, OpenVINO and ONNX Runtime, on the mixes and on pairs of your own
-python benchmarks/bench_scorer.py --seed-table         10 texts of 512 tokens, 20 of 1024, 5 of 8192
 
 Every round runs every rival once, in turning order, beside a measurement of the machine's matmul
 peak; ratios are medians over rounds of ours against the rival in the same round. Memory is what a
@@ -21,8 +20,8 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -35,12 +34,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import cpu
+from benchmarks.gpu.scorers import DTYPES
+from benchmarks.gpu.session import DRY, FULL, Session
+from benchmarks.gpu.shapes import bge_reranker_v2_m3, body_flops
 from benchmarks.pair_mixes import MIXES, Mix, Pair, Texts
 from benchmarks.scorer_rivals import (
-    DTYPES,
     CpuEngine,
     FlagStyle,
     Infinity,
@@ -49,10 +50,8 @@ from benchmarks.scorer_rivals import (
     Rival,
 )
 from rerank_core import ScorerConfig
-from rerank_core.config import EMBEDDED_MODEL_DIR
 
 SHAPE = "bge-reranker-v2-m3-shape"
-SEED_TABLE = ((10, 512), (20, 1024), (5, 8192))
 _CLOCK_HELP = "cpu: this process's CPU seconds, for a busy machine; use one thread, no infinity"
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 ENGINES = (
@@ -62,32 +61,6 @@ ENGINES = (
     "onnxruntime-int8",
     "cross-encoder-openvino",
 )
-
-
-def write_shape(folder: Path, small: bool) -> Path:
-    """Save bge-reranker-v2-m3's architecture with seeded weights and the embedded tokenizer."""
-    size = (64, 2, 4, 128) if small else (1024, 24, 16, 4096)
-    torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=250002,
-        hidden_size=size[0],
-        num_hidden_layers=size[1],
-        num_attention_heads=size[2],
-        intermediate_size=size[3],
-        max_position_embeddings=8194,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        num_labels=1,
-        pad_token_id=1,
-    )
-    XLMRobertaForSequenceClassification(config).eval().save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        text = (EMBEDDED_MODEL_DIR / name).read_text(encoding="utf-8")
-        if name == "tokenizer_config.json":
-            names = {"model_input_names": ["input_ids", "attention_mask"], "model_max_length": 8192}
-            text = json.dumps(json.loads(text) | names)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 class Machine:
@@ -215,7 +188,7 @@ class Bench:
                         record["seconds"] = rival.cpu_s
                 records[rival.name].append(record)
         peak = statistics.median(peaks)
-        work = self._flops(lengths)
+        work = body_flops(self.encoder.transformers_model, lengths)
         found = {
             "pairs": len(pairs),
             "tokens": int(sum(lengths)),
@@ -242,31 +215,6 @@ class Bench:
             cpu = self.options.clock == "cpu"
             seconds[engine.batch_size] = engine.cpu_s if cpu else record["seconds"]
         return min(seconds, key=lambda size: seconds[size])
-
-    def seed_table(self) -> list[dict[str, Any]]:
-        """Time the reference table's requests, as far as the model reads so many tokens."""
-        rows = []
-        for documents, tokens in SEED_TABLE:
-            length = min(tokens, self.texts_limit)
-            exact = Mix("", length - 24, 0.0, length)
-            pairs = self.texts.request(documents, exact, seed=1)
-            self.ours.score(pairs[:1])
-            records: list[dict[str, float]] = []
-            for _ in range(self.options.rounds):
-                record: dict[str, float] = {}
-                with self.machine.call(record):
-                    self.ours.score(pairs)
-                records.append(record)
-            rows.append(
-                {
-                    "documents": documents,
-                    "tokens": length,
-                    "wanted_tokens": tokens,
-                    "latency_ms": round(_median(records, "seconds") * 1000, 1),
-                    "memory_mb": round(max(r["memory_mb"] for r in records)),
-                }
-            )
-        return rows
 
     @property
     def texts_limit(self) -> int:
@@ -304,18 +252,6 @@ class Bench:
             "of_peak": round(ideal_s / seconds, 3),
         }
 
-    def _flops(self, lengths: Sequence[int]) -> float:
-        """Return what real tokens need: the body's linear layers, and attention inside pairs."""
-        model: Any = self.encoder.transformers_model
-        body = getattr(model, model.base_model_prefix)
-        weights = sum(
-            module.weight.numel() for module in body.modules() if type(module) is torch.nn.Linear
-        )
-        config = model.config
-        squares = sum(int(length) ** 2 for length in lengths)
-        attention = 4 * config.hidden_size * config.num_hidden_layers * squares
-        return float(2 * weights * sum(map(int, lengths)) + attention)
-
 
 def order(pairs: Sequence[Pair], ours: Any, theirs: Any) -> dict[str, float | None]:
     """Compare two orders of each query's documents; None where no query has 20."""
@@ -342,7 +278,9 @@ def _median(records: Sequence[dict[str, float]], key: str) -> float:
 
 def _folder(options: argparse.Namespace, work: Path) -> Path:
     if options.model == SHAPE:
-        return write_shape(work / "shape", options.small)
+        sizes = DRY if options.small else FULL
+        file = work / "not written"
+        return bge_reranker_v2_m3(Session(file, work, options.device, math.inf, sizes))
     folder = ScorerConfig(model=options.model).model_dir
     if folder is None:
         raise SystemExit("give `embedded`, a folder, or bge-reranker-v2-m3-shape")
@@ -354,8 +292,6 @@ def measure(options: argparse.Namespace, dtype: str, work: Path) -> dict[str, An
     bench = Bench(options, dtype, work)
     result: dict[str, Any] = {"dtype": dtype, "max_length": bench.texts_limit}
     try:
-        if options.seed_table:
-            return result | {"seed_table": bench.seed_table()}
         warm = bench.texts.pool(MIXES["chunks"], 600, seed=9)
         for rival in bench.rivals:
             rival.score(warm)
@@ -399,39 +335,22 @@ def _table(title: str, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw tokens per second of every rival on every mix, as an SVG."""
-    import matplotlib as mpl
+def picture(result: dict[str, Any]) -> str:
+    """Return tokens per second of every rival on every mix, as an SVG."""
+    # matplotlib is not everywhere that this runs.
+    from benchmarks.chart import grouped
 
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    mpl.rcParams["svg.hashsalt"] = "bench_scorer"
-    mixes = result["runs"][0]["mixes"]
-    names = list(next(iter(mixes.values()))["rivals"])
-    figure, axes = pyplot.subplots(figsize=(9, 1.1 + 0.9 * len(mixes)), layout="constrained")
-    height = 0.8 / len(names)
-    for place, name in enumerate(names):
-        at = [row + place * height for row in range(len(mixes))]
-        rates = [found["rivals"][name]["tokens_s"] for found in mixes.values()]
-        colour = "#0f766e" if name == "ours" else f"C{place}"
-        axes.barh(at, rates, height * 0.9, label=name, color=colour, alpha=0.9)
-    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(mixes))], list(mixes))
-    axes.invert_yaxis()
-    axes.set_xlabel(f"tokens per second, {result['machine']['cpu']}")
-    axes.legend(fontsize="small", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    rates = {
+        mix: {name: row["tokens_s"] for name, row in found["rivals"].items()}
+        for mix, found in result["runs"][0]["mixes"].items()
+    }
+    where = result["machine"]["cpu"]
+    return grouped(f"Tokens per second: the {result['model']} model on an {where}", rates)
 
 
 def _machine(device: str) -> dict[str, Any]:
-    names = [platform.processor() or platform.machine()]
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else "unknown",
+        "cpu": cpu(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
@@ -458,7 +377,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--documents", type=int, nargs="*", default=[], help="requests of documents of 100 tokens"
     )
-    parser.add_argument("--seed-table", action="store_true")
     parser.add_argument(
         "--small", action="store_true", help="a smoke run: its figures mean nothing"
     )
@@ -494,13 +412,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "machine": _machine(options.device),
         "runs": runs,
     }
-    if options.picture and not options.seed_table:
-        draw(result, options.picture)
+    if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        options.picture.write_text(picture(result), encoding="utf-8")
     if options.record:
         options.record.mkdir(parents=True, exist_ok=True)
-        kind = "seed-table" if options.seed_table else "scorer"
-        kind += "-int8" if options.int8 else ""
-        name = f"{kind}-{Path(options.model).name}-{options.device}.json"
+        kind = "-int8" if options.int8 else ""
+        name = f"scorer{kind}-{Path(options.model).name}-{options.device}.json"
         (options.record / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
     return result

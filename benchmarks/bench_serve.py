@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -132,38 +131,27 @@ def plain_serve(config: ScorerConfig) -> Iterator[str]:
 @contextlib.contextmanager
 def infinity(venv: Path, folder: str, threads: int) -> Iterator[str]:
     """Serve the model by infinity-emb, with its own defaults; yields the base URL."""
+    # It takes seconds to import, for a peer alone.
+    from benchmarks.scorer_rivals import readable_by_transformers_4
+
     port = free_port()
     command = [str(venv / "bin" / "infinity_emb"), "v2", "--port", str(port)]
     options = ["--host", "127.0.0.1", "--engine", "torch", "--device", "cpu"]
     quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     more = ["--served-model-name", "bench", "--no-bettertransformer"]
-    with (
-        readable_by_transformers_4(Path(folder)) as copy,
-        subprocess.Popen(
-            [*command, *options, *more, "--model-id", copy],
+    with tempfile.TemporaryDirectory() as work:
+        model = str(readable_by_transformers_4(Path(folder), Path(work) / "model"))
+        with subprocess.Popen(
+            [*command, *options, *more, "--model-id", model],
             env={**os.environ, **quiet},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        ) as process,
-    ):
-        try:
-            wait_until(f"http://127.0.0.1:{port}/health")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def readable_by_transformers_4(folder: Path) -> Iterator[str]:
-    """Yield a copy of a model whose tokenizer has the name that it had before transformers 5."""
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(shutil.copytree(folder, Path(place) / "model"))
-        file = copy / "tokenizer_config.json"
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        if settings.get("tokenizer_class") == "TokenizersBackend":
-            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-            file.write_text(json.dumps(settings), encoding="utf-8")
-        yield str(copy)
+        ) as process:
+            try:
+                wait_until(f"http://127.0.0.1:{port}/health")
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
 
 
 def asker(config: ScorerConfig) -> Ask:

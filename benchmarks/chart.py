@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +38,39 @@ _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "chart"}
 
 
 def chart(
-    title: str, x_name: str, y_name: str, series: Mapping[str, Sequence[tuple[float, float]]]
+    title: str,
+    x_name: str,
+    y_name: str,
+    series: Mapping[str, Sequence[tuple[float | str, float]]],
+    *,
+    log: bool = False,
 ) -> str:
     """Return an SVG with one line a series, each a list of (x, y), all from zero.
 
-    Its ground is white, so that it can be read on dark pages.
+    Its ground is white, so that it can be read on dark pages. `log`: y by powers of ten.
     """
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=x_name, ylabel=y_name)
     for name, points in series.items():
         axes.plot([x for x, _ in points], [y for _, y in points], label=name)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    if log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     with rc_context(_STYLE):
         return _svg(figure)
 
 
-def bars(title: str, rates: Mapping[str, float], scheme: str) -> str:
-    """Return an SVG with one bar a name, longest first; that of "ray-rerank" is in colour."""
+def bars(
+    title: str,
+    rates: Mapping[str, float],
+    scheme: str = "light",
+    coloured: Collection[str] = ("ray-rerank",),
+) -> str:
+    """Return an SVG with one bar a name, longest first; ours are in colour."""
     ground, ink, ours, others = SCHEMES[scheme]
     rates = dict(sorted(rates.items(), key=lambda item: -item[1]))
     with rc_context(_STYLE | {"text.color": ink, "ytick.color": ink, "font.size": 11}):
@@ -65,13 +78,33 @@ def bars(title: str, rates: Mapping[str, float], scheme: str) -> str:
         figure.get_layout_engine().set(w_pad=0.2, h_pad=0.15)
         figure.suptitle(title, x=0.025, ha="left", fontsize=11)
         axes = figure.add_subplot(facecolor=ground)
-        colours = [ours if name == "ray-rerank" else others for name in rates]
+        colours = [ours if name in coloured else others for name in rates]
         drawn = axes.barh(list(rates), list(rates.values()), 0.62, color=colours)
         axes.bar_label(drawn, [f"{rate:,.0f}" for rate in rates.values()], padding=5, color=ink)
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_xticks([])
+        return _svg(figure)
+
+
+def grouped(title: str, rates: Mapping[str, Mapping[str, float]]) -> str:
+    """Return an SVG with a group of bars a name, each with one bar a rival; "ours" is in colour."""
+    names = list(next(iter(rates.values())))
+    height = 0.8 / len(names)
+    figure = Figure(figsize=(9, 1.3 + 0.9 * len(rates)), layout="constrained")
+    figure.suptitle(title, x=0.025, ha="left", fontsize=11)
+    axes = figure.add_subplot()
+    for place, name in enumerate(names):
+        at = [row + place * height for row in range(len(rates))]
+        colour = SCHEMES["light"][2] if name == "ours" else f"C{place}"
+        drawn = [found[name] for found in rates.values()]
+        axes.barh(at, drawn, height * 0.9, label=name, color=colour, alpha=0.9)
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(rates))], list(rates))
+    axes.invert_yaxis()
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    with rc_context(_STYLE):
         return _svg(figure)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
+from benchmarks.about import cpu
 from rerank_core import load_scorer
 from serve_app.application import Load, build
 from serve_app.config import ServeConfig
@@ -140,8 +140,11 @@ def local_serve(*, cpus: int = 16, gpus: int = 0) -> Iterator[str]:
         try:
             yield _running[-1]
         finally:
-            for name in serve.status().applications:
-                serve.delete(name)
+            names = list(serve.status().applications)
+            # All begin to end at once. Deployed again before it is gone, one keeps its replicas.
+            for waits in (False, True):
+                for name in names:
+                    serve.delete(name, _blocking=waits)
         return
     ray.init(
         address="local",
@@ -192,9 +195,4 @@ def free_port() -> int:
 
 def machine() -> str:
     """Return what the figures were measured on."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{len(names)} x {names[0] if names else platform.machine()}"
+    return f"{os.cpu_count()} x {cpu()}"

@@ -47,7 +47,7 @@ class Texts:
     """Cuts documents of exact token counts out of one long text."""
 
     def __init__(self, offsets: Offsets, longest: int) -> None:
-        self._text = "\n".join(_documentation())
+        self._text = "\n".join(documentation(MODULES, lambda text: " ".join(text.split())))
         self._offsets = offsets(self._text)
         self._longest = longest
         if len(self._offsets) <= longest:
@@ -80,13 +80,14 @@ def _length(mix: Mix, rng: random.Random) -> int:
     return max(4, min(mix.cap, round(mix.median * rng.lognormvariate(0, mix.spread))))
 
 
-def _documentation() -> list[str]:
+def documentation(modules: Sequence[str], shape: Callable[[str], str]) -> list[str]:
+    """Return the documentation of modules and their classes, each text once, shaped."""
     found: dict[str, None] = {}
-    for name in MODULES:
+    for name in modules:
         module = importlib.import_module(name)
         for owner in [module, *[v for v in vars(module).values() if inspect.isclass(v)]]:
             for value in vars(owner).values():
                 text = inspect.getdoc(value) if callable(value) else None
                 if text and len(text) > 80:
-                    found.setdefault(" ".join(text.split()))
+                    found.setdefault(shape(text))
     return list(found)

@@ -20,8 +20,6 @@ from benchmarks.pair_mixes import Pair
 from rerank_core import QueryDocumentPair, ScorerConfig, load_scorer, plan_batches
 from rerank_core.types import Float32s
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class Rival(Protocol):
     """One way to score."""
@@ -158,7 +156,7 @@ class Infinity(Apart):
 
     def __init__(self, python: str, folder: Path, device: str, dtype: str, work: Path) -> None:
         script = Path(__file__).with_name("infinity_engine.py")
-        model = _readable_by_old_transformers(folder, work / "infinity")
+        model = readable_by_transformers_4(folder, work / "infinity")
         super().__init__(python, str(script), str(model), device, dtype)
 
     def score(self, pairs: Sequence[Pair]) -> Float32s:
@@ -191,13 +189,14 @@ class CpuEngine(Apart):
         return _rectangles(sorted(lengths, reverse=True), self.batch_size)
 
 
-def _readable_by_old_transformers(folder: Path, copy: Path) -> Path:
-    # transformers 4 does not know the tokenizer class that transformers 5 writes.
+def readable_by_transformers_4(folder: Path, copy: Path) -> Path:
+    """Copy a model, whose tokenizer's class transformers 4 would not know; return the copy."""
     shutil.copytree(folder, copy, dirs_exist_ok=True)
     path = copy / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(config), encoding="utf-8")
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(config), encoding="utf-8")
     return copy
 
 

@@ -155,7 +155,7 @@ def embedded_service(serve_instance, wait_ready) -> Iterator[str]:
     serve.run(app(ServeConfig.model_validate(config)), name="embedded", route_prefix="/embedded")
     wait_ready(f"{serve_instance}/embedded")
     yield f"{serve_instance}/embedded"
-    serve.delete("embedded")
+    serve.delete("embedded", _blocking=False)  # its replicas end beside the next tests
 
 
 @pytest.fixture(scope="session")

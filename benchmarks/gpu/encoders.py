@@ -48,7 +48,9 @@ def _pool(
     lengths = [int(n) for n in scorer.score(pairs).tokens]
     taken = [seconds_of(session.device, lambda: scorer.score(pairs)) for _ in range(3)]
     seconds = statistics.median(taken)
-    flops = shapes.body_flops(AutoConfig.from_pretrained(folder), lengths)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder))
+    flops = shapes.body_flops(model, lengths)
     found = {
         "pairs": len(pairs),
         "tokens": sum(lengths),

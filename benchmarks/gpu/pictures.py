@@ -5,20 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart import bars, chart
+
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what was measured as SVGs; nothing for parts that were not."""
     parts = result.get("parts", {})
     where = result.get("machine", {}).get("gpu") or "a CPU (dry run)"
-    drawn = []
+    drawn: dict[str, str] = {}
     rates = _chunk_rates(parts.get("chunks", {}))
     if rates:
-        title = f"bge-reranker-v2-m3's shape, chunks, {where}"
-        drawn.append(_bars(rates, title, "tokens per second", folder / "gpu-chunks.svg"))
+        title = f"Tokens per second: bge-reranker-v2-m3's shape, chunks, {where}"
+        ours = {name for name in rates if name.startswith("ours")}
+        drawn["gpu-chunks.svg"] = bars(title, rates, coloured=ours)
     waits = _waits(parts.get("requests", {}))
     if waits:
-        drawn.append(_lines(waits, f"one request, text to ranking, {where}", folder))
-    return drawn
+        title = f"One request, text to ranking, {where}"
+        svg = chart(title, "documents x tokens", "p50, ms", waits, log=True)
+        drawn["gpu-requests.svg"] = svg
+    for name, svg in drawn.items():
+        (folder / name).write_text(svg, encoding="utf-8")
+    return [folder / name for name in drawn]
 
 
 def _chunk_rates(chunks: dict[str, Any]) -> dict[str, float]:
@@ -31,44 +38,9 @@ def _chunk_rates(chunks: dict[str, Any]) -> dict[str, float]:
     return rates
 
 
-def _waits(requests: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _waits(requests: dict[str, Any]) -> dict[str, list[tuple[str, float]]]:
     return {
-        name: {asked: row["p50_ms"] for asked, row in found.items() if "x" in asked}
+        name: [(asked, row["p50_ms"]) for asked, row in found.items() if "x" in asked]
         for name, found in requests.items()
         if name != "launch cost" and not {"failed", "skipped", "refused"} & found.keys()
     }
-
-
-def _bars(values: dict[str, float], title: str, unit: str, path: Path) -> Path:
-    figure, axes = _figure(title)
-    axes.barh(list(values), list(values.values()), color="#0f766e")
-    axes.invert_yaxis()
-    axes.set_xlabel(unit)
-    return _save(figure, path)
-
-
-def _lines(series: dict[str, dict[str, float]], title: str, folder: Path) -> Path:
-    figure, axes = _figure(title)
-    for name, points in series.items():
-        axes.plot(list(points), list(points.values()), marker="o", label=name)
-    axes.set_ylabel("p50, ms")
-    axes.set_yscale("log")
-    axes.set_xlabel("documents x tokens")
-    axes.legend(frameon=False)
-    return _save(figure, folder / "gpu-requests.svg")
-
-
-def _figure(title: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    return figure, figure.add_subplot(title=title)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    from matplotlib import rc_context
-
-    # Text stays text; without date and salt, the same figures make the same file.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpu"}):
-        figure.savefig(path, metadata={"Date": None})
-    return path

@@ -14,11 +14,12 @@ from benchmarks.gpu.machine import seconds_of
 from benchmarks.gpu.session import Session
 from benchmarks.pair_mixes import MIXES, Pair
 from rerank_core import ScorerConfig
+from rerank_core.config import EMBEDDED_MODEL_DIR
 
 
 def precision(session: Session) -> None:
     """Measure every precision of ours; what this device has not is refused, and recorded so."""
-    large, real = shapes.bge_reranker_v2_m3(session), shapes.embedded_folder()
+    large, real = shapes.bge_reranker_v2_m3(session), EMBEDDED_MODEL_DIR
     pools = [_pool(session, large), _pool(session, large if session.dry else real)]
     folder, pool = pools[1]
     exact = scorers.ours(session, folder, dtype="float32").score(scorers.pairs_of(pool)).raw

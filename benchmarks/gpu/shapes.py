@@ -7,6 +7,7 @@ tokens, in the real model's vocabulary, so that text costs what it costs.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,9 @@ from transformers import (
 
 from benchmarks.gpu.session import Session
 from benchmarks.pair_mixes import Texts
-from rerank_core import ScorerConfig
+from rerank_core.config import EMBEDDED_MODEL_DIR
 
 _QWEN_MARKS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
-
-
-def embedded_folder() -> Path:
-    """Return where the embedded model lies."""
-    folder = ScorerConfig(model="embedded").model_dir
-    assert folder is not None
-    return folder
 
 
 def bge_reranker_v2_m3(session: Session) -> Path:
@@ -59,10 +53,9 @@ def bge_reranker_v2_m3(session: Session) -> Path:
         model = XLMRobertaForSequenceClassification(config)
     model.eval().save_pretrained(folder)
     names = {"model_input_names": ["input_ids", "attention_mask"], "model_max_length": 8192}
-    source = embedded_folder()
-    text = (source / "tokenizer_config.json").read_text(encoding="utf-8")
+    text = (EMBEDDED_MODEL_DIR / "tokenizer_config.json").read_text(encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(json.loads(text) | names))
-    text = (source / "tokenizer.json").read_text(encoding="utf-8")
+    text = (EMBEDDED_MODEL_DIR / "tokenizer.json").read_text(encoding="utf-8")
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return folder
 
@@ -95,7 +88,7 @@ def qwen3_reranker(session: Session) -> Path:
 
 
 def _qwen_tokenizer() -> PreTrainedTokenizerFast:
-    backend = Tokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
+    backend = Tokenizer.from_file(str(EMBEDDED_MODEL_DIR / "tokenizer.json"))
     backend.add_special_tokens(list(_QWEN_MARKS))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -120,9 +113,12 @@ def texts(folder: Path, longest: int) -> Texts:
     return Texts(offsets, longest)
 
 
-def body_flops(config: Any, lengths: list[int]) -> float:
+def body_flops(model: Any, lengths: Sequence[int]) -> float:
     """Return what an encoder's real tokens need: linear layers, and attention inside pairs."""
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
-    squares = sum(length**2 for length in lengths)
-    return float(2 * weights * sum(lengths) + 4 * hidden * layers * squares)
+    body = getattr(model, model.base_model_prefix)
+    weights = sum(
+        module.weight.numel() for module in body.modules() if type(module) is torch.nn.Linear
+    )
+    hidden, layers = model.config.hidden_size, model.config.num_hidden_layers
+    squares = sum(int(length) ** 2 for length in lengths)
+    return float(2 * weights * sum(map(int, lengths)) + 4 * hidden * layers * squares)

@@ -80,17 +80,6 @@ def curve(points: Sequence[tuple[float, float]], label: str, unit: str) -> str:
     return _frame(label, (top, 0.0, _HEIGHT), (f"0 {unit}", f"{right:,.0f} {unit}"), shapes)
 
 
-def standalone(svg: str) -> str:
-    """Return a picture as a file of its own, which GitHub and browsers show."""
-    style = (
-        "text{fill:#6b7280;font:11px sans-serif}.bar{fill:#2563eb}.low{fill:#c2410c}"
-        ".curve{stroke:#2563eb;fill:none;stroke-width:2}.axis{stroke:#9ca3af}"
-    )
-    head, _, rest = svg.partition(">")
-    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f"{head}><style>{style}</style>{rest}\n"
-
-
 def _frame(
     label: str, heights: tuple[float, float, float], ends: tuple[str, str], shapes: Sequence[str]
 ) -> str:

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.bench_job import local_bucket
 from benchmarks.local_serve import local_serve
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,8 @@ def run(command, picture):
 
 def main(folder, *commands):
     """Run them all, whatever fails."""
-    with local_serve(gpus=8), open(Path(folder) / "answers", "w", encoding="utf-8") as answers:
+    # The bucket first: a Ray has the environment of when it started.
+    with local_bucket(), local_serve(gpus=8), open(Path(folder) / "answers", "w") as answers:
         for command in commands:
             answer = run(command, Path(folder) / f"{command}.svg")
             answers.write(json.dumps({"command": command, **answer}) + "\n")

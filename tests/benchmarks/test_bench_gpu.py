@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import bench_gpu
 from benchmarks.bench_gpu import PARTS, main, unpack
 from benchmarks.gpu.gpu_tests import outcome
 from benchmarks.gpu.precision import distance
@@ -124,11 +125,17 @@ def test_what_would_take_longer_than_is_left_is_not_begun(tmp_path):
     assert "skipped" in read(measuring.file)["parts"]["peak"]["a"]
 
 
-def test_a_part_that_hangs_is_stopped_and_its_figures_stay(tmp_path):
-    out = tmp_path / "out"
-    main(["--parts", "peak", "--seconds", "5.5", "--device", "cpu", "--out", str(out)])
+def test_a_part_that_hangs_is_stopped_and_its_figures_stay(tmp_path, monkeypatch):
+    out, hangs = tmp_path / "out", tmp_path / "python"
+    figures = json.dumps({"parts": {"peak": {"copy_gb_s": 7}}})
+    hangs.write_text(f"#!/bin/sh\necho '{figures}' > {out}/gpu.json\nexec sleep 60\n")
+    hangs.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hangs))
+    monkeypatch.setattr(bench_gpu, "LEAST_S", 0)
+    main(["--parts", "peak", "--seconds", "1", "--device", "cpu", "--out", str(out)])
     result = read(out / "gpu.json")
-    assert result["runs"]["peak"]["state"].startswith("stopped after 5 s")
+    assert result["parts"]["peak"] == {"copy_gb_s": 7}
+    assert result["runs"]["peak"]["state"].startswith("stopped after 1 s")
 
 
 def test_a_part_without_time_is_skipped_and_said_so(tmp_path):

@@ -44,16 +44,6 @@ def test_a_smoke_run_compares_every_rival_on_every_mix(model, tmp_path, capsys):
     assert [json.loads(path.read_text()) for path in recorded] == [result]
 
 
-@pytest.mark.seconds
-def test_the_seed_table_stops_at_what_the_model_reads(model, capsys):
-    main(["--small", "--seed-table", "--device", "cpu", "--model", model])
-    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"][0]["seed_table"]
-    assert [(row["documents"], row["tokens"], row["wanted_tokens"]) for row in rows] == [
-        (10, 128, 512), (20, 128, 1024), (5, 128, 8192)
-    ]  # fmt: skip
-    assert all(row["latency_ms"] > 0 for row in rows)
-
-
 def test_orders_are_compared_query_by_query():
     pairs = [("a", str(i)) for i in range(20)] + [("b", str(i)) for i in range(20)]
     ours = np.arange(40.0)

@@ -15,6 +15,7 @@ FIGURES = {
     "bench_job.py speed": {"rows", "job_pairs_s", "core_pairs_s"},
     "bench_job.py rows": {"runs"},
     "bench_job.py end": {"end_s", "driver_mb", "operations_a_unit"},
+    "bench_job.py bucket": {"folder", "bucket", "bucket_of_folder_whole_s"},
     "bench_serve.py --model lexical": {"core", "ray-rerank", "of_core"},
     "bench_scaling.py replicas": {"documents_per_s", "of_linear"},
     "bench_scaling.py autoscale": {"phases", "peak_replicas", "last_replicas"},
@@ -54,17 +55,11 @@ def test_it_ends_in_one_json_line_and_a_picture(answers, pictures, command):
     assert ElementTree.parse(pictures / f"{command}.svg").getroot().tag.endswith("svg")
 
 
-def test_the_job_benchmark_runs_into_a_bucket():
-    command = [sys.executable, "benchmarks/bench_job.py", "bucket", "--small"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert [found[place]["rows"] for place in ("folder", "bucket")] == [400, 400]
-
-
 def test_the_job_benchmark_counts_its_rows(answers):
     speed, rows = (answers[f"bench_job.py {kind}"]["found"] for kind in ("speed", "rows"))
-    assert [line["rows"] for line in (speed, *rows["runs"])] == [400, 400]
+    places = answers["bench_job.py bucket"]["found"]
+    lines = (speed, *rows["runs"], places["folder"], places["bucket"])
+    assert [line["rows"] for line in lines] == [400, 400, 400, 400]
 
 
 def test_the_end_of_a_job_is_measured_with_what_a_bucket_would_be_asked_for(answers):

@@ -196,12 +196,13 @@ def assert_whole(run: Job, source: Path, calm: Path) -> None:
 
 def test_poison_rows_on_ray_are_exactly_those_set_aside(tmp_path, make_rows, write_files):
     rows = make_rows(8, 4)
-    # Ends the process, kills it, never returns.
-    poisoned = {0: "@@exit", 8: "@@segv", 15: "@@hang"}
+    # Ends the process, kills it, never returns. Each death costs the start of another process, so
+    # units are as small as they can be and still be halved twice around each.
+    poisoned = {0: "@@exit", 4: "@@segv", 7: "@@hang"}
     for row, marker in poisoned.items():
         rows[row]["text"] = f"poison {marker} {row}"
-    folder = write_files(tmp_path / "in", rows, files=1, group=16)
-    run = Job(folder, tmp_path / "out", "--unit-pairs", "16", "--unit-timeout-s", "2")
+    folder = write_files(tmp_path / "in", rows, files=1, group=8)
+    run = Job(folder, tmp_path / "out", "--unit-pairs", "8", "--unit-timeout-s", "2")
     assert run.finish(run.start()) == 0, (tmp_path / "job.log").read_text()[-2000:]
     aside = pq.read_table(tmp_path / "out" / "_quarantine").to_pylist()
     assert {(line["row"], line["reason"]) for line in aside} == {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
-import json
 import textwrap
 from collections import defaultdict
 from pathlib import Path
@@ -71,15 +70,6 @@ def run(folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
     return run_job(config, out=io.StringIO())
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_ray, make_rows, write_files) -> tuple[Path, Path]:
-    """Input and output of a job that is done; a test leaves both as they are."""
-    work = tmp_path_factory.mktemp("finished")
-    folder = write_files(work / "in", make_rows(30, 20), files=3, group=70)
-    run(folder, work / "out")
-    return folder, work / "out"
-
-
 @pytest.mark.parametrize("top_k", [None, 5])
 def test_pairs_of_real_text_get_the_scores_and_ranks_of_the_core(tmp_path, write_files, top_k):
     rows = [
@@ -139,40 +129,6 @@ def test_nested_rows_hold_their_candidates_best_first(tmp_path):
             assert (hit["score"], hit["rank"]) == (pytest.approx(score, abs=1e-6), rank)
 
 
-def test_a_finished_job_again_changes_nothing_and_loads_no_model(finished):
-    folder, done = finished
-    before = snapshot(done)
-
-    def no_model(config: ScorerConfig) -> Any:
-        raise AssertionError("a model was loaded")
-
-    out = io.StringIO()
-    config = RerankJobConfig(input=(str(folder),), output=str(done), scorer=LEXICAL, unit_pairs=64)
-    run_job(config, no_model, out)
-    assert "already complete" in out.getvalue()
-    assert snapshot(done) == before
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_another_job_or_a_foreign_folder_is_refused_byte_for_byte(tmp_path, finished, capsys):
-    folder, done = finished
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "thesis.parquet").write_bytes(b"mine")
-    options = ["--input", str(folder), "--model", "lexical", "--unit-pairs", "64"]
-    assert main([*options, "--output", str(foreign)]) == 4
-    assert snapshot(foreign) == {"thesis.parquet": b"mine"}
-    assert "nothing was touched" in capsys.readouterr().err
-    before = snapshot(done)
-    assert main([*options, "--output", str(done), "--top-k", "3"]) == 3
-    assert "top_k changed" in capsys.readouterr().err
-    assert snapshot(done) == before
-    assert main(["verify", str(done)]) == 0
-
-
 def test_a_copy_of_the_model_that_no_machine_can_hold_ends_the_job(tmp_path, pairs_input, capsys):
     options = ["--input", str(pairs_input), "--output", str(tmp_path / "out"), "--model", "lexical"]
     assert main([*options, "--cpus-per-replica", "64", "--machine-wait-s", "0.5"]) == 2
@@ -181,13 +137,3 @@ def test_a_copy_of_the_model_that_no_machine_can_hold_ends_the_job(tmp_path, pai
         "no machine has the 64 CPUs that a copy of the model takes; they have 0 GPUs and 4 " in said
     )
     assert "raise --machine-wait-s where machines come on demand" in said
-
-
-def test_the_manifest_says_what_ran(finished):
-    manifest = json.loads((finished[1] / "_manifest.json").read_text())
-    assert manifest["identity"]["scorer"] == LEXICAL.fingerprint()
-    assert manifest["config"]["scorer"]["model"] == "lexical"
-    assert [Path(item["path"]).name for item in manifest["inputs"]] == [
-        "0.parquet", "1.parquet", "2.parquet"
-    ]  # fmt: skip
-    assert manifest["versions"]["ray"].startswith("2.")

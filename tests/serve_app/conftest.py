@@ -180,7 +180,7 @@ def service(serve_instance, wait_ready):
 
 @pytest.fixture(scope="session")
 def fused(serve_instance, wait_ready):
-    """One process with gateway and scorer, mounted below /fused; yields its base URL."""
+    """One process with gateway and scorer, mounted below /fused; returns its base URL."""
     from ray import serve
 
     from serve_app import app
@@ -190,13 +190,12 @@ def fused(serve_instance, wait_ready):
     wait_ready(f"{serve_instance}/fused")
     # HAProxy is loaded again for a new application, and closes what was open.
     wait_for(lambda: stays_open(serve_instance), "connections that stay open", 120)
-    yield f"{serve_instance}/fused"
-    serve.delete("fused")
+    return f"{serve_instance}/fused"
 
 
 @pytest.fixture(scope="session")
 def mounted(serve_instance, wait_ready):
-    """A second application with two models below /rerank-service; yields its base URL."""
+    """A second application with two models below /rerank-service; returns its base URL."""
     from ray import serve
 
     from serve_app import app
@@ -204,5 +203,4 @@ def mounted(serve_instance, wait_ready):
     config = lexical(models={"second": {"model": "lexical"}}, scaling={"cpus_per_replica": 0.1})
     serve.run(app(config), name="mounted", route_prefix="/rerank-service")
     wait_ready(f"{serve_instance}/rerank-service")
-    yield f"{serve_instance}/rerank-service"
-    serve.delete("mounted")
+    return f"{serve_instance}/rerank-service"

@@ -99,7 +99,7 @@ def test_refused_work_starts_replicas_at_the_settings_that_ship(run):
     deadline = time.monotonic() + 150
     statuses = set()
     while len(states("pid")) < 2 and time.monotonic() < deadline:
-        samples = asyncio.run(send_at_rate(url, [BODY], 3.0, 5.0))
+        samples = asyncio.run(send_at_rate(url, [BODY], 3.0, 2.0))
         statuses |= {sample.status for sample in samples}
     assert len(states("pid")) == 2
     assert statuses == {200, 429}

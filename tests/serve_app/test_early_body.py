@@ -34,7 +34,7 @@ def deployed(serve_instance):
 
     yield deploy
     for name in names:
-        serve.delete(name)
+        serve.delete(name, _blocking=False)
 
 
 def test_another_application_with_such_a_path_gets_its_body(deployed):

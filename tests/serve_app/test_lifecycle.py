@@ -51,7 +51,7 @@ def test_user_config_changes_limits_live_and_a_wrong_one_changes_nothing(
         assert limits()["max_documents"] == 1000
         assert httpx.post(f"{url}/v2/rerank", json=BODY).status_code == 200
     finally:
-        serve.delete("live")
+        serve.delete("live", _blocking=False)
 
 
 def test_an_idle_model_goes_to_zero_and_comes_back_for_a_request(serve_instance):
@@ -81,4 +81,4 @@ def test_an_idle_model_goes_to_zero_and_comes_back_for_a_request(serve_instance)
             assert httpx.post(f"{url}/v2/rerank", json=BODY, timeout=60).status_code == 200
             assert replicas() == 1
     finally:
-        serve.delete("zero")
+        serve.delete("zero", _blocking=False)

@@ -21,7 +21,9 @@ def scorer(request, tiny_models):
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 1_000_000, "中" * 1_000_000, " " * 1_000_000, "\u0301" * 9**6]
+    "text",
+    ["a" * 1_000_000, "中" * 1_000_000, " " * 1_000_000, "\u0301" * 9**6],
+    ids=["letters", "characters", "spaces", "accents"],  # else megabytes each, in every report
 )
 def test_a_million_letters_without_a_space_cost_bounded_time(scorer, text):
     alone = scorer.score([PLAIN]).raw[0]
