@@ -26,7 +26,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 
 from benchmarks.about import cpu
 from rerank_core import load_scorer
-from serve_app.application import Load, build
+from serve_app.application import LoadScorer, build
 from serve_app.config import ServeConfig
 
 # A proxy of the environment could not reach this machine's own loopback.
@@ -165,7 +165,7 @@ def local_serve(*, cpus: int = 16, gpus: int = 0) -> Iterator[str]:
         ray.shutdown()
 
 
-def deploy(url: str, settings: dict[str, Any], load: Load = load_scorer) -> None:
+def deploy(url: str, settings: dict[str, Any], load: LoadScorer = load_scorer) -> None:
     """Run the application with these settings at `/`, and wait until it scores."""
     serve.run(build(ServeConfig.model_validate(settings), load), name="bench", route_prefix="/")
     wait_until(f"{url}/health/ready")

@@ -13,7 +13,7 @@ import numpy as np
 
 from rerank_core import PairScores, QueryDocumentPair, ScorerConfig, ScorerInfo
 from rerank_core.types import LoadedScorer
-from serve_app.application import Load
+from serve_app.application import LoadScorer
 
 MAX_BATCH_TOKENS = 4096
 
@@ -47,7 +47,7 @@ class SimulatedScorer:
         """Do nothing."""
 
 
-def simulated(tokens_per_s: float, fixed_s: float = 0.005) -> Load:
+def simulated(tokens_per_s: float, fixed_s: float = 0.005) -> LoadScorer:
     """Return what loads such scorers, for `serve_app.application.build`."""
     return partial(_load, tokens_per_s=tokens_per_s, fixed_s=fixed_s)
 

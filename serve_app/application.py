@@ -37,7 +37,7 @@ from serve_app.serve_command import prepare
 
 log = logging.getLogger("ray.serve")
 
-Load = Callable[[ScorerConfig], LoadedScorer]
+LoadScorer = Callable[[ScorerConfig], LoadedScorer]
 
 # The gateway writes its own line a request; Serve's, one a unit and one a request, would cost more
 # than they tell.
@@ -68,7 +68,7 @@ class GatewayDeployment:
     """Holds a Gateway, on a replica that needs no GPU; with `load` the only scorer, too."""
 
     def __init__(
-        self, config: ServeConfig, load: Load | None, **handles: DeploymentHandle[Any]
+        self, config: ServeConfig, load: LoadScorer | None, **handles: DeploymentHandle[Any]
     ) -> None:
         served = config.served
         self._scorers = [ScorerReplica(one, config, load) for one in served.values() if load]
@@ -122,7 +122,7 @@ def app(args: ServeConfig) -> Application:
     return build(args)
 
 
-def build(args: ServeConfig, load: Load = load_scorer) -> Application:
+def build(args: ServeConfig, load: LoadScorer = load_scorer) -> Application:
     """Build the application with another way to load scorers; benchmarks bring simulated ones."""
     command = click.get_current_context(silent=True)
     if command and command.info_name == "run":
@@ -148,7 +148,7 @@ def _in_a_file() -> bool:
     return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
-def _fused(config: ServeConfig, load: Load) -> Application:
+def _fused(config: ServeConfig, load: LoadScorer) -> Application:
     """Return the application that is one deployment: a gateway with the scorer in it."""
     scaling = config.scaling
     gpus = gpus_of(config.scorer, config)
@@ -176,7 +176,7 @@ def _gateway(config: ServeConfig, options: dict[str, Any]) -> Deployment:
     )(GatewayDeployment)
 
 
-def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: Load) -> Application:
+def _scorer(place: int, scorer: ScorerConfig, config: ServeConfig, load: LoadScorer) -> Application:
     scaling = config.scaling
     options: dict[str, Any] = {
         "name": "Scorer" if place == 0 else f"Scorer-{place}",

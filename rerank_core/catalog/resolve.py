@@ -44,7 +44,6 @@ _CAUSAL_TYPES = frozenset({
     "gpt_neo", "gpt_neox", "gptj", "modernbert-decoder", "mpt", "openai-gpt", "opt", "zamba",
     "zamba2",
 })  # fmt: skip
-)
 
 
 @dataclass(frozen=True, slots=True)
