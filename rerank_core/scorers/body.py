@@ -137,8 +137,19 @@ class PaddedForward(Forward):
 
     @torch.inference_mode()
     def own_score(self, pair: TokenizedPair) -> Tensor:
-        """Return a pair's score by the model's own code, of its last token where it has all."""
-        logits: Tensor = self._model(**self._rows.pad([pair], self.device), use_cache=False).logits
+        """Return a pair's score by the model's own code, of its last token where it has all.
+
+        What is not its body becomes float32, as it will serve: rounded answers may be large, and
+        their difference small.
+        """
+        inputs = self._rows.pad([pair], self.device)
+        with contextlib.ExitStack() as hooks:
+            hooks.enter_context(self.module.register_forward_hook(_in_float32))
+            for part in self._model.children():
+                # Of a model that calls a part of its body, the body's hook sees nothing.
+                if part is not self.module:
+                    hooks.enter_context(part.float().register_forward_pre_hook(_of_float32))
+            logits: Tensor = self._model(**inputs, use_cache=False).logits
         return one_logit(logits.flatten(0, -2)[-1:], self.positive)
 
 
@@ -147,6 +158,11 @@ def _in_float32(module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(value, Tensor) and value.is_floating_point():
             output[name] = value.float()
     return output
+
+
+def _of_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    floats = (isinstance(value, Tensor) and value.is_floating_point() for value in inputs)
+    return tuple(v.float() if real else v for v, real in zip(inputs, floats, strict=True))
 
 
 def body_of(model: PreTrainedModel) -> Any:
