@@ -267,7 +267,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--services", nargs="+", default=("ray-rerank",), help="or all")
     parser.add_argument("--env", nargs="*", default=(), help="NAME=VALUE for Ray, to try settings")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the model; a replica of the shipped files has 1"
+    )
     parser.add_argument(
         "--documents",
         type=int,
