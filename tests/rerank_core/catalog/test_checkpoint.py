@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import _CACHED_NO_EXIST
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
@@ -134,8 +135,9 @@ def test_a_hub_that_goes_away_is_no_file_that_is_not_there(hub):
     assert resolve(config).activation == "identity"
     hub["down"] = True
     message = refusal(config)
-    assert "the hub cannot be reached, so whether the model has a modules.json" in message
-    assert "set local_files_only if the cache has the whole model" in message
+    assert "whether it has a modules.json, which may change its scores, is not known" in message
+    assert "the hub cannot be reached; check the network" in message
+    assert "or set local_files_only if the cache has it" in message
 
 
 @pytest.mark.parametrize("known", ["local_files_only", "offline", "seen"])
@@ -149,3 +151,41 @@ def test_a_file_that_is_known_to_be_none_needs_no_hub(hub, monkeypatch, known):
         )
     checkpoint = Checkpoint("some/reranker", "some/reranker", "c" * 40, known == "local_files_only")
     assert checkpoint.file("modules.json") is None
+
+
+def keep_listing(root: Path, *names: str) -> Path:
+    """Note in a cache what the commit has, as `hf download` does; return the repository's place."""
+    repository = root / "models--some--reranker"
+    (repository / "trees").mkdir(parents=True)
+    files = {name: {"size": 1, "blob_id": "b"} for name in names}
+    listing = repository / "trees" / f"{'c' * 40}.json"
+    listing.write_text(json.dumps({"format_version": 1, "files": files}))
+    return repository
+
+
+def test_a_whole_cache_needs_neither_a_hub_nor_a_setting(bert, tmp_path, monkeypatch):
+    """It has no marks of what is absent, so a machine without a network refused the model."""
+    repository = keep_listing(tmp_path, "config.json", "model.safetensors")
+    shutil.copytree(bert, repository / "snapshots" / ("c" * 40))
+    for name, value in {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": False,
+                        "ENDPOINT": "http://127.0.0.1:1"}.items():  # fmt: skip
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    found = resolve(ScorerConfig(model="some/reranker", revision="c" * 40))
+    assert found.source == Checkpoint("some/reranker", "some/reranker", "c" * 40, False)
+
+
+def test_a_file_that_the_listing_has_and_the_cache_lacks_is_not_absent(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    keep_listing(tmp_path, "config.json", "model.safetensors", "modules.json")
+    hub["down"] = True
+    assert "whether it has a modules.json" in refusal(ScorerConfig(model="some/reranker"))
+
+
+def test_a_mirror_whose_answer_the_client_cannot_use_is_not_called_unreachable(monkeypatch):
+    def download(*given, **named):
+        raise LocalEntryNotFoundError("not found") from FileMetadataError("no commit hash")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    message = refusal(ScorerConfig(model="some/reranker"))
+    assert "lacks the headers that its client needs" in message
+    assert "cannot be reached" not in message
