@@ -95,12 +95,18 @@ def test_a_classifier_s_adapter_on_a_language_model_says_to_merge_both(bert, tmp
         ("config.json", '{"id2label": ["a", "b"]}', "belongs there (AttributeError"),
         ("modules.json", "{}", "modules.json is damaged: it is not a list"),
         ("modules.json", "[3]", "modules.json is damaged: it lists no modules"),
-        ("tokenizer_config.json", '{"model_max_length": "512"}', "model_max_length is '512'"),
+        ("tokenizer_config.json", '{"model_max_length": "many"}', "model_max_length is 'many'"),
     ],
 )
 def test_a_damaged_small_file_is_a_line_and_no_traceback(bert, name, content, told):
     (bert / name).write_text(content)
     assert told in refusal(asked(bert))
+
+
+@pytest.mark.parametrize(("said", "limit"), [("Infinity", 128), ('"48"', 48), ("NaN", 128)])
+def test_a_limit_may_be_infinite_or_written_as_a_string(bert, said, limit):
+    (bert / "tokenizer_config.json").write_text(f'{{"model_max_length": {said}}}')
+    assert resolve(asked(bert)).max_length == limit
 
 
 def test_an_index_without_its_map_is_a_line_and_no_traceback(bert):
