@@ -122,8 +122,12 @@ def find_checkpoint(
         raise ModelUnavailable(
             f"model {model!r}: no config.json in its folder; {_hint(model, folder)}"
         )
-    if not any((folder / name).is_file() for name in (WEIGHTS, INDEX, "modules.json")):
-        pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in folder.glob(pattern))
+    # Modules have their weights in folders of their own.
+    modules = (folder / "modules.json").is_file()
+    look = folder.rglob if modules else folder.glob
+    single = any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    if not single and not (modules and any(look("*.safetensors"))):
+        pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in look(pattern))
         others = sorted(path.name for path in folder.glob("*.safetensors"))
         raise ModelUnavailable(no_safetensors(model, pickled, others))
     return Checkpoint(model, str(folder))

@@ -66,6 +66,31 @@ def test_weights_under_another_name_are_named_and_not_called_pickled(bert):
     assert "rename mine.safetensors" in message
 
 
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [("0/pytorch_model.bin", "only pickled weights"), (None, "fetch the complete checkpoint")],
+)
+def test_modules_without_weights_are_refused_before_a_worker_loads_them(bert, weights, told):
+    """A job was planned, and every worker failed."""
+    (bert / "modules.json").write_text("[]")
+    (bert / "model.safetensors").unlink()
+    (bert / "0").mkdir()
+    if weights is not None:
+        (bert / weights).touch()
+    assert told in refusal(asked(bert))
+
+
+def test_modules_may_have_their_weights_in_folders_of_their_own(bert):
+    change(bert / "config.json", architectures=["BertModel"])
+    kind = "sentence_transformers.models.Transformer"
+    (bert / "modules.json").write_text(json.dumps([{"idx": 0, "path": "0", "type": kind}]))
+    said = '{"model_type": "CrossEncoder"}'
+    (bert / "config_sentence_transformers.json").write_text(said)
+    (bert / "0").mkdir()
+    (bert / "model.safetensors").rename(bert / "0" / "model.safetensors")
+    assert resolve(asked(bert)).engine == "sentence_transformers"
+
+
 def test_an_adapter_is_one_although_the_base_s_config_lies_beside(bert, tmp_path):
     """Trainers leave it there; the folder was said to have only pickled weights."""
     lora = tmp_path / "lora"
