@@ -137,8 +137,16 @@ class PaddedForward(Forward):
 
     @torch.inference_mode()
     def own_score(self, pair: TokenizedPair) -> Tensor:
-        """Return a pair's score by the model's own code, of its last token where it has all."""
-        logits: Tensor = self._model(**self._rows.pad([pair], self.device), use_cache=False).logits
+        """Return a pair's score by the model's own code, of its last token where it has all.
+
+        As where a head stands apart, half precision ends with the body.
+        """
+        for part in self._model.children():
+            if part is not self.module:
+                part.float()
+        with self.module.register_forward_hook(_in_float32):
+            found = self._model(**self._rows.pad([pair], self.device), use_cache=False)
+        logits: Tensor = found.logits
         return one_logit(logits.flatten(0, -2)[-1:], self.positive)
 
 

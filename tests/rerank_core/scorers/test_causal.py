@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
+from rerank_core.catalog.checks import probe_pairs
 from rerank_core.catalog.families import BGE_GEMMA, MXBAI_V2, QWEN3_RERANKER
 from rerank_core.catalog.families import FAMILIES as KNOWN
 from rerank_core.scorers.encoder import items_of
@@ -79,6 +80,29 @@ def test_what_stands_behind_the_output_layer_is_in_the_score(tmp_path, kind, bac
     expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
     assert scorer.info.backend == backend
     np.testing.assert_allclose(scorer.score(PAIRS).raw, expected, rtol=0, atol=1e-5)
+
+
+def test_a_language_model_whose_code_looks_inside_its_body_is_scored_by_its_output_layer(tmp_path):
+    folder = save_causal(tmp_path, "opt", ffn_dim=128)
+    scores = load(folder, QWEN3_RERANKER).score(PAIRS).raw
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_large_logits_close_together_are_not_held_against_rounded_ones(tmp_path):
+    """bfloat16 knows quarters at 40: the difference, 1.5 of them, was off by 0.125 of 0.1."""
+    folder = save_causal(tmp_path, "qwen3")
+    item = items_of(load(folder, QWEN3_RERANKER).prepare(probe_pairs(0)))[0]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(["yes", "no"])
+    with torch.inference_mode():
+        state = model.model(torch.tensor([[*item.head, *item.tail]])).last_hidden_state[0, -1]
+        for i, logit in zip(ids, (40.375, 40.0), strict=True):
+            model.lm_head.weight[i] = logit * state / state.square().sum()
+    model.save_pretrained(folder)
+    scores = load(folder, QWEN3_RERANKER, dtype="bfloat16").score(PAIRS).raw
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])

@@ -32,6 +32,8 @@ from transformers import (
     ModernBertConfig,
     ModernBertForSequenceClassification,
     MPNetForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -211,6 +213,7 @@ _CAUSAL = {
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "glm": (GlmConfig, GlmForSequenceClassification),
     "gpt2": (GPT2Config, GPT2ForSequenceClassification),
+    "opt": (OPTConfig, OPTForCausalLM),
 }
 
 
