@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -17,6 +18,11 @@ def commit() -> str | None:
         )
         return done.stdout.strip() or None
     return None
+
+
+def measured_on() -> dict[str, str | None]:
+    """Return what every result says of itself: `commit`, and the CPUs as `machine`."""
+    return {"commit": commit(), "machine": f"{os.cpu_count()} x {cpu()}"}
 
 
 def cpu() -> str:

@@ -22,8 +22,9 @@ import numpy as np
 from ray import serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import measured_on
 from benchmarks.chart import chart
-from benchmarks.local_serve import local_serve, machine
+from benchmarks.local_serve import local_serve
 from rerank_core import PairScores, QueryDocumentPair
 from rerank_core.batcher import MicroBatcher
 
@@ -128,7 +129,7 @@ def main() -> None:
         }
         picture = chart("Greedy batcher and @serve.batch", "requests/s", "p50, ms", lines)
         options.svg.write_text(picture, encoding="utf-8")
-    about = {"benchmark": "batcher", "machine": machine(), "pass_ms": [20, 4]}
+    about = {"benchmark": "batcher", **measured_on(), "pass_ms": [20, 4]}
     print(json.dumps({**about, "rows": rows}))
 
 

@@ -68,6 +68,7 @@ def compare(sides: dict[str, Any], pairs: Sequence[Any], rounds: int) -> dict[st
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Start both sides and compare them on each mix and request."""
     sys.path.insert(0, str(ROOT))
+    from benchmarks.about import measured_on
     from benchmarks.gpu.shapes import texts
     from benchmarks.pair_mixes import MIXES
     from benchmarks.scorer_rivals import Apart
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         for side in sides.values():
             side.close()
-    return {"benchmark": "former", "settings": settings, "mixes": found}
+    return {"benchmark": "former", **measured_on(), "settings": settings, "mixes": found}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

@@ -30,7 +30,6 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -53,7 +52,7 @@ import pyarrow.parquet as pq
 import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.about import commit
+from benchmarks.about import measured_on
 from benchmarks.pair_mixes import documentation
 from pipelines import run as job_run
 from pipelines.commits.local_store import LocalStore
@@ -596,11 +595,7 @@ def main() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     with tempfile.TemporaryDirectory() as work:
         result = options.measure(options, Path(work))
-    result |= {
-        "commit": commit(),
-        "machine": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-    }
+    result |= measured_on()
     if options.svg:
         options.svg.write_text(picture(result), encoding="utf-8")
     print(json.dumps(result))

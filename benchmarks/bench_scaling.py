@@ -30,8 +30,9 @@ import ray
 from ray import serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import measured_on
 from benchmarks.chart import chart
-from benchmarks.local_serve import deploy, growing_serve, local_serve, machine, open_here
+from benchmarks.local_serve import deploy, growing_serve, local_serve, open_here
 from benchmarks.open_loop import Sample, answer_all, done_per_s, keep_busy, send_at_rate, summarise
 from benchmarks.service_model import shipped
 from benchmarks.simulated_scorer import simulated
@@ -371,7 +372,7 @@ def main() -> None:
         options.svg.write_text(picture, encoding="utf-8")
     about = {
         "benchmark": options.kind,
-        "machine": machine(),
+        **measured_on(),
         "simulated_tokens_per_s": TOKENS_PER_S,
     }
     print(json.dumps({**about, **found}))

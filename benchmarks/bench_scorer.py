@@ -36,7 +36,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.about import cpu
+from benchmarks.about import commit, cpu
 from benchmarks.gpu.scorers import DTYPES
 from benchmarks.gpu.session import DRY, FULL, Session
 from benchmarks.gpu.shapes import bge_reranker_v2_m3, body_flops
@@ -409,6 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "rounds": options.rounds,
         "clock": options.clock,
         "int8": options.int8,
+        "commit": commit(),
         "machine": _machine(options.device),
         "runs": runs,
     }

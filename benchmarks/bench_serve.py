@@ -38,8 +38,9 @@ from ray import serve
 from starlette.requests import Request
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.about import measured_on
 from benchmarks.chart import chart
-from benchmarks.local_serve import deploy, free_port, local_serve, machine, wait_until
+from benchmarks.local_serve import deploy, free_port, local_serve, wait_until
 from benchmarks.open_loop import Summary, answer_all, keep_busy, send_at_rate, summarise
 from benchmarks.small_requests import floor, overhead, proxied, requests_per_s, stock_serve
 from rerank_core import Candidate, Reranker, RerankRequest, ScorerConfig, load_scorer
@@ -225,7 +226,7 @@ def main() -> None:
     ask = asker(config)
     about = {
         "benchmark": "serve",
-        "machine": machine(),
+        **measured_on(),
         "threads": options.threads,
         "dtype": options.dtype,
         "rounds": plan.rounds,
@@ -266,7 +267,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--services", nargs="+", default=("ray-rerank",), help="or all")
     parser.add_argument("--env", nargs="*", default=(), help="NAME=VALUE for Ray, to try settings")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the model; a replica of the shipped files has 1"
+    )
     parser.add_argument(
         "--documents",
         type=int,

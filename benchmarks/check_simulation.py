@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.local_serve import deploy, local_serve, machine
+from benchmarks.about import measured_on
+from benchmarks.local_serve import deploy, local_serve
 from benchmarks.open_loop import done_per_s, keep_busy, send_at_rate, summarise
 from benchmarks.service_model import Load, Outcome, Replicas, Service, shipped
 from benchmarks.simulate import simulate
@@ -80,7 +81,7 @@ def main() -> int:
         for replicas in options.replicas:
             found[replicas] = compare(url, replicas, options.seconds)
             print(f"{replicas} replicas: {found[replicas]}")
-    print(json.dumps({"benchmark": "check_simulation", "machine": machine(), "replicas": found}))
+    print(json.dumps({"benchmark": "check_simulation", **measured_on(), "replicas": found}))
     errors = [abs(row["simulated_over_measured"] - 1) for row in found.values()]
     return int(max(errors) > options.within)
 

@@ -24,7 +24,6 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from benchmarks.about import cpu
 from rerank_core import load_scorer
 from serve_app.application import LoadScorer, build
 from serve_app.config import ServeConfig
@@ -191,8 +190,3 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-def machine() -> str:
-    """Return what the figures were measured on."""
-    return f"{os.cpu_count()} x {cpu()}"

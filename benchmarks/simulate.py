@@ -26,6 +26,7 @@ from typing import cast
 
 import numpy as np
 
+from benchmarks.about import commit
 from benchmarks.service_model import SETTLED_S, Load, Outcome, Policies, Replicas, Service, shipped
 from rerank_core import Overloaded
 from rerank_core.batcher import PASS_S, PassRate
@@ -317,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         json.dumps(
             {
+                "commit": commit(),
                 "simulated": figures,
                 "load": asdict(load),
                 "replicas": asdict(replicas),

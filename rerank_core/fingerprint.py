@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rerank_core.config import ScorerConfig
 
 # Raised whenever a release computes another score from the same settings and files.
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 
 
 def fingerprint(config: ScorerConfig) -> str:

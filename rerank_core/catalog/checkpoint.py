@@ -37,27 +37,42 @@ class Checkpoint:
         if self.folder is not None:
             path = self.folder / name
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
+            if self._known_absent(name):
+                return None
             found = hf_hub_download(self.place, name, revision=self.commit,
                                     local_files_only=self.local_files_only)  # fmt: skip
         except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError) and not self._known_absent(name):
-                raise ModelUnavailable(unasked(self.name, name)) from error
+            silent = isinstance(error, LocalEntryNotFoundError)
+            if silent and not (self.local_files_only or constants.HF_HUB_OFFLINE):
+                raise ModelUnavailable(unasked(self.name, name, error)) from error
             return None
         except Exception as error:
             raise ModelUnavailable(explain(self.name, error)) from error
         return Path(found)
 
     def _known_absent(self, name: str) -> bool:
-        """Whether a file that is not here is none of the checkpoint's, and not one unasked for."""
-        from huggingface_hub import _CACHED_NO_EXIST, constants, try_to_load_from_cache
+        """Whether the cache knows that the commit has no such file.
 
-        if self.local_files_only or constants.HF_HUB_OFFLINE:
+        By a mark where the hub said so, or by the listing that `hf download` keeps. It is asked
+        before the hub, at which the client tries for 23 s a file where there is no network.
+        """
+        import huggingface_hub as client
+
+        known = client.try_to_load_from_cache(self.place, name, revision=self.commit)
+        if known is client._CACHED_NO_EXIST:
             return True
-        return try_to_load_from_cache(self.place, name, revision=self.commit) is _CACHED_NO_EXIST
+        # Older clients keep no listing.
+        if not hasattr(client, "get_cached_repo_tree"):
+            return False
+        try:
+            listed = client.get_cached_repo_tree(self.place, revision=self.commit)
+        except client.errors.CachedRepoTreeNotFoundError:
+            return False
+        return name not in {file.path for file in listed}
 
     def json(self, name: str) -> Any:
         """Return a JSON file's content, an empty dict without it."""
@@ -107,8 +122,12 @@ def find_checkpoint(
         raise ModelUnavailable(
             f"model {model!r}: no config.json in its folder; {_hint(model, folder)}"
         )
-    if not any((folder / name).is_file() for name in (WEIGHTS, INDEX, "modules.json")):
-        pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in folder.glob(pattern))
+    # Modules have their weights in folders of their own.
+    modules = (folder / "modules.json").is_file()
+    look = folder.rglob if modules else folder.glob
+    single = any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    if not single and not (modules and any(look("*.safetensors"))):
+        pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in look(pattern))
         others = sorted(path.name for path in folder.glob("*.safetensors"))
         raise ModelUnavailable(no_safetensors(model, pickled, others))
     return Checkpoint(model, str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.checkpoint import Checkpoint
@@ -45,7 +46,11 @@ def longest_pair(
 
 
 def _number(settings: Any, name: str) -> int | None:
+    """Return what a file says, also as a string of digits; None where it names no limit."""
     found = settings.get(name)
+    if isinstance(found, str) and found.isdecimal():
+        return int(found)
     if found is None or isinstance(found, int | float):
-        return None if found is None else int(found)
+        # An infinity is how "no limit" is written, too.
+        return int(found) if found is not None and math.isfinite(found) else None
     raise ValueError(f"{name} is {found!r}, which is no number")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from huggingface_hub.errors import (
+    FileMetadataError,
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -40,12 +41,12 @@ def no_head(model: str, absent: Sequence[str]) -> str:
     )
 
 
-def unasked(model: str, file: str) -> str:
-    """Say what to do where the hub is gone before it said whether a model has a file."""
+def unasked(model: str, file: str, error: BaseException) -> str:
+    """Say what to do where no hub and no cache says whether a model has a file."""
     return (
-        f"model {model!r}: the hub cannot be reached, so whether the model has a {file}, which may"
-        " change its scores, is not known; check the network, or set local_files_only if the"
-        " cache has the whole model"
+        f"model {model!r}: whether it has a {file}, which may change its scores, is not known:"
+        f" {_silence(error)}, fetch the whole model beforehand (hf download), or set"
+        " local_files_only if the cache has it"
     )
 
 
@@ -81,10 +82,20 @@ def explain(model: str, error: BaseException) -> str:
         return f"{name} is not on the hub; check its spelling, or set HF_TOKEN if it is private"
     if met(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return (
-            f"{name} is neither a local folder nor in the local cache, and the hub cannot be"
-            " reached; check the network, or fetch the model beforehand and give its folder"
+            f"{name} is neither a local folder nor in the local cache, and {_silence(error)}, or"
+            " fetch the model beforehand and give its folder"
         )
     return f"{name} cannot be loaded ({type(error).__name__}: {_first_line(error)})"
+
+
+def _silence(error: BaseException) -> str:
+    """Say why the hub gave no answer that counts, and what to look at."""
+    if any(isinstance(link, FileMetadataError) for link in _chain(error)):
+        return (
+            "the hub's answer lacks the headers that its client needs, as those of some mirrors"
+            " and proxies do; set HF_ENDPOINT to another hub"
+        )
+    return "the hub cannot be reached; check the network"
 
 
 def _chain(error: BaseException) -> list[BaseException]:

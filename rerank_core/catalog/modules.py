@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rerank_core.catalog.checkpoint import Checkpoint
 from rerank_core.errors import ModelUnavailable
@@ -15,19 +15,22 @@ _OURS = "sentence_transformers."
 
 
 def needs_sentence_transformers(checkpoint: Checkpoint, architecture: str) -> bool:
-    """Whether its modules.json says more than "this is one transformer with a head"."""
+    """Whether its modules.json says more than "this is one transformer with a head".
+
+    That of an embedding model which was trained on into a classifier is left over from before:
+    sentence-transformers, too, then loads the classifier and none of the modules.
+    """
     kinds = _kinds(checkpoint)
-    return bool(kinds) and (
-        kinds != ["Transformer"] or not architecture.endswith("ForSequenceClassification")
-    )
+    if not kinds or not architecture.endswith("ForSequenceClassification"):
+        return bool(kinds)
+    return kinds != ["Transformer"] and _model_type(checkpoint) == "CrossEncoder"
 
 
 def refuse_modules(config: ScorerConfig, checkpoint: Checkpoint, adapter: Path | None) -> None:
     """Raise ModelUnavailable for modules that make embeddings, and for an adapter of modules."""
     name, kinds = f"model {config.model!r}", ", ".join(_kinds(checkpoint))
     # Of another type sentence-transformers takes the transformer alone, and makes a head up.
-    said = checkpoint.json("config_sentence_transformers.json")
-    if said.get("model_type") != "CrossEncoder":
+    if _model_type(checkpoint) != "CrossEncoder":
         raise ModelUnavailable(
             f"{name} makes embeddings (its modules.json has {kinds}) and has no reranking head, so"
             " scores would be random; name a reranker"
@@ -47,3 +50,7 @@ def own_kinds(checkpoint: Checkpoint) -> list[str]:
 
 def _kinds(checkpoint: Checkpoint) -> list[str]:
     return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in checkpoint.modules()]
+
+
+def _model_type(checkpoint: Checkpoint) -> Any:
+    return checkpoint.json("config_sentence_transformers.json").get("model_type")

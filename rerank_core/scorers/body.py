@@ -139,14 +139,13 @@ class PaddedForward(Forward):
     def own_score(self, pair: TokenizedPair) -> Tensor:
         """Return a pair's score by the model's own code, of its last token where it has all.
 
-        What is not its body becomes float32, as it will serve: rounded answers may be large, and
-        their difference small.
+        As where a head stands apart, half precision ends with the body.
         """
         inputs = self._rows.pad([pair], self.device)
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(self.module.register_forward_hook(_in_float32))
             for part in self._model.children():
-                # Of a model that calls a part of its body, the body's hook sees nothing.
+                # Where a part of the body is called (OPT's), the body's hook sees nothing.
                 if part is not self.module:
                     hooks.enter_context(part.float().register_forward_pre_hook(_of_float32))
             logits: Tensor = self._model(**inputs, use_cache=False).logits

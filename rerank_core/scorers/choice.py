@@ -30,7 +30,7 @@ from rerank_core.scorers.encoder import PairEncoder, items_of
 from rerank_core.scorers.frame import Frame, PromptFrame, read_frame
 from rerank_core.scorers.int8.loading import quantize, refuse_int8
 from rerank_core.scorers.loading import clear_errors, load_model, load_tokenizer
-from rerank_core.scorers.passes.agreement import disagreement, take_best_way
+from rerank_core.scorers.passes.agreement import disagreement, take_best_way, take_first_head
 from rerank_core.scorers.passes.bert_layers import flatten_layers, fold_biases
 from rerank_core.scorers.passes.float8 import to_float8
 from rerank_core.scorers.passes.last_layer import narrow_last_layer
@@ -61,7 +61,8 @@ def load_torch_scorer(resolved: Resolved, fingerprint: str) -> TorchScorer:
         # Imported here, because it takes seconds and nothing else needs it.
         from rerank_core.scorers.sentence_transformers import load_modules
 
-        encoder, forward = load_modules(resolved, device)
+        with clear_errors(resolved):
+            encoder, forward = load_modules(resolved, device)
         return TorchScorer(resolved, fingerprint, encoder, forward)
     model = load_model(resolved)
     tokenizer = load_tokenizer(resolved, model.get_input_embeddings().num_embeddings)
@@ -166,11 +167,14 @@ def _padded(
     if resolved.answers or converted:
         # Large, and loaded in the precision it serves in: the reference is computed where it runs.
         padded.to(device)
-        probe = items_of(encoder.encode(probe_pairs(0)))[:1]
+        prepared = encoder.encode(probe_pairs(0)[:1])
+        if prepared[0].error:
+            raise ModelUnavailable(f"{name}: {prepared[0].error}")
+        probe = items_of(prepared)
         own = padded.own_score(probe[0])
-        rest = model.score if converted else heads.OwnHead(model, padded.module)
-        padded.head = rest.float()
-        if reason := disagreement(padded, probe, own, resolved.config.dtype):
+        # Where its own code looks inside the body (OPT), the output layer alone may be all of it.
+        ways = (model.score,) if converted else (heads.OwnHead(model, padded.module), layer)
+        if reason := take_first_head(padded, ways, probe, own, resolved.config.dtype):
             raise ModelUnavailable(f"{name} does not score as its own code ({reason});"
                                    " name another reranker")  # fmt: skip
     elif resolved.causal:

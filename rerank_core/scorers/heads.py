@@ -51,7 +51,7 @@ class OwnHead(nn.Module):
 
     def __init__(self, model: Any, body: Any) -> None:
         super().__init__()
-        setattr(model, model.base_model_prefix, _Gathered(getattr(body, "pooler", None)))
+        setattr(model, model.base_model_prefix, _Gathered(body))
         if hasattr(body, "pooler"):
             body.pooler = None
         self._model = model
@@ -65,9 +65,13 @@ class OwnHead(nn.Module):
 class _Gathered(nn.Module):
     """Stands where the body was: passes on hidden states that are already computed."""
 
-    def __init__(self, pooler: nn.Module | None) -> None:
+    def __init__(self, body: Any) -> None:
         super().__init__()
-        self.pooler = pooler
+        self.pooler = getattr(body, "pooler", None)
+        # Numbers of a body may be its head's, too (FalconH1's `lm_head_multiplier`).
+        for name, value in vars(body).items():
+            if isinstance(value, int | float) and name not in vars(self):
+                setattr(self, name, value)
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
         pooled = None if self.pooler is None else self.pooler(inputs_embeds)

@@ -24,7 +24,7 @@ from rerank_core.scorers.body import Forward
 from rerank_core.scorers.device import DTYPES, set_precision
 from rerank_core.scorers.encoder import Asked, PairEncoder, TokenizedPair
 from rerank_core.scorers.frame import Question, TemplateFrame
-from rerank_core.scorers.loading import clear_errors, load_options
+from rerank_core.scorers.loading import load_options
 from rerank_core.scorers.passes.rows import Rows
 from rerank_core.scorers.texts import Ids, TextTokenizer, clean_text
 from rerank_core.types import QueryDocumentPair
@@ -44,15 +44,17 @@ def load_modules(resolved: Resolved, device: torch.device) -> tuple[ModulesEncod
         )
     options = load_options(resolved)
     code = {"code_revision": options.pop("code_revision")} if "code_revision" in options else {}
-    with clear_errors(resolved), _absent_weights() as absent:
+    with _absent_weights() as absent:
         model = CrossEncoder(
             resolved.source.place,
             device="cpu",
             model_kwargs={"use_safetensors": True, "dtype": torch.float32, **code},
             **options,
         )
-    if absent:
-        raise ModelUnavailable(no_head(config.model, sorted(absent)))
+    # Bodies that are loaded alone have a pooler by default, which hardly any module reads.
+    pooled = "pooler_output" in str(getattr(model[0], "modality_config", None))
+    if made_up := sorted(key for key in absent if pooled or not key.startswith("pooler.")):
+        raise ModelUnavailable(no_head(config.model, made_up))
     with torch.inference_mode():
         if "scores" not in model(model.preprocess([("a", "a")])):
             raise ModelUnavailable(
@@ -80,10 +82,13 @@ def _absent_weights() -> Iterator[set[str]]:
     sentence-transformers asks transformers for no report, so it is asked for on the way.
     """
     found: set[str] = set()
+    owner = threading.get_ident()
     with _LOADING:
         usual = PreTrainedModel.__dict__["from_pretrained"]
 
         def load(kind: type, /, *given: Any, **options: Any) -> Any:
+            if threading.get_ident() != owner:
+                return usual.__func__(kind, *given, **options)
             asked = options.pop("output_loading_info", False)
             model, report = usual.__func__(kind, *given, output_loading_info=True, **options)
             found.update(report["missing_keys"], (key for key, *_ in report["mismatched_keys"]))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from rerank_core import DeadlineExceeded
 from serve_app.http.errors import RefusedRequest, refused
 
 # What the dialects call their lists of texts; all other fields are short.
@@ -58,13 +60,34 @@ class Parsing:
         self._large = asyncio.Lock()
 
     async def __call__(
-        self, body: bytes, parse: Callable[..., _T], *arguments: Any, **options: Any
+        self,
+        body: bytes,
+        deadline: float,
+        parse: Callable[..., _T],
+        *arguments: Any,
+        **options: Any,
     ) -> _T:
-        """Return what `parse` makes of the arguments, which are the body or come from it."""
+        """Return what `parse` makes of the arguments, which are the body or come from it.
+
+        Raises DeadlineExceeded where others take until `deadline` (time.monotonic).
+        """
         if len(body) < _LARGE_BYTES:
             return parse(*arguments, **options)
-        async with self._large:
-            return await asyncio.to_thread(parse, *arguments, **options)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._large.acquire()
+        except TimeoutError:
+            message = "the deadline passed before the body was parsed; send less or allow more time"
+            raise DeadlineExceeded(message) from None
+        work = asyncio.ensure_future(asyncio.to_thread(parse, *arguments, **options))
+        try:
+            return await asyncio.shield(work)
+        finally:
+            # A client that leaves ends no thread: until that ends the body counts, and others wait.
+            try:
+                await asyncio.wait([work])
+            finally:
+                self._large.release()
 
 
 def slice_fields(body: bytes) -> dict[str, Raw]:

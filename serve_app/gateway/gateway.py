@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from serve_app.config import ServeConfig
@@ -106,8 +107,7 @@ class Gateway:
         try:
             reply = await self._answer(scope, incoming, record)
             headers = {"x-request-id": record.id} if self._names_requests else {}
-            record.status = reply.status
-            record.ended = time.monotonic()
+            record.status, record.ended = reply.status, time.monotonic()
             headers |= record.headers() | self._cors.headers(scope)
             incoming.lingers = self._lingering.wanted(scope, incoming, reply)
             await send_reply(send, reply, headers, ends=not incoming.lingers)
@@ -135,21 +135,21 @@ class Gateway:
             if not dialects:
                 return await self._pages.answer(scope, record.path)
             self._draining.check()
-            dialect = dialects[0]
-            record.dialect = dialect.name
+            record.dialect = (dialect := dialects[0]).name
             deadline = sent.deadline_of(headers, record.started, limits)
             gzipped = sent.check_content(headers, limits)
             waits = sent.says_batch(headers) or record.key in self.config.admission.batch_keys
             self._check_open(headers, record)
             with self._bodies.hold() as count_bytes:
                 body = await read_body(incoming, limits, count_bytes, gzipped=gzipped)
-                fields = await self._parsing(body, slice_fields, body)
+                parse = partial(self._parsing, body, deadline)
+                fields = await parse(slice_fields, body)
                 dialect = choose(record.path, fields)
                 record.dialect = dialect.name
-                request = await self._parsing(body, dialect.parse, fields, limits, can_wait=waits)
+                request = await parse(dialect.parse, fields, limits, can_wait=waits)
                 count_bytes(max(0, request.text_bytes - len(body)))
                 # What waits for scores holds its texts, no longer what they were decoded from.
-                del body, fields
+                del body, fields, parse
                 answer = await self._rerank(request, record, deadline)
                 return json_reply(200, dialect.write(request, answer))
         except ClientGone:

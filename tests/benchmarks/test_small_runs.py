@@ -51,7 +51,7 @@ def test_it_ends_in_one_json_line_and_a_picture(answers, pictures, command):
     answer = answers[command]
     assert answer.get("error") is None, answer["error"]
     assert FIGURES[command] <= set(answer["found"])
-    assert "machine" in answer["found"]
+    assert {"commit", "machine"} <= set(answer["found"])
     assert ElementTree.parse(pictures / f"{command}.svg").getroot().tag.endswith("svg")
 
 

@@ -17,6 +17,7 @@ from transformers import BertModel, Qwen2ForSequenceClassification, Qwen3ForSequ
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
 from rerank_core.catalog.resolve import resolve
 from tests.rerank_core.scorers import tiny_checkpoints
+from tools.golden_scores import CONFIG, GOLDEN
 
 # What a family's prompt is called, by the folder that it is found by.
 TEMPLATES = {
@@ -412,6 +413,11 @@ def test_settings_that_can_change_no_score_are_one_fingerprint(folders, one, oth
 def test_what_changes_a_score_changes_the_fingerprint(folders, change):
     known = {config(folders["bert"]).fingerprint()}
     assert config(folders["bert"], **change).fingerprint() not in known
+
+
+def test_the_recorded_scores_are_of_today_s_fingerprint():
+    """Whoever raises the scoring version records anew; under 2, Granite and Gemma 2 had others."""
+    assert json.loads(GOLDEN.read_text())["fingerprint"] == CONFIG.fingerprint()
 
 
 def test_every_change_is_another_fingerprint(folders):

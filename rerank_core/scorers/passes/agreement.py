@@ -6,12 +6,13 @@ It does not know models, nor how any way computes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import product
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rerank_core.scorers.attention import kernel_fits
-from rerank_core.scorers.body import Forward, NotPackable
+from rerank_core.scorers.body import Forward, NotPackable, PaddedForward
 from rerank_core.scorers.device import DTYPES
 from rerank_core.scorers.encoder import TokenizedPair
 
@@ -44,6 +45,20 @@ def take_best_way(
         logger.warning("packed pairs are scored without %s: %s", without, reasons[0])
 
 
+def take_first_head(
+    padded: PaddedForward, heads: Sequence[nn.Module], probe: list[TokenizedPair], own: Tensor,
+    dtype: str,
+) -> str | None:  # fmt: skip
+    """Set the first head whose score of a pair is the model's own; return why there is none."""
+    reason: str | None = None
+    for head in heads:
+        padded.head = head.float()
+        reason = disagreement(padded, probe, own, dtype)
+        if reason is None:
+            break
+    return reason
+
+
 def disagreement(
     forward: Forward, probes: list[TokenizedPair], expected: Tensor, dtype: str
 ) -> str | None:
@@ -51,7 +66,7 @@ def disagreement(
     try:
         found = forward(probes).float().cpu()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        return f"its attention does not take packed rows ({type(error).__name__}: {error})"
+        return f"it cannot be computed so ({type(error).__name__}: {error})"
     wanted = expected.float().cpu()
     finite = wanted.isfinite()
     if not bool((found.isfinite() == finite).all()):

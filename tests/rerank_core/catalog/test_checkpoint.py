@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import _CACHED_NO_EXIST
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, ScorerConfig, load_scorer
@@ -65,6 +66,31 @@ def test_weights_under_another_name_are_named_and_not_called_pickled(bert):
     assert "rename mine.safetensors" in message
 
 
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [("0/pytorch_model.bin", "only pickled weights"), (None, "fetch the complete checkpoint")],
+)
+def test_modules_without_weights_are_refused_before_a_worker_loads_them(bert, weights, told):
+    """A job was planned, and every worker failed."""
+    (bert / "modules.json").write_text("[]")
+    (bert / "model.safetensors").unlink()
+    (bert / "0").mkdir()
+    if weights is not None:
+        (bert / weights).touch()
+    assert told in refusal(asked(bert))
+
+
+def test_modules_may_have_their_weights_in_folders_of_their_own(bert):
+    change(bert / "config.json", architectures=["BertModel"])
+    kind = "sentence_transformers.models.Transformer"
+    (bert / "modules.json").write_text(json.dumps([{"idx": 0, "path": "0", "type": kind}]))
+    said = '{"model_type": "CrossEncoder"}'
+    (bert / "config_sentence_transformers.json").write_text(said)
+    (bert / "0").mkdir()
+    (bert / "model.safetensors").rename(bert / "0" / "model.safetensors")
+    assert resolve(asked(bert)).engine == "sentence_transformers"
+
+
 def test_an_adapter_is_one_although_the_base_s_config_lies_beside(bert, tmp_path):
     """Trainers leave it there; the folder was said to have only pickled weights."""
     lora = tmp_path / "lora"
@@ -94,12 +120,18 @@ def test_a_classifier_s_adapter_on_a_language_model_says_to_merge_both(bert, tmp
         ("config.json", '{"id2label": ["a", "b"]}', "belongs there (AttributeError"),
         ("modules.json", "{}", "modules.json is damaged: it is not a list"),
         ("modules.json", "[3]", "modules.json is damaged: it lists no modules"),
-        ("tokenizer_config.json", '{"model_max_length": "512"}', "model_max_length is '512'"),
+        ("tokenizer_config.json", '{"model_max_length": "many"}', "model_max_length is 'many'"),
     ],
 )
 def test_a_damaged_small_file_is_a_line_and_no_traceback(bert, name, content, told):
     (bert / name).write_text(content)
     assert told in refusal(asked(bert))
+
+
+@pytest.mark.parametrize(("said", "limit"), [("Infinity", 128), ('"48"', 48), ("NaN", 128)])
+def test_a_limit_may_be_infinite_or_written_as_a_string(bert, said, limit):
+    (bert / "tokenizer_config.json").write_text(f'{{"model_max_length": {said}}}')
+    assert resolve(asked(bert)).max_length == limit
 
 
 def test_an_index_without_its_map_is_a_line_and_no_traceback(bert):
@@ -134,8 +166,9 @@ def test_a_hub_that_goes_away_is_no_file_that_is_not_there(hub):
     assert resolve(config).activation == "identity"
     hub["down"] = True
     message = refusal(config)
-    assert "the hub cannot be reached, so whether the model has a modules.json" in message
-    assert "set local_files_only if the cache has the whole model" in message
+    assert "whether it has a modules.json, which may change its scores, is not known" in message
+    assert "the hub cannot be reached; check the network" in message
+    assert "or set local_files_only if the cache has it" in message
 
 
 @pytest.mark.parametrize("known", ["local_files_only", "offline", "seen"])
@@ -149,3 +182,41 @@ def test_a_file_that_is_known_to_be_none_needs_no_hub(hub, monkeypatch, known):
         )
     checkpoint = Checkpoint("some/reranker", "some/reranker", "c" * 40, known == "local_files_only")
     assert checkpoint.file("modules.json") is None
+
+
+def keep_listing(root: Path, *names: str) -> Path:
+    """Note in a cache what the commit has, as `hf download` does; return the repository's place."""
+    repository = root / "models--some--reranker"
+    (repository / "trees").mkdir(parents=True)
+    files = {name: {"size": 1, "blob_id": "b"} for name in names}
+    listing = repository / "trees" / f"{'c' * 40}.json"
+    listing.write_text(json.dumps({"format_version": 1, "files": files}))
+    return repository
+
+
+def test_a_whole_cache_needs_neither_a_hub_nor_a_setting(bert, tmp_path, monkeypatch):
+    """It has no marks of what is absent, so a machine without a network refused the model."""
+    repository = keep_listing(tmp_path, "config.json", "model.safetensors")
+    shutil.copytree(bert, repository / "snapshots" / ("c" * 40))
+    for name, value in {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": False,
+                        "ENDPOINT": "http://127.0.0.1:1"}.items():  # fmt: skip
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    found = resolve(ScorerConfig(model="some/reranker", revision="c" * 40))
+    assert found.source == Checkpoint("some/reranker", "some/reranker", "c" * 40, False)
+
+
+def test_a_file_that_the_listing_has_and_the_cache_lacks_is_not_absent(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    keep_listing(tmp_path, "config.json", "model.safetensors", "modules.json")
+    hub["down"] = True
+    assert "whether it has a modules.json" in refusal(ScorerConfig(model="some/reranker"))
+
+
+def test_a_mirror_whose_answer_the_client_cannot_use_is_not_called_unreachable(monkeypatch):
+    def download(*given, **named):
+        raise LocalEntryNotFoundError("not found") from FileMetadataError("no commit hash")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    message = refusal(ScorerConfig(model="some/reranker"))
+    assert "lacks the headers that its client needs" in message
+    assert "cannot be reached" not in message

@@ -82,14 +82,6 @@ def test_what_stands_behind_the_output_layer_is_in_the_score(tmp_path, kind, bac
     np.testing.assert_allclose(scorer.score(PAIRS).raw, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
-def test_what_stands_behind_the_output_layer_is_in_a_rounded_score(tmp_path, dtype):
-    folder = save_causal(tmp_path, "granite", **BEHIND_THE_OUTPUT_LAYER["granite"])
-    scores = load(folder, QWEN3_RERANKER, dtype=dtype).score(PAIRS).raw
-    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.03)
-
-
 def test_large_logits_close_together_are_not_held_against_rounded_ones(tmp_path):
     """bfloat16 knows quarters at 40: the difference, 1.5 of them, was off by 0.125 of 0.1."""
     folder = save_causal(tmp_path, "qwen3")
@@ -104,6 +96,32 @@ def test_large_logits_close_together_are_not_held_against_rounded_ones(tmp_path)
     scores = load(folder, QWEN3_RERANKER, dtype="bfloat16").score(PAIRS).raw
     expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
     np.testing.assert_allclose(scores, expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_what_stands_behind_the_output_layer_is_in_a_rounded_score(tmp_path, dtype):
+    folder = save_causal(tmp_path, "granite", **BEHIND_THE_OUTPUT_LAYER["granite"])
+    scores = load(folder, QWEN3_RERANKER, dtype=dtype).score(PAIRS).raw
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.03)
+
+
+INTO_THE_BODY = {
+    "opt": {"ffn_dim": 128},
+    "falcon_h1": {"lm_head_multiplier": 0.5, "mamba_d_ssm": 64, "mamba_n_heads": 4,
+                  "mamba_d_state": 16, "mamba_chunk_size": 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", INTO_THE_BODY)
+def test_a_language_model_whose_own_code_reaches_into_its_body_is_served(tmp_path, kind, dtype):
+    """OPT calls its body's decoder, FalconH1 reads a number there: both were refused."""
+    folder = save_causal(tmp_path, kind, **INTO_THE_BODY[kind])
+    scores = load(folder, QWEN3_RERANKER, dtype=dtype).score(PAIRS).raw
+    expected = [reference(folder, QWEN3_RERANKER, pair) for pair in PAIRS]
+    near = 1e-5 if dtype == "float32" else 0.05
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("backend", ["packed", "cross_encoder"])
@@ -223,6 +241,22 @@ def test_a_prompt_that_is_longer_than_the_limit_is_refused(tmp_path):
     folder = save_causal(tmp_path, "qwen3")
     with pytest.raises(ModelUnavailable, match="alone takes"):
         load(folder, QWEN3_RERANKER, max_length=16)
+
+
+def test_a_prompt_that_leaves_no_room_for_a_document_is_refused(tmp_path):
+    """The pair that is held against the model's own code had no items: an IndexError."""
+    path = tmp_path / "twice.yaml"
+    path.write_text(
+        'name: twice\nbefore: ["Q {query}", "again {query}"]\ndocument: "D {document}"\n'
+        'behind: ["?"]\npositive: "yes"\n'
+    )
+    folder = save_causal(tmp_path, "qwen3")
+    for backend in ("cross_encoder", "auto"):
+        config = random_config(
+            model=str(folder), device="cpu", template=str(path), max_length=16, backend=backend
+        )
+        with pytest.raises(ModelUnavailable, match=r"Qwen3ForCausalLM\): .* leaves no room"):
+            load_scorer(config)
 
 
 def test_a_family_whose_answers_are_no_tokens_is_refused(tmp_path):

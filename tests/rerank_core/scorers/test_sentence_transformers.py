@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertModel, PreTrainedModel
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, load_scorer
@@ -50,6 +53,33 @@ def test_a_head_that_is_in_no_file_never_serves_random_scores(tmp_path, task, to
     with pytest.raises(ModelUnavailable, match=told):
         load(headless(tmp_path, task))
     assert PreTrainedModel.__dict__["from_pretrained"] is usual
+
+
+def test_a_pooler_that_no_module_reads_may_be_absent(tmp_path):
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    body = Transformer(str(save_bert(tmp_path / "body")))
+    head = Dense(64, 1, module_output_name="scores", activation_function=torch.nn.Identity())
+    CrossEncoder(modules=[body, Pooling(64, "mean"), head], device="cpu").save_pretrained(
+        str(tmp_path / "saved")
+    )
+    (file,) = (tmp_path / "saved").glob("*.safetensors")
+    weights = {name: values for name, values in load_file(file).items() if "pooler" not in name}
+    save_file(weights, file, metadata={"format": "pt"})
+    (score,) = load(tmp_path / "saved").score([QueryDocumentPair("a", "river")]).raw
+    assert np.isfinite(score)
+
+
+def test_modules_that_fail_when_they_are_tried_are_a_line(tmp_path, monkeypatch):
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(save_causal(tmp_path / "lm", "qwen3")), device="cpu")
+    model.save_pretrained(str(tmp_path / "saved"))
+    monkeypatch.setattr(CrossEncoder, "preprocess", lambda self, pairs: self.absent)
+    with pytest.raises(ModelUnavailable, match=r"cannot be loaded \(AttributeError"):
+        load(tmp_path / "saved")
 
 
 def test_half_a_character_in_an_instruction_costs_no_call(modules):

@@ -18,6 +18,8 @@ from transformers import (
     DebertaV2ForSequenceClassification,
     DistilBertForSequenceClassification,
     ElectraForSequenceClassification,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GemmaConfig,
@@ -32,6 +34,8 @@ from transformers import (
     ModernBertConfig,
     ModernBertForSequenceClassification,
     MPNetForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -211,6 +215,8 @@ _CAUSAL = {
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "glm": (GlmConfig, GlmForSequenceClassification),
     "gpt2": (GPT2Config, GPT2ForSequenceClassification),
+    "falcon_h1": (FalconH1Config, FalconH1ForCausalLM),
+    "opt": (OPTConfig, OPTForCausalLM),
 }
 
 
