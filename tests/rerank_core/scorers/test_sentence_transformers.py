@@ -1,14 +1,16 @@
 """Modules that sentence-transformers computes: only those with a score, and texts are texts."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertModel, PreTrainedModel
+from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 
 from rerank_core import ModelUnavailable, QueryDocumentPair, load_scorer
+from rerank_core.scorers.sentence_transformers import _absent_weights
 from tests.rerank_core.scorers.conftest import random_config
 from tests.rerank_core.scorers.tiny_checkpoints import save_bert, save_causal
 
@@ -55,21 +57,37 @@ def test_a_head_that_is_in_no_file_never_serves_random_scores(tmp_path, task, to
     assert PreTrainedModel.__dict__["from_pretrained"] is usual
 
 
-def test_a_pooler_that_no_module_reads_may_be_absent(tmp_path):
+def test_weights_made_up_for_another_load_are_not_this_ones(tmp_path):
+    """transformers' loader is replaced for the whole process while one model loads."""
+    folder = headless(tmp_path, "sequence-classification")
+    with _absent_weights() as absent, ThreadPoolExecutor() as pool:
+        pool.submit(BertForSequenceClassification.from_pretrained, folder).result()
+        assert absent == set()
+        BertForSequenceClassification.from_pretrained(folder)
+        assert absent == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_pooler_may_be_absent_where_no_module_reads_it(tmp_path, read):
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    body = Transformer(str(save_bert(tmp_path / "body")))
+    way = {"method": "forward", "method_output_name": "pooler_output"}
+    pooled = {"modality_config": {"text": way}, "module_output_name": "sentence_embedding"}
+    body = Transformer(str(save_bert(tmp_path / "body")), **(pooled if read else {}))
     head = Dense(64, 1, module_output_name="scores", activation_function=torch.nn.Identity())
-    CrossEncoder(modules=[body, Pooling(64, "mean"), head], device="cpu").save_pretrained(
-        str(tmp_path / "saved")
-    )
+    modules = [body, head] if read else [body, Pooling(64, "mean"), head]
+    CrossEncoder(modules=modules, device="cpu").save_pretrained(str(tmp_path / "saved"))
     (file,) = (tmp_path / "saved").glob("*.safetensors")
     weights = {name: values for name, values in load_file(file).items() if "pooler" not in name}
     save_file(weights, file, metadata={"format": "pt"})
-    (score,) = load(tmp_path / "saved").score([QueryDocumentPair("a", "river")]).raw
-    assert np.isfinite(score)
+    if read:
+        with pytest.raises(ModelUnavailable, match=r"weights are missing .* \(pooler\.dense"):
+            load(tmp_path / "saved")
+    else:
+        (score,) = load(tmp_path / "saved").score([QueryDocumentPair("a", "river")]).raw
+        assert np.isfinite(score)
 
 
 def test_modules_that_fail_when_they_are_tried_are_a_line(tmp_path, monkeypatch):
