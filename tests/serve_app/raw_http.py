@@ -12,6 +12,7 @@ def exchange(url, *segments, close_after=True):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         received = b""
         for segment in segments:
+            sock.settimeout(20)
             sock.sendall(segment)
             sock.settimeout(0.3)
             try:
