@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from rerank_core.catalog.content import content_hash, folder_hash
+from rerank_core.catalog.checkpoint import Checkpoint
+from rerank_core.catalog.content import content_hash
 from rerank_core.catalog.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ def resolved_fingerprint(resolved: Resolved) -> str:
         "activation": resolved.activation,
     }
     if resolved.checkpoint is not None:
-        modules = resolved.engine == "sentence_transformers"
+        modules, adapter = resolved.engine == "sentence_transformers", resolved.adapter
         fields |= {
             "weights": content_hash(
                 resolved.checkpoint, with_modules=modules, with_code=resolved.code is not None
             ),
-            "adapter": resolved.adapter and folder_hash(resolved.adapter),
+            "adapter": adapter and content_hash(Checkpoint(str(adapter), str(adapter))),
             "code": resolved.code,
             "dtype": config.dtype,
             "prompt": resolved.family and resolved.family.prompt,

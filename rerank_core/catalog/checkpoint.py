@@ -109,6 +109,11 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return content
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a model's weights lie there, in a file or in shards, under names that are loaded."""
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+
+
 def find_checkpoint(
     model: str, folder: Path | None, revision: str | None, local_files_only: bool
 ) -> Checkpoint:
@@ -125,8 +130,7 @@ def find_checkpoint(
     # Modules have their weights in folders of their own.
     modules = (folder / "modules.json").is_file()
     look = folder.rglob if modules else folder.glob
-    single = any((folder / name).is_file() for name in (WEIGHTS, INDEX))
-    if not single and not (modules and any(look("*.safetensors"))):
+    if not has_weights(folder) and not (modules and any(look("*.safetensors"))):
         pickled = any(path for pattern in _UNSAFE_WEIGHTS for path in look(pattern))
         others = sorted(path.name for path in folder.glob("*.safetensors"))
         raise ModelUnavailable(no_safetensors(model, pickled, others))

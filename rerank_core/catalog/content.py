@@ -28,16 +28,16 @@ _NO_MATTER = frozenset({
 _SETTINGS = ("config.json", "tokenizer_config.json", "adapter_config.json")
 
 
-def content_hash(checkpoint: Checkpoint, *, with_modules: bool, with_code: bool) -> str:
-    """Return what stands for a checkpoint: a hub model's commit, the hash of a folder's files."""
-    if checkpoint.folder is None:
+def content_hash(
+    checkpoint: Checkpoint, *, with_modules: bool = False, with_code: bool = False
+) -> str:
+    """Return what stands for a checkpoint, or an adapter: a hub model's commit, a folder's hash.
+
+    It is of weights, vocabularies, settings and code that runs; not of what training left beside.
+    """
+    folder = checkpoint.folder
+    if folder is None:
         return f"{checkpoint.place}@{checkpoint.commit}"
-    return folder_hash(checkpoint.folder, with_modules, with_code)
-
-
-def folder_hash(folder: Path, with_modules: bool = False, with_code: bool = False) -> str:
-    """Hash weights, vocabularies, settings and code that runs; not what training left beside."""
-    checkpoint = Checkpoint("", str(folder))
     names = set(checkpoint.shards().values()) or {WEIGHTS, "adapter_model.safetensors"}
     names |= {"config.json", "adapter_config.json", *_VOCABULARIES}
     files = [*(folder / name for name in names), *folder.glob("*.model")]

@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rerank_core.catalog.checkpoint import (
-    INDEX,
-    WEIGHTS,
-    Checkpoint,
-    find_checkpoint,
-    read_json,
-)
+from rerank_core.catalog.checkpoint import Checkpoint, find_checkpoint, has_weights, read_json
 from rerank_core.catalog.code import own_code
 from rerank_core.catalog.families import Family, find_family, read_template
 from rerank_core.catalog.labels import declared_activation, output_count, positive_label
@@ -179,8 +173,7 @@ def _find(config: ScorerConfig) -> tuple[Checkpoint, Path | None]:
 
 def _is_adapter(folder: Path) -> bool:
     """Whether an adapter lies there and no model: trainers leave the base's config.json beside."""
-    model = any((folder / name).is_file() for name in (WEIGHTS, INDEX))
-    return not model and (folder / "adapter_config.json").is_file()
+    return not has_weights(folder) and (folder / "adapter_config.json").is_file()
 
 
 def _family(

@@ -135,15 +135,8 @@ class ModulesFrame(TemplateFrame):
 
     def heads(self, asked: Iterable[Question]) -> dict[Question, tuple[Ids, bool] | None]:
         """Return the ids of a pair without its document, and whether the query was cut."""
-        return {question: self._asked(question) for question in asked}
-
-    def _asked(self, question: Question) -> tuple[Ids, bool] | None:
-        found = self.texts.cut_text(question.query, question.limit)
-        try:
-            return found and (self.ids(question, ""), found[1])
-        except Exception:
-            # One question's fault, and not of all that are asked beside it.
-            return None
+        cut = {question: self.texts.cut_text(question.query, question.limit) for question in asked}
+        return {one: found and (self.ids(one, ""), found[1]) for one, found in cut.items()}
 
     def ids(self, question: Question, document: str) -> Ids:
         """Return a pair's ids as sentence-transformers makes them."""

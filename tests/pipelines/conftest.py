@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.inputs import listing
+
 WORDS = "river stone lamp green music paper window bridge 北京 大学 公司 天气 音乐".split()  # noqa: SIM905
 
 
@@ -126,3 +128,16 @@ def place(request: pytest.FixtureRequest, memory: Path) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def small_ray(local_ray: None) -> None:
     """The session's own Ray."""
+
+
+@pytest.fixture
+def listed(monkeypatch) -> list[str]:
+    """Every path that is listed from now on, as often as it is."""
+    found, expand = [], listing._expand
+
+    def count(text: str, *given: Any) -> Any:
+        found.append(text)
+        return expand(text, *given)
+
+    monkeypatch.setattr(listing, "_expand", count)
+    return found

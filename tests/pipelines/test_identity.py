@@ -39,14 +39,7 @@ def test_a_job_of_0_1_0_is_refused_by_name_with_what_to_do(identity):
         refuse_change(old, identity)
 
 
-def test_a_job_lists_its_input_once(tmp_path, pairs_input, monkeypatch):
-    listed, expand = [], listing._expand
-
-    def count(text, *given):
-        listed.append(text)
-        return expand(text, *given)
-
-    monkeypatch.setattr(listing, "_expand", count)
+def test_a_job_lists_its_input_once(tmp_path, pairs_input, listed):
     job(pairs_input, tmp_path / "out")
     assert listed == [str(pairs_input)]
 

@@ -18,7 +18,6 @@ from protocol import LEXICAL, InProcess, forget_owner, job, rows_of
 from pipelines.commits.store import open_store
 from pipelines.config import RerankJobConfig
 from pipelines.identity import identity_of
-from pipelines.inputs import listing
 from pipelines.inputs.joins import load_texts
 from pipelines.inputs.reading import FileChanged
 from pipelines.plan import make_plan
@@ -261,14 +260,7 @@ def test_documents_rewritten_with_an_equal_size_are_not_gone_on_with(tmp_path, t
     assert job(tmp_path / "ids.parquet", tmp_path / "out", **tables)["counts"]["rows_out"] == 600
 
 
-def test_a_job_lists_each_table_of_texts_once(tmp_path, tables, monkeypatch):
-    listed, expand = [], listing._expand
-
-    def count(text, *given):
-        listed.append(text)
-        return expand(text, *given)
-
-    monkeypatch.setattr(listing, "_expand", count)
+def test_a_job_lists_each_table_of_texts_once(tmp_path, tables, listed):
     job(tmp_path / "ids.parquet", tmp_path / "out", **tables)
     assert listed == [str(tmp_path / "ids.parquet"), tables["queries"], tables["documents"]]
 

@@ -129,3 +129,26 @@ def test_a_template_that_cannot_be_used_says_why(tmp_path, change, told):
 def test_a_template_file_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         read_template(str(tmp_path / "none.yaml"))
+
+
+FILLED = OWN.replace("behind: [", 'behind: ["?", ') + 'instruction_line: "Do: {instruction}"\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('"?"', '"? {query}"'), "{query} in `behind` of template .* is never filled; use"),
+        (('"?"', '"? {document}"'), "{document} in `behind` of template .* is never filled; use"),
+        (("Q:", "{document}"), "{document} in `before` of template .* is never filled; use"),
+        (("D:", "{query}"), "{query} in `document` of template .* is never filled; use {document}"),
+        (("Do:", "{query}"), "in `instruction_line` of .* is never filled; use {instruction}"),
+        (("D:", "{document} and"), "`document` in template .* must end with {document}, its only"),
+    ],
+)
+def test_a_placeholder_that_is_never_filled_is_refused(tmp_path, change, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILLED)
+    assert read_template(str(path)).document == "D: {document}"
+    path.write_text(FILLED.replace(*change))
+    with pytest.raises(ValueError, match=told):
+        read_template(str(path))

@@ -144,13 +144,18 @@ def test_a_language_model_that_computes_otherwise_by_its_own_code_is_refused(
         load(folder, QWEN3_RERANKER, backend=backend)
 
 
-def test_a_control_token_beside_a_placeholder_is_refused(tmp_path):
-    """It was read as the characters of its spelling."""
-    path = tmp_path / "mine.yaml"
+def own_template(folder, before):
+    path = folder / "mine.yaml"
     path.write_text(
-        'name: mine\nbefore: ["<|im_start|>user Q {query}"]\ndocument: "D {document}"\n'
+        f'name: mine\nbefore: [{before}]\ndocument: "D {{document}}"\n'
         'behind: ["?"]\npositive: "yes"\n'
     )
+    return path
+
+
+def test_a_control_token_beside_a_placeholder_is_refused(tmp_path):
+    """It was read as the characters of its spelling."""
+    path = own_template(tmp_path, '"<|im_start|>user Q {query}"')
     folder = save_causal(tmp_path, "qwen3")
     with pytest.raises(ModelUnavailable, match="template mine has a control token beside a"):
         load_scorer(random_config(model=str(folder), device="cpu", template=str(path)))
@@ -245,11 +250,7 @@ def test_a_prompt_that_is_longer_than_the_limit_is_refused(tmp_path):
 
 def test_a_prompt_that_leaves_no_room_for_a_document_is_refused(tmp_path):
     """The pair that is held against the model's own code had no items: an IndexError."""
-    path = tmp_path / "twice.yaml"
-    path.write_text(
-        'name: twice\nbefore: ["Q {query}", "again {query}"]\ndocument: "D {document}"\n'
-        'behind: ["?"]\npositive: "yes"\n'
-    )
+    path = own_template(tmp_path, '"Q {query}", "again {query}"')
     folder = save_causal(tmp_path, "qwen3")
     for backend in ("cross_encoder", "auto"):
         config = random_config(
